@@ -1,0 +1,84 @@
+"""Run every notebook from start to end in this environment, and fail on the first cell of each that raises.
+
+The committed files are left alone. Warnings and other stderr of the cells are printed, since a reader would see
+them too. `python tools/run_notebooks.py --write out/notebooks` keeps the executed copies.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import nbformat
+from nbclient import NotebookClient
+from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def run(path: Path, *, seconds: float, write_to: Path | None) -> str | None:
+    """Execute one notebook in its own folder; the reason why it failed, or None."""
+    notebook = nbformat.read(path, as_version=4)
+    end = time.monotonic() + seconds
+    client = NotebookClient(
+        notebook,
+        kernel_name="python3",  # whatever the file says: this environment's kernel
+        resources={"metadata": {"path": str(path.parent)}},
+        timeout_func=lambda cell: max(1, int(end - time.monotonic())),  # one limit for the whole notebook
+    )
+    reason = None
+    try:
+        client.execute()
+    except CellExecutionError as error:
+        reason = str(error)
+    except CellTimeoutError:
+        reason = f"not finished after {seconds:.0f} s; raise --timeout or make the notebook smaller"
+    except DeadKernelError:
+        reason = "the kernel died (out of memory?)"
+    for number, cell in enumerate(notebook.cells, start=1):
+        for output in cell.get("outputs", []):
+            if output.get("name") == "stderr":
+                print(f"  {path.name}, cell {number}, stderr:\n{output['text'].rstrip()}")
+    if write_to is not None:
+        write_to.mkdir(parents=True, exist_ok=True)
+        nbformat.write(notebook, write_to / path.name)
+    return reason
+
+
+def main() -> int:
+    """Run them all; 1 if any failed."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("notebooks", nargs="*", type=Path, help="default: all of notebooks/")
+    parser.add_argument("--write", type=Path, metavar="FOLDER", help="keep the executed copies there")
+    parser.add_argument("--timeout", type=float, default=300.0, metavar="S", help="for each (default %(default)s)")
+    arguments = parser.parse_args()
+
+    # The kernel of this environment, with nobody's start-up files and no window.
+    os.environ["JUPYTER_PREFER_ENV_PATH"] = "1"
+    os.environ["IPYTHONDIR"] = tempfile.mkdtemp(prefix="scaleband-ipython-")
+    os.environ.setdefault("PYTHONWARNINGS", "default")
+
+    paths = [path.resolve() for path in arguments.notebooks] or sorted((ROOT / "notebooks").glob("*.ipynb"))
+    if not paths:
+        print("no notebooks found in notebooks/")
+        return 0
+    failures = {}
+    for path in paths:
+        print(f"{path.name} ...", flush=True)
+        start = time.monotonic()
+        reason = run(path, seconds=arguments.timeout, write_to=arguments.write)
+        print(f"{path.name} {'FAILED' if reason else 'ok'} in {time.monotonic() - start:.0f} s", flush=True)
+        if reason:
+            failures[path.name] = reason
+    for name, reason in failures.items():
+        print(f"\n{name}: {reason}", file=sys.stderr)
+    print(f"notebooks: {len(paths) - len(failures)} ran, {len(failures)} failed")
+    return 1 if failures else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
