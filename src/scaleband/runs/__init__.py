@@ -1,0 +1,36 @@
+"""What happened: the run table, its units, its checks, and readers of foreign formats."""
+
+from __future__ import annotations
+
+from scaleband.runs.cells import arch_family, cell_index, cell_table, group_label, quantity_label, usable
+from scaleband.runs.columns import COLUMNS, CONVENTIONS, STATUSES, Column
+from scaleband.runs.conventions import conventions
+from scaleband.runs.costs import dollars, gpu_hours, training_flops
+from scaleband.runs.mapping import ColumnMap, column_map, read_map
+from scaleband.runs.problems import Problem
+from scaleband.runs.table import RunTable, read_runs, read_steplaw, run_table
+
+__all__ = [
+    "COLUMNS",
+    "CONVENTIONS",
+    "STATUSES",
+    "Column",
+    "ColumnMap",
+    "Problem",
+    "RunTable",
+    "arch_family",
+    "cell_index",
+    "cell_table",
+    "column_map",
+    "conventions",
+    "dollars",
+    "gpu_hours",
+    "group_label",
+    "quantity_label",
+    "read_map",
+    "read_runs",
+    "read_steplaw",
+    "run_table",
+    "training_flops",
+    "usable",
+]

@@ -1,0 +1,165 @@
+"""Runs fall into cells, the unit at which an optimum exists: one group, one size, one token count."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+
+from scaleband.runs.columns import GRID_TOLERANCE, GROUP
+
+#: Neighbouring sizes closer than this are one size: counts of one model differ by what was rounded.
+PARAMS_TOLERANCE = 1e-3
+#: Token counts are often steps * batch, so they differ by a part of one step between batches. Half a percent of
+#: tokens moves the loss by about 0.02 %, well below the noise between seeds.
+TOKENS_TOLERANCE = 5e-3
+
+
+def group_label(source: str, arch: str, data: str) -> str:
+    """A group as written everywhere: ``source/arch/data``."""
+    return f"{source}/{arch}/{data}"
+
+
+def arch_family(arch: str) -> str:
+    """The family a variant is pooled under: the text before the first "-" ("moe-1in89" -> "moe")."""
+    return arch.split("-", 1)[0]
+
+
+def quantity_label(value: float, digits: int = 3) -> str:
+    """A count for reading: 1.07e9 -> "1.07B"."""
+    for unit, mark in ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k")):
+        # 999.96M rounds to 1e+03M: take the next unit instead
+        if float(f"{value:.{digits}g}") >= unit:
+            return f"{value / unit:.{digits}g}{mark}"
+    return f"{value:.{digits}g}"
+
+
+def usable(frame: pd.DataFrame) -> pd.DataFrame:
+    """The rows a fit may use: completed, and diverged (they say where the edge of stability is).
+
+    Failed and running rows stay in the table but tell nothing. The index of the result starts at 0.
+    """
+    return frame[frame["status"].isin(("completed", "diverged"))].reset_index(drop=True)
+
+
+def merged(frame: pd.DataFrame, by: list[str], column: str, tolerance: float) -> pd.Series:
+    """``column`` with neighbours closer than ``tolerance`` (in log) replaced by one of them, their lower median."""
+    levels = frame[[*by, column]].drop_duplicates().sort_values([*by, column], kind="stable", ignore_index=True)
+    apart = np.diff(np.log(levels[column].to_numpy()), prepend=-np.inf) > tolerance
+    starts = levels[by].ne(levels[by].shift()).any(axis=1).to_numpy() | apart
+    levels["block"] = np.cumsum(starts)
+    size = levels.groupby("block").transform("size").to_numpy()
+    first = np.flatnonzero(starts)[levels["block"].to_numpy() - 1]
+    levels["kept"] = levels[column].to_numpy()[first + (size - 1) // 2]
+    return frame[[*by, column]].merge(levels, on=[*by, column], how="left")["kept"].set_axis(frame.index)
+
+
+def cell_keys(frame: pd.DataFrame) -> pd.DataFrame:
+    """Group, size and token count of each row's cell, near-equal values made equal."""
+    keys = frame[[*GROUP, "n_params", "n_tokens"]].copy()
+    keys["n_params"] = merged(keys, list(GROUP), "n_params", PARAMS_TOLERANCE)
+    keys["n_tokens"] = merged(keys, [*GROUP, "n_params"], "n_tokens", TOKENS_TOLERANCE)
+    return keys
+
+
+def cell_table(frame: pd.DataFrame) -> pd.DataFrame:
+    """One row per cell of the usable runs.
+
+    Sizes within 0.1 % and token counts within 0.5 % of their neighbour are one cell, named by one of its values.
+
+    Parameters
+    ----------
+    frame
+        ``RunTable.frame``, or rows of it.
+
+    Returns
+    -------
+    Sorted by source, arch, data, n_params, n_tokens; index 0, 1, ... Columns:
+
+    ``cell`` (unique label such as ``step-law/dense/steplaw_main 1.07B/56.9B``), the key columns, ``n_active``,
+    ``n_runs`` (completed and diverged), ``n_diverged``, ``n_lr`` and ``n_batch`` (distinct grid values, within 1 %),
+    ``loss_min``, ``lr_peak_best``, ``batch_tokens_best`` (of the best completed run; NaN if none completed),
+    ``lr_on_edge``, ``batch_on_edge`` (the best run lies at an end of the cell's grid, so the optimum may lie
+    outside; a grid of one value has only ends; diverged runs extend the grid, for they are known to be worse),
+    ``best_on_edge`` (either), ``n_active_varies``.
+    """
+    rows = usable(frame)
+    key = [*GROUP, "n_params", "n_tokens"]
+    work = pd.concat([cell_keys(rows), rows[["n_active", "lr_peak", "batch_tokens"]]], axis=1)
+    diverged = (rows["status"] == "diverged").to_numpy()
+    work["is_diverged"] = diverged
+    work["loss"] = np.where(diverged, np.nan, rows["loss"].to_numpy())
+    grouped = work.groupby(key, sort=True)
+    cells = grouped.agg(
+        n_active=("n_active", "min"), n_active_max=("n_active", "max"),
+        n_runs=("is_diverged", "size"), n_diverged=("is_diverged", "sum"), loss_min=("loss", "min"),
+        lr_low=("lr_peak", "min"), lr_high=("lr_peak", "max"),
+        batch_low=("batch_tokens", "min"), batch_high=("batch_tokens", "max"),
+    ).reset_index()  # fmt: skip
+    for name, column in (("n_lr", "lr_peak"), ("n_batch", "batch_tokens")):
+        grid = merged(work[[*key, column]].dropna(), key, column, GRID_TOLERANCE)
+        distinct = work.loc[grid.index, key].assign(value=grid).drop_duplicates()
+        count = distinct.groupby(key).size().rename(name)
+        cells = cells.merge(count, how="left", left_on=key, right_index=True).fillna({name: 0}).astype({name: int})
+    # ties go to the lower rate, then the lower batch, so that the order of the rows does not matter
+    ranked = work.dropna(subset=["loss"]).sort_values(["loss", "lr_peak", "batch_tokens"], kind="stable")
+    best = ranked.drop_duplicates(key)[[*key, "lr_peak", "batch_tokens"]]
+    cells = cells.merge(best.rename(columns={"lr_peak": "lr_peak_best", "batch_tokens": "batch_tokens_best"}),
+                        on=key, how="left")  # fmt: skip
+    cells["lr_on_edge"] = on_edge(cells["lr_peak_best"], cells["lr_low"], cells["lr_high"])
+    cells["batch_on_edge"] = on_edge(cells["batch_tokens_best"], cells["batch_low"], cells["batch_high"])
+    cells["best_on_edge"] = cells["lr_on_edge"] | cells["batch_on_edge"]
+    cells["n_active_varies"] = cells["n_active_max"] > cells["n_active"] * (1 + PARAMS_TOLERANCE)
+    cells.insert(0, "cell", cell_labels(cells))
+    return cells.drop(columns=["n_active_max", "lr_low", "lr_high", "batch_low", "batch_high"])
+
+
+def on_edge(best: pd.Series, low: pd.Series, high: pd.Series) -> pd.Series:
+    """Whether ``best`` is not strictly inside ``low .. high`` by more than the grid tolerance; True if unknown."""
+    inside = (best > low * (1 + GRID_TOLERANCE)) & (best < high / (1 + GRID_TOLERANCE))
+    return ~inside
+
+
+def cell_labels(cells: pd.DataFrame) -> list[str]:
+    """Unique readable labels, with as few digits as that takes."""
+    labels: list[str] = []
+    for digits in (3, 6, 15):
+        labels = [
+            f"{group_label(s, a, d)} {quantity_label(n, digits)}/{quantity_label(t, digits)}"
+            for s, a, d, n, t in zip(*(cells[k] for k in (*GROUP, "n_params", "n_tokens")), strict=True)
+        ]
+        if len(set(labels)) == len(labels):
+            break
+    return labels
+
+
+def cell_index(frame: pd.DataFrame, cells: pd.DataFrame) -> np.ndarray:
+    """Position in ``cells`` of each row's cell.
+
+    Parameters
+    ----------
+    frame
+        Rows with source, arch, data, n_params, n_tokens: runs, points, targets.
+    cells
+        From `cell_table`.
+
+    Returns
+    -------
+    (row,) int, -1 where no cell of that group lies within 0.2 % in size and 1 % in tokens (twice what merges
+    neighbours, since a cell may chain a few of them).
+    """
+    work = frame[[*GROUP, "n_params", "n_tokens"]].reset_index(drop=True)
+    work["order"] = np.arange(len(work))
+    sizes = cells[[*GROUP, "n_params"]].drop_duplicates().rename(columns={"n_params": "size"})
+    work = nearest(work, sizes, list(GROUP), "n_params", "size", 2 * PARAMS_TOLERANCE)
+    spots = cells[[*GROUP, "n_params", "n_tokens"]].rename(columns={"n_params": "size", "n_tokens": "horizon"})
+    spots["position"] = np.arange(len(cells))
+    work["size"] = work["size"].fillna(-1.0)
+    work = nearest(work, spots, [*GROUP, "size"], "n_tokens", "horizon", 2 * TOKENS_TOLERANCE)
+    return work.sort_values("order")["position"].fillna(-1).to_numpy().astype(int)
+
+
+def nearest(left: pd.DataFrame, right: pd.DataFrame, by: list[str], on: str, to: str, tol: float) -> pd.DataFrame:
+    """``left`` joined to the row of ``right`` with the nearest ``log to``, within ``tol``."""
+    a = left.assign(at=np.log(left[on])).sort_values("at", kind="stable")
+    b = right.assign(at=np.log(right[to])).sort_values("at", kind="stable")
+    return pd.merge_asof(a, b, on="at", by=by, direction="nearest", tolerance=tol).drop(columns="at")

@@ -1,0 +1,172 @@
+"""What cannot be true of a run (errors) and what probably is not (warnings), one rule a line of thought."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+
+from scaleband.runs.columns import COLUMNS, GROUP, STATUSES, required_columns
+from scaleband.runs.problems import Places, shown_value
+
+
+@dataclass(frozen=True)
+class Rule:
+    """One check of every row at once.
+
+    Parameters
+    ----------
+    name
+        Unique; names the check of the schema.
+    column
+        The column it is about.
+    severity
+        "error" or "warning".
+    bad
+        frame -> (row,) bool, True where the rule is broken. NaN compares false: missing values break nothing
+        but the rules about missing values.
+    says
+        (frame, position) -> what is wrong there.
+    remedy
+        What to do.
+    """
+
+    name: str
+    column: str
+    severity: Literal["error", "warning"]
+    bad: Callable[[pd.DataFrame], np.ndarray]
+    says: Callable[[pd.DataFrame, int], str]
+    remedy: str
+
+
+def field(frame: pd.DataFrame, column: str, position: int) -> str:
+    """``batch_tokens = 256``, for a message."""
+    value = frame[column].iloc[position]
+    return f"{column} = {shown_value(float(value) if not isinstance(value, str) else repr(value))}"
+
+
+def number_rules(purpose: str) -> list[Rule]:
+    """Sign, finiteness and presence of every number."""
+    rules: list[Rule] = []
+    required = required_columns(purpose)
+    for column in COLUMNS:
+        if column.dtype != "number":
+            continue
+        name, positive = column.name, column.sign == "positive"
+
+        def infinite(frame: pd.DataFrame, name: str = name) -> np.ndarray:
+            bad = np.isinf(frame[name].to_numpy())
+            # a diverged run has no final loss, and many trainers write inf for it
+            return bad & (frame["status"] == "completed").to_numpy() if name == "loss" else bad
+
+        def low(frame: pd.DataFrame, name: str = name, positive: bool = positive) -> np.ndarray:
+            values = frame[name].to_numpy()
+            return ((values <= 0) if positive else (values < 0)) & np.isfinite(values)
+
+        def absent(frame: pd.DataFrame, name: str = name) -> np.ndarray:
+            bad = np.isnan(frame[name].to_numpy())
+            return bad & (frame["status"] == "completed").to_numpy() if name == "loss" else bad
+
+        def says_infinite(frame: pd.DataFrame, i: int, name: str = name) -> str:
+            return f"{field(frame, name, i)} is not finite"
+
+        def says_low(frame: pd.DataFrame, i: int, name: str = name, positive: bool = positive) -> str:
+            return f"{field(frame, name, i)} is {'not positive' if positive else 'negative'}"
+
+        def says_absent(frame: pd.DataFrame, i: int, name: str = name) -> str:
+            return f"{name} is missing (empty or NaN)"
+
+        hint = f"{name} is {column.meaning}" + (f", in {column.unit}" if column.unit != "-" else "")
+        rules.append(Rule(f"{name} is finite", name, "error", infinite, says_infinite, f"correct it or remove the row: {hint}"))
+        rules.append(Rule(f"{name} has its sign", name, "error", low, says_low, f"correct it or remove the row: {hint}"))
+        if name in required:
+            remedy = "give the value, or remove the row"
+            if name == "loss":
+                remedy = "give the loss, or set status to diverged, failed or running"
+            rules.append(Rule(f"{name} is there", name, "error", absent, says_absent, remedy))
+    return rules
+
+
+def exceeds(left: str, right: str) -> Callable[[pd.DataFrame], np.ndarray]:
+    """Rows where ``left > right``, with room for the rounding of float64."""
+    return lambda frame: (frame[left] > frame[right] * (1 + 1e-9)).to_numpy(dtype=bool)
+
+
+def says_pair(left: str, word: str, right: str) -> Callable[[pd.DataFrame, int], str]:
+    """``batch_tokens = 256 is smaller than seq_len = 2048``."""
+    return lambda frame, i: f"{field(frame, left, i)} is {word} than {field(frame, right, i)}"
+
+
+def pair_rules() -> list[Rule]:
+    """Two columns that cannot both be right."""
+    return [
+        Rule("n_active <= n_params", "n_active", "error", exceeds("n_active", "n_params"),
+             says_pair("n_active", "larger", "n_params"), "n_params is the total, n_active what one token uses; swap them?"),
+        Rule("batch_tokens >= seq_len", "batch_tokens", "error", exceeds("seq_len", "batch_tokens"),
+             says_pair("batch_tokens", "smaller", "seq_len"),
+             "multiply by seq_len if it counts sequences (--batch-in-sequences)"),
+        Rule("batch_tokens <= n_tokens", "batch_tokens", "error", exceeds("batch_tokens", "n_tokens"),
+             says_pair("batch_tokens", "larger", "n_tokens"),
+             "n_tokens counts tokens, not billions; batch_tokens is per optimizer step"),
+    ]  # fmt: skip
+
+
+def text_rules() -> list[Rule]:
+    """Names and states."""
+    rules = [
+        Rule("status is known", "status", "error", lambda f: ~f["status"].isin(STATUSES).to_numpy(dtype=bool),
+             lambda f, i: f"{field(f, 'status', i)} is not known", "write one of " + ", ".join(STATUSES)),
+        Rule("seed is whole", "seed", "error", lambda f: (f["seed"] % 1 != 0).to_numpy() & np.isfinite(f["seed"].to_numpy()),
+             lambda f, i: f"{field(f, 'seed', i)} is not a whole number", "write an integer, or leave it empty"),
+    ]  # fmt: skip
+    for name in GROUP:
+        rules.append(
+            Rule(f"{name} has no slash", name, "error",
+                 lambda f, name=name: f[name].str.contains("/", regex=False).to_numpy(dtype=bool),
+                 lambda f, i, name=name: f"{field(f, name, i)} contains '/'",
+                 "use another character: a group is written source/arch/data")
+        )  # fmt: skip
+    return rules
+
+
+def unique_rule(places: Places) -> Rule:
+    """Two rows with one ``run_id``; the message names both places."""
+
+    def says(frame: pd.DataFrame, i: int) -> str:
+        first = int(np.flatnonzero((frame["run_id"] == frame["run_id"].iloc[i]).to_numpy())[0])
+        return f"{field(frame, 'run_id', i)} is already used in {places.of(first)}"
+
+    return Rule("run_id is unique", "run_id", "error", lambda f: f["run_id"].duplicated().to_numpy(), says,
+                "give every run its own id, or remove the copy")  # fmt: skip
+
+
+def completed(frame: pd.DataFrame) -> np.ndarray:
+    """(row,) bool: the run ran to its end."""
+    return (frame["status"] == "completed").to_numpy(dtype=bool)
+
+
+def doubts() -> list[Rule]:
+    """Probable unit slips, which a table alone cannot prove."""
+
+    def check(name: str, column: str, bad: Callable[[pd.DataFrame], object], why: str, remedy: str) -> Rule:
+        return Rule(name, column, "warning", lambda f: np.asarray(bad(f), dtype=bool),
+                    lambda f, i: f"{field(f, column, i)} {why}", remedy)  # fmt: skip
+
+    return [
+        # 16,384 sequences is the largest batch in use; 16,384 tokens is smaller than any sensible one
+        check("batch looks like sequences", "batch_tokens", lambda f: (f["batch_tokens"] <= 16384) & f["seq_len"].isna(),
+              "looks like sequences, and there is no seq_len to check it",
+              "give seq_len, and use --batch-in-sequences if it counts sequences"),
+        check("tokens look like billions", "n_tokens", lambda f: f["n_tokens"] < 1e5,
+              "looks like billions or millions of tokens", "write tokens, or scale the column in a map: [scale] n_tokens = 1e9"),
+        check("parameters look like billions", "n_params", lambda f: f["n_params"] < 1e4,
+              "looks like billions or millions of parameters",
+              "write parameters, or scale the column in a map: [scale] n_params = 1e9"),
+        check("rate above 1", "lr_peak", lambda f: f["lr_peak"] > 1, "is above 1, which no optimizer survives",
+              "check the unit; lr_peak is the peak rate itself, not a multiple"),
+        check("loss range", "loss", lambda f: ((f["loss"] < 0.3) | (f["loss"] > 12)) & completed(f),
+              "is outside 0.3 to 12 nats per token", "check the unit; perplexity is not loss, take its natural log"),
+    ]  # fmt: skip
