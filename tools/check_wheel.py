@@ -1,8 +1,8 @@
 """Look into a built wheel, and with --install use it in a fresh environment.
 
-The wheel must hold every module of src/ and every file of models/ (as scaleband/_models). The fresh environment gets
-the wheel and what the wheel itself asks for, in the locked versions, and nothing of the development tools: a module
-that imports something undeclared fails there.
+The wheel must hold every module of src/ and every file of models/ (as scaleband/_models). The fresh
+environment gets the wheel and what the wheel itself asks for, in the locked versions, and nothing of the
+development tools: a module that imports something undeclared fails there.
 """
 
 from __future__ import annotations
@@ -29,9 +29,7 @@ print("imported scaleband", scaleband.__version__, "from", scaleband.__file__)
 def files_under(folder: Path) -> list[Path]:
     """Files of a folder that belong to the product, relative to it."""
     relative = (path.relative_to(folder) for path in folder.rglob("*") if path.is_file())
-    return sorted(
-        path for path in relative if not any(part.startswith(".") or part == "__pycache__" for part in path.parts)
-    )
+    return sorted(path for path in relative if not any(part.startswith((".", "__py")) for part in path.parts))
 
 
 def problems_of(wheel: Path) -> list[str]:
@@ -67,8 +65,8 @@ def use(wheel: Path) -> None:
         constraints.write_text("\n".join(locked) + "\n")
         venv.create(place / "venv", with_pip=True)
         python = place / "venv/bin/python"
-        pip = [python, "-m", "pip", "--disable-pip-version-check", "install", "--quiet", "--only-binary", ":all:"]
-        subprocess.run([*pip, "--constraint", constraints, wheel], check=True)
+        install = [python, "-m", "pip", "--disable-pip-version-check", "install", "--quiet"]
+        subprocess.run([*install, "--only-binary", ":all:", "-c", constraints, wheel], check=True)
         subprocess.run([python, "-I", "-c", IMPORT_ALL], check=True, cwd=place)
         subprocess.run([place / "venv/bin/scaleband", "models", "list"], check=True, cwd=place)
 

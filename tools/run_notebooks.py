@@ -1,7 +1,7 @@
 """Run every notebook from start to end in this environment, and fail on the first cell of each that raises.
 
-The committed files are left alone. Warnings and other stderr of the cells are printed, since a reader would see
-them too. `python tools/run_notebooks.py --write out/notebooks` keeps the executed copies.
+The committed files are left alone. Warnings and other stderr of the cells are printed, since a reader would
+see them too. `python tools/run_notebooks.py --write out/notebooks` keeps the executed copies.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("notebooks", nargs="*", type=Path, help="default: all of notebooks/")
     parser.add_argument("--write", type=Path, metavar="FOLDER", help="keep the executed copies there")
-    parser.add_argument("--timeout", type=float, default=300.0, metavar="S", help="for each (default %(default)s)")
+    parser.add_argument("--timeout", type=float, default=300.0, help="seconds for each notebook")
     arguments = parser.parse_args()
 
     # The kernel of this environment, with nobody's start-up files and no window.

@@ -64,7 +64,8 @@ if ! .venv/bin/python -m pip install --quiet --no-input --no-index --no-build-is
     say "scaleband itself could not be installed into .venv (pip's message is above)."
     exit 1
 fi
-if ! .venv/bin/python -m pip check >&2; then
+if ! checked=$(.venv/bin/python -m pip check 2>&1); then
+    printf '%s\n' "$checked" >&2
     say "requirements.lock does not fit pyproject.toml; bring it up to date with: make lock"
     exit 1
 fi
