@@ -29,16 +29,16 @@ demo: setup
 	$(BIN)/scaleband regret --model step-law --params 1e9 --tokens 2e10 --lr 3e-3 --batch-tokens 524288
 
 test: setup
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest$(if $(ARGS), $(ARGS))
 
 lint: setup
-	$(BIN)/ruff check .
+	$(BIN)/ruff check --output-format concise .
 
 types: setup
 	$(BIN)/mypy
 
 notebooks: setup
-	$(BIN)/python tools/run_notebooks.py $(if $(WRITE),--write out/notebooks)
+	$(BIN)/python tools/run_notebooks.py$(if $(WRITE), --write out/notebooks)
 
 wheel: setup
 	rm -rf dist

@@ -60,7 +60,6 @@ def main() -> int:
     # The kernel of this environment, with nobody's start-up files and no window.
     os.environ["JUPYTER_PREFER_ENV_PATH"] = "1"
     os.environ["IPYTHONDIR"] = tempfile.mkdtemp(prefix="scaleband-ipython-")
-    os.environ.setdefault("PYTHONWARNINGS", "default")
 
     paths = [path.resolve() for path in arguments.notebooks] or sorted((ROOT / "notebooks").glob("*.ipynb"))
     if not paths:
