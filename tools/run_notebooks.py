@@ -28,6 +28,7 @@ def run(path: Path, *, seconds: float, write_to: Path | None) -> str | None:
         notebook,
         kernel_name="python3",  # whatever the file says: this environment's kernel
         resources={"metadata": {"path": str(path.parent)}},
+        extra_arguments=["--log-level=ERROR", "--InteractiveShell.colors=nocolor"],
         timeout_func=lambda cell: max(1, int(end - time.monotonic())),  # one limit for the whole notebook
     )
     reason = None
@@ -57,22 +58,23 @@ def main() -> int:
     parser.add_argument("--timeout", type=float, default=300.0, help="seconds for each notebook")
     arguments = parser.parse_args()
 
-    # The kernel of this environment, with nobody's start-up files and no window.
-    os.environ["JUPYTER_PREFER_ENV_PATH"] = "1"
-    os.environ["IPYTHONDIR"] = tempfile.mkdtemp(prefix="scaleband-ipython-")
-
     paths = [path.resolve() for path in arguments.notebooks] or sorted((ROOT / "notebooks").glob("*.ipynb"))
     if not paths:
         print("no notebooks found in notebooks/")
         return 0
     failures = {}
-    for path in paths:
-        print(f"{path.name} ...", flush=True)
-        start = time.monotonic()
-        reason = run(path, seconds=arguments.timeout, write_to=arguments.write)
-        print(f"{path.name} {'FAILED' if reason else 'ok'} in {time.monotonic() - start:.0f} s", flush=True)
-        if reason:
-            failures[path.name] = reason
+    with tempfile.TemporaryDirectory(prefix="scaleband-ipython-") as folder:
+        os.environ["IPYTHONDIR"] = folder  # nobody's start-up files
+        os.environ["JUPYTER_PREFER_ENV_PATH"] = "1"
+        for path in paths:
+            print(f"{path.name} ...", flush=True)
+            start = time.monotonic()
+            reason = run(path, seconds=arguments.timeout, write_to=arguments.write)
+            print(
+                f"{path.name} {'FAILED' if reason else 'ok'} in {time.monotonic() - start:.0f} s", flush=True
+            )
+            if reason:
+                failures[path.name] = reason
     for name, reason in failures.items():
         print(f"\n{name}: {reason}", file=sys.stderr)
     print(f"notebooks: {len(paths) - len(failures)} ran, {len(failures)} failed")
