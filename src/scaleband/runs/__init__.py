@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from scaleband.runs.catalogue import CATALOGUE, DataSet, data_set, fetch
 from scaleband.runs.cells import arch_family, cell_index, cell_table, group_label, quantity_label, usable
 from scaleband.runs.columns import COLUMNS, CONVENTIONS, STATUSES, Column
 from scaleband.runs.conventions import conventions
@@ -11,11 +12,13 @@ from scaleband.runs.problems import Problem
 from scaleband.runs.table import RunTable, read_runs, read_steplaw, run_table
 
 __all__ = [
+    "CATALOGUE",
     "COLUMNS",
     "CONVENTIONS",
     "STATUSES",
     "Column",
     "ColumnMap",
+    "DataSet",
     "Problem",
     "RunTable",
     "arch_family",
@@ -23,7 +26,9 @@ __all__ = [
     "cell_table",
     "column_map",
     "conventions",
+    "data_set",
     "dollars",
+    "fetch",
     "gpu_hours",
     "group_label",
     "quantity_label",

@@ -20,12 +20,14 @@ def conventions(frame: pd.DataFrame) -> dict[str, dict[str, str]]:
 
     Returns
     -------
-    ``source/arch/data`` -> convention (and ``seq_len``) -> its one value, "not stated", or "varies: a, b, ...".
+    ``source/arch/data`` -> convention (and ``seq_len``) -> its one value, "not stated", or "varies: a, b".
     Groups sorted; plain strings, so it travels as JSON.
     """
     return {
-        group_label(*key): {name: stated(part[name]) for name in (*CONVENTIONS, "seq_len")}
-        for key, part in frame.groupby(list(GROUP), sort=True)
+        group_label(*(str(part) for part in key)): {
+            name: stated(rows[name]) for name in (*CONVENTIONS, "seq_len")
+        }
+        for key, rows in frame.groupby(list(GROUP), sort=True)
     }
 
 

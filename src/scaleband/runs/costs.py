@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TypeVar
-
 import numpy as np
 import pandas as pd
-
-Number = TypeVar("Number", float, np.ndarray, pd.Series)
 
 SECONDS_PER_HOUR = 3600.0
 
 
-def training_flops(n_active: Number, n_tokens: Number) -> Number:
+def training_flops[Number: (float, np.ndarray, pd.Series)](n_active: Number, n_tokens: Number) -> Number:
     """Training compute, 6 FLOPs per active non-embedding parameter and token.
 
-    Two for the forward pass and four for the backward one; attention over the context and the embedding are left
-    out (Kaplan et al. 2020, arXiv:2001.08361, section 2.1).
+    Two for the forward pass and four for the backward one; attention over the context and the embedding are
+    left out (Kaplan et al. 2020, arXiv:2001.08361, section 2.1).
 
     Parameters
     ----------
@@ -32,7 +28,9 @@ def training_flops(n_active: Number, n_tokens: Number) -> Number:
     return 6.0 * n_active * n_tokens
 
 
-def gpu_hours(flops: Number, peak_flops_per_s: float, utilisation: float) -> Number:
+def gpu_hours[Number: (float, np.ndarray, pd.Series)](
+    flops: Number, peak_flops_per_s: float, utilisation: float
+) -> Number:
     """Hours of one device.
 
     Parameters
@@ -40,7 +38,7 @@ def gpu_hours(flops: Number, peak_flops_per_s: float, utilisation: float) -> Num
     flops
         FLOP, e.g. from `training_flops`.
     peak_flops_per_s
-        The device's peak at the precision used, FLOP/s, > 0 (an H100 SXM in dense BF16: 989e12, NVIDIA data sheet).
+        The device's peak at the precision used, FLOP/s, > 0 (H100 SXM, dense BF16: 989e12, data sheet).
     utilisation
         Share of the peak that training reaches (model FLOP utilisation), in (0, 1].
 
@@ -56,7 +54,7 @@ def gpu_hours(flops: Number, peak_flops_per_s: float, utilisation: float) -> Num
     return flops / (peak_flops_per_s * utilisation * SECONDS_PER_HOUR)
 
 
-def dollars(hours: Number, price_per_hour: float) -> Number:
+def dollars[Number: (float, np.ndarray, pd.Series)](hours: Number, price_per_hour: float) -> Number:
     """Money for ``hours`` of one device at ``price_per_hour`` (US dollars per hour, >= 0).
 
     Raises

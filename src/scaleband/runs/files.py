@@ -64,7 +64,9 @@ def read_raw(path: Path, name: str) -> pd.DataFrame:
         if content.startswith(signature):
             raise UserError(f"{name}: this is {what}, not a table; {EXPORT}")
     if path.suffix.lower() in (".parquet", ".pq"):
-        raise UserError(f"{name}: this is not a Parquet file, whatever its name says; write it again, or rename it .csv")
+        raise UserError(
+            f"{name}: this is not a Parquet file, whatever its name says; write it again, or rename it .csv"
+        )
     return read_csv(content, name)
 
 
@@ -100,7 +102,9 @@ def read_csv(content: bytes, name: str) -> pd.DataFrame:
         )
     except pa.ArrowInvalid as error:
         if "UTF8" in str(error):
-            raise UserError(f"{name}: the text is not UTF-8{bad_line(content)}; save the file as UTF-8") from None
+            raise UserError(
+                f"{name}: the text is not UTF-8{bad_line(content)}; save the file as UTF-8"
+            ) from None
         raise UserError(f"{name}: not a CSV that can be read ({shown_value(error, 120)}); {EXPORT}") from None
     if ragged:
         raise UserError(ragged_sentences(ragged, len(header), name))
@@ -159,7 +163,7 @@ def unique_names(header: list[str], name: str) -> list[str]:
     twice = sorted({column for column in stripped if stripped.count(column) > 1})
     if twice:
         raise UserError(
-            f'{name}: the column "{shown_value(column)}" appears {stripped.count(column)} times; keep one of them'
+            f'{name}: the column "{shown_value(column)}" appears {stripped.count(column)} times; keep one'
             for column in twice
         )
     return stripped
@@ -174,12 +178,10 @@ def read_parquet(content: bytes, name: str) -> pd.DataFrame:
         file = parquet.ParquetFile(pa.BufferReader(content))
         fields = list(file.schema_arrow)
     except (pa.ArrowException, OSError, ValueError) as error:
-        raise UserError(
-            f"{name}: the Parquet file is truncated or damaged ({shown_value(error, 100)}); copy or write it again"
-        ) from None
+        raise damaged(name, error) from None
     names = unique_names([field.name for field in fields], name)
     nested = [
-        f'{name}: the column "{shown_value(field.name)}" holds {shown_value(field.type)}, neither text nor a number; '
+        f'{name}: the column "{shown_value(field.name)}" holds {field.type}, not text or numbers; '
         "drop or flatten it"
         for field in fields
         if pa.types.is_nested(field.type) or is_binary(field.type)
@@ -191,16 +193,22 @@ def read_parquet(content: bytes, name: str) -> pd.DataFrame:
         columns = [plain(table.column(i), field.type) for i, field in enumerate(fields)]
         frame = pa.table(columns, names=names).to_pandas(ignore_metadata=True)
     except (pa.ArrowException, OSError, ValueError) as error:
-        raise UserError(
-            f"{name}: the Parquet file is truncated or damaged ({shown_value(error, 100)}); copy or write it again"
-        ) from None
+        raise damaged(name, error) from None
     return frame
+
+
+def damaged(name: str, error: Exception) -> UserError:
+    """The error of a Parquet file that cannot be decoded."""
+    why = shown_value(error, 100)
+    return UserError(f"{name}: the Parquet file is truncated or damaged ({why}); copy or write it again")
 
 
 def is_binary(kind: object) -> bool:
     """Whether an Arrow type holds bytes, where a pickle could hide."""
     from pyarrow import types
 
+    if types.is_dictionary(kind):
+        return is_binary(kind.value_type)  # type: ignore[attr-defined]
     return types.is_binary(kind) or types.is_large_binary(kind) or types.is_fixed_size_binary(kind)
 
 

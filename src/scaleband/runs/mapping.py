@@ -92,7 +92,7 @@ def column_map(document: Mapping[str, object], name: str = "mapping") -> ColumnM
         problems += [unknown_name(name, section, key) for key in part if key not in BY_NAME]
     columns = {key: value for key, value in parts["columns"].items() if isinstance(value, str)}
     problems += [
-        f'{name}: [columns] {key} = {shown_value(parts["columns"][key])} is not a column name; quote it: {key} = "N"'
+        f'{name}: [columns] {key} = {shown_value(parts["columns"][key])} is no name; quote it: {key} = "N"'
         for key in parts["columns"]
         if key not in columns
     ]
@@ -101,13 +101,17 @@ def column_map(document: Mapping[str, object], name: str = "mapping") -> ColumnM
         problems.append(f'{name}: the column "{foreign}" is mapped twice, to {twice}; map it once')
     for key, value in parts["constants"].items():
         if isinstance(value, bool) or not isinstance(value, str | int | float):
-            problems.append(f"{name}: [constants] {key} = {shown_value(value)} is not text or a number; write one value")
+            problems.append(
+                f"{name}: [constants] {key} = {shown_value(value)} is not text or a number; write one value"
+            )
         if key in columns:
             problems.append(f"{name}: {key} has both a column and a constant; keep one of them")
     for key, value in parts["scale"].items():
         numeric = isinstance(value, int | float) and not isinstance(value, bool)
         if not numeric or not 0 < value < float("inf"):
-            problems.append(f"{name}: [scale] {key} = {shown_value(value)} is not a positive number; write e.g. 1e9")
+            problems.append(
+                f"{name}: [scale] {key} = {shown_value(value)} is not a positive number; write e.g. 1e9"
+            )
         elif key in BY_NAME and key not in NUMBERS:
             problems.append(f"{name}: [scale] {key} is text and cannot be scaled; remove it")
     if problems:
@@ -139,14 +143,19 @@ def renamed(raw: pd.DataFrame, file: str, plan: ColumnMap) -> tuple[pd.DataFrame
                 hint = f'did you mean "{near[0]}"?' if near else "its columns are " + column_list(raw)
                 refuse(known, f'{plan.name} maps {known} to "{foreign}", which is not in the file', hint)
         elif known in raw.columns and known not in plan.columns.values():
-            refuse(known, f'there is a column {known}, and {plan.name} maps "{foreign}" to it too',
-                   "remove the line of the map, or rename the column")  # fmt: skip
+            refuse(
+                known,
+                f'there is a column {known}, and {plan.name} maps "{foreign}" to it too',
+                "remove the line of the map, or rename the column",
+            )
         else:
             names[foreign] = known
     frame = raw.rename(columns=names)
     for known, value in plan.constants.items():
         if known in frame.columns:
-            refuse(known, f"there is a column {known}, and {plan.name} sets it to a constant", "keep one of them")
+            refuse(
+                known, f"there is a column {known}, and {plan.name} sets it to a constant", "keep one of them"
+            )
         else:
             frame[known] = value if isinstance(value, str) else float(value)
     return frame, problems

@@ -12,6 +12,9 @@ import numpy as np
 ROWS_LISTED = 20
 
 
+Severity = Literal["error", "warning", "note"]
+
+
 @dataclass(frozen=True)
 class Problem:
     """One thing that is wrong, doubtful, or worth knowing.
@@ -36,7 +39,7 @@ class Problem:
         Further rows of the same file with the same problem that are not listed one by one.
     """
 
-    severity: Literal["error", "warning", "note"]
+    severity: Severity
     file: str
     row: int | None
     column: str | None
@@ -75,7 +78,7 @@ class Places:
 
 
 def listed(positions: np.ndarray, places: Places, limit: int = ROWS_LISTED) -> list[tuple[int, int]]:
-    """Pick the rows to list: ``(position, more)``, at most ``limit`` a file, the last one counting the rest."""
+    """Pick the rows to list: ``(position, more)``, at most ``limit`` a file, the last counting the rest."""
     picked: list[tuple[int, int]] = []
     owner = places.file_index[positions]
     for index in range(len(places.files)):

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 import pandas as pd
 
 from scaleband.runs.columns import COLUMNS, GROUP, STATUSES, required_columns
-from scaleband.runs.problems import Places, shown_value
+from scaleband.runs.problems import Places, Severity, shown_value
 
 
 @dataclass(frozen=True)
@@ -36,7 +35,7 @@ class Rule:
 
     name: str
     column: str
-    severity: Literal["error", "warning"]
+    severity: Severity
     bad: Callable[[pd.DataFrame], np.ndarray]
     says: Callable[[pd.DataFrame, int], str]
     remedy: str
@@ -80,8 +79,21 @@ def number_rules(purpose: str) -> list[Rule]:
             return f"{name} is missing (empty or NaN)"
 
         hint = f"{name} is {column.meaning}" + (f", in {column.unit}" if column.unit != "-" else "")
-        rules.append(Rule(f"{name} is finite", name, "error", infinite, says_infinite, f"correct it or remove the row: {hint}"))
-        rules.append(Rule(f"{name} has its sign", name, "error", low, says_low, f"correct it or remove the row: {hint}"))
+        rules.append(
+            Rule(
+                f"{name} is finite",
+                name,
+                "error",
+                infinite,
+                says_infinite,
+                f"correct it or remove the row: {hint}",
+            )
+        )
+        rules.append(
+            Rule(
+                f"{name} has its sign", name, "error", low, says_low, f"correct it or remove the row: {hint}"
+            )
+        )
         if name in required:
             remedy = "give the value, or remove the row"
             if name == "loss":
@@ -103,33 +115,66 @@ def says_pair(left: str, word: str, right: str) -> Callable[[pd.DataFrame, int],
 def pair_rules() -> list[Rule]:
     """Two columns that cannot both be right."""
     return [
-        Rule("n_active <= n_params", "n_active", "error", exceeds("n_active", "n_params"),
-             says_pair("n_active", "larger", "n_params"), "n_params is the total, n_active what one token uses; swap them?"),
-        Rule("batch_tokens >= seq_len", "batch_tokens", "error", exceeds("seq_len", "batch_tokens"),
-             says_pair("batch_tokens", "smaller", "seq_len"),
-             "multiply by seq_len if it counts sequences (--batch-in-sequences)"),
-        Rule("batch_tokens <= n_tokens", "batch_tokens", "error", exceeds("batch_tokens", "n_tokens"),
-             says_pair("batch_tokens", "larger", "n_tokens"),
-             "n_tokens counts tokens, not billions; batch_tokens is per optimizer step"),
-    ]  # fmt: skip
+        Rule(
+            "n_active <= n_params",
+            "n_active",
+            "error",
+            exceeds("n_active", "n_params"),
+            says_pair("n_active", "larger", "n_params"),
+            "n_params is the total, n_active what one token uses; swap them?",
+        ),
+        Rule(
+            "batch_tokens >= seq_len",
+            "batch_tokens",
+            "error",
+            exceeds("seq_len", "batch_tokens"),
+            says_pair("batch_tokens", "smaller", "seq_len"),
+            "multiply by seq_len if it counts sequences (--batch-in-sequences)",
+        ),
+        Rule(
+            "batch_tokens <= n_tokens",
+            "batch_tokens",
+            "error",
+            exceeds("batch_tokens", "n_tokens"),
+            says_pair("batch_tokens", "larger", "n_tokens"),
+            "n_tokens counts tokens, not billions; batch_tokens is per optimizer step",
+        ),
+    ]
 
 
 def text_rules() -> list[Rule]:
     """Names and states."""
     rules = [
-        Rule("status is known", "status", "error", lambda f: ~f["status"].isin(STATUSES).to_numpy(dtype=bool),
-             lambda f, i: f"{field(f, 'status', i)} is not known", "write one of " + ", ".join(STATUSES)),
-        Rule("seed is whole", "seed", "error", lambda f: (f["seed"] % 1 != 0).to_numpy() & np.isfinite(f["seed"].to_numpy()),
-             lambda f, i: f"{field(f, 'seed', i)} is not a whole number", "write an integer, or leave it empty"),
-    ]  # fmt: skip
-    for name in GROUP:
-        rules.append(
-            Rule(f"{name} has no slash", name, "error",
-                 lambda f, name=name: f[name].str.contains("/", regex=False).to_numpy(dtype=bool),
-                 lambda f, i, name=name: f"{field(f, name, i)} contains '/'",
-                 "use another character: a group is written source/arch/data")
-        )  # fmt: skip
-    return rules
+        Rule(
+            "status is known",
+            "status",
+            "error",
+            lambda f: ~f["status"].isin(STATUSES).to_numpy(dtype=bool),
+            lambda f, i: f"{field(f, 'status', i)} is not known",
+            "write one of " + ", ".join(STATUSES),
+        ),
+        Rule(
+            "seed is whole",
+            "seed",
+            "error",
+            lambda f: (f["seed"] % 1 != 0).to_numpy() & np.isfinite(f["seed"].to_numpy()),
+            lambda f, i: f"{field(f, 'seed', i)} is not a whole number",
+            "write an integer, or leave it empty",
+        ),
+    ]
+    return rules + [slash_rule(name) for name in GROUP]
+
+
+def slash_rule(name: str) -> Rule:
+    """A part of a group's name may not hold what separates the parts."""
+    return Rule(
+        f"{name} has no slash",
+        name,
+        "error",
+        lambda f: f[name].str.contains("/", regex=False).to_numpy(dtype=bool),
+        lambda f, i: f"{field(f, name, i)} contains '/'",
+        "use another character: a group is written source/arch/data",
+    )
 
 
 def unique_rule(places: Places) -> Rule:
@@ -139,8 +184,14 @@ def unique_rule(places: Places) -> Rule:
         first = int(np.flatnonzero((frame["run_id"] == frame["run_id"].iloc[i]).to_numpy())[0])
         return f"{field(frame, 'run_id', i)} is already used in {places.of(first)}"
 
-    return Rule("run_id is unique", "run_id", "error", lambda f: f["run_id"].duplicated().to_numpy(), says,
-                "give every run its own id, or remove the copy")  # fmt: skip
+    return Rule(
+        "run_id is unique",
+        "run_id",
+        "error",
+        lambda f: f["run_id"].duplicated().to_numpy(),
+        says,
+        "give every run its own id, or remove the copy",
+    )
 
 
 def completed(frame: pd.DataFrame) -> np.ndarray:
@@ -152,21 +203,50 @@ def doubts() -> list[Rule]:
     """Probable unit slips, which a table alone cannot prove."""
 
     def check(name: str, column: str, bad: Callable[[pd.DataFrame], object], why: str, remedy: str) -> Rule:
-        return Rule(name, column, "warning", lambda f: np.asarray(bad(f), dtype=bool),
-                    lambda f, i: f"{field(f, column, i)} {why}", remedy)  # fmt: skip
+        return Rule(
+            name,
+            column,
+            "warning",
+            lambda f: np.asarray(bad(f), dtype=bool),
+            lambda f, i: f"{field(f, column, i)} {why}",
+            remedy,
+        )
 
     return [
         # 16,384 sequences is the largest batch in use; 16,384 tokens is smaller than any sensible one
-        check("batch looks like sequences", "batch_tokens", lambda f: (f["batch_tokens"] <= 16384) & f["seq_len"].isna(),
-              "looks like sequences, and there is no seq_len to check it",
-              "give seq_len, and use --batch-in-sequences if it counts sequences"),
-        check("tokens look like billions", "n_tokens", lambda f: f["n_tokens"] < 1e5,
-              "looks like billions or millions of tokens", "write tokens, or scale the column in a map: [scale] n_tokens = 1e9"),
-        check("parameters look like billions", "n_params", lambda f: f["n_params"] < 1e4,
-              "looks like billions or millions of parameters",
-              "write parameters, or scale the column in a map: [scale] n_params = 1e9"),
-        check("rate above 1", "lr_peak", lambda f: f["lr_peak"] > 1, "is above 1, which no optimizer survives",
-              "check the unit; lr_peak is the peak rate itself, not a multiple"),
-        check("loss range", "loss", lambda f: ((f["loss"] < 0.3) | (f["loss"] > 12)) & completed(f),
-              "is outside 0.3 to 12 nats per token", "check the unit; perplexity is not loss, take its natural log"),
-    ]  # fmt: skip
+        check(
+            "batch looks like sequences",
+            "batch_tokens",
+            lambda f: (f["batch_tokens"] <= 16384) & f["seq_len"].isna(),
+            "looks like sequences, and there is no seq_len to check it",
+            "give seq_len, and use --batch-in-sequences if it counts sequences",
+        ),
+        check(
+            "tokens look like billions",
+            "n_tokens",
+            lambda f: f["n_tokens"] < 1e5,
+            "looks like billions or millions of tokens",
+            "write tokens, or scale the column in a map: [scale] n_tokens = 1e9",
+        ),
+        check(
+            "parameters look like billions",
+            "n_params",
+            lambda f: f["n_params"] < 1e4,
+            "looks like billions or millions of parameters",
+            "write parameters, or scale the column in a map: [scale] n_params = 1e9",
+        ),
+        check(
+            "rate above 1",
+            "lr_peak",
+            lambda f: f["lr_peak"] > 1,
+            "is above 1, which no optimizer survives",
+            "check the unit; lr_peak is the peak rate itself, not a multiple",
+        ),
+        check(
+            "loss range",
+            "loss",
+            lambda f: ((f["loss"] < 0.3) | (f["loss"] > 12)) & completed(f),
+            "is outside 0.3 to 12 nats per token",
+            "check the unit; perplexity is not loss, take its natural log",
+        ),
+    ]

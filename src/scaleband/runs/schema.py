@@ -19,8 +19,12 @@ def run_schema(rules: list[Rule]) -> Any:
     def check(rule: Rule) -> Any:
         # one failure case a check is enough: the rows are found again below, and a table of a million
         # bad rows must not become a frame of a million failure cases
-        return pandera.Check(lambda frame: pd.Series(~rule.bad(frame), index=frame.index), name=rule.name,
-                             n_failure_cases=1, ignore_na=False)  # fmt: skip
+        return pandera.Check(
+            lambda frame: pd.Series(~rule.bad(frame), index=frame.index),
+            name=rule.name,
+            n_failure_cases=1,
+            ignore_na=False,
+        )
 
     return pandera.DataFrameSchema(
         columns={
@@ -73,7 +77,15 @@ def row_problems(
         limit = {} if rule.severity == "error" else {"limit": 3}
         for position, more in listed(np.flatnonzero(bad), places, **limit):
             problems.append(
-                Problem(rule.severity, places.files[places.file_index[position]], int(places.row[position]), rule.column,
-                        shown_value(frame[rule.column].iloc[position]), rule.says(frame, position), rule.remedy, more)
-            )  # fmt: skip
+                Problem(
+                    rule.severity,
+                    places.files[places.file_index[position]],
+                    int(places.row[position]),
+                    rule.column,
+                    shown_value(frame[rule.column].iloc[position]),
+                    rule.says(frame, position),
+                    rule.remedy,
+                    more,
+                )
+            )
     return problems

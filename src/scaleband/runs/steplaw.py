@@ -1,8 +1,8 @@
 """The release format of the Step Law sweeps (github.com/step-law/steplaw, ``data/*_lr_bs_loss.csv``).
 
-Their columns: ``N`` non-embedding parameters (MoE: the total, with ``Na`` active), ``D`` tokens, ``lr`` peak rate,
-``bs`` sequences of 2,048 tokens per step, ``ti`` steps, ``loss`` at the last step, ``smooth loss`` smoothed over
-the last steps, ``exp_name`` unique. Li et al., arXiv:2503.04715.
+Their columns: ``N`` non-embedding parameters (MoE: the total, with ``Na`` active), ``D`` tokens, ``lr`` peak
+rate, ``bs`` sequences of 2,048 tokens per step, ``ti`` steps, ``loss`` at the last step, ``smooth loss``
+smoothed over the last steps, ``exp_name`` unique. Li et al., arXiv:2503.04715.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from scaleband.runs.cells import cell_keys
 from scaleband.runs.mapping import ColumnMap
 
 SEQ_LEN = 2048
-#: Upstream flags nothing. A loss a fifth above its cell's minimum is no longer on the basin: in the release the
+#: Upstream flags nothing. A loss a fifth above its cell's minimum has left the basin: in the release the
 #: ratios leave a gap there (1.185 to 1.205, then up to 5), and all beyond it are at high rates.
 DIVERGED_ABOVE = 1.2
 SIGNATURE = frozenset({"lr", "bs", "ti", "smooth loss", "exp_name", "D", "N"})
@@ -47,7 +47,9 @@ def from_steplaw(raw: pd.DataFrame) -> tuple[pd.DataFrame, ColumnMap]:
         The map for the rest: names, constants, and 2,048 tokens a sequence.
     """
     moe = "moe_name" in raw.columns
-    frame = raw.rename(columns=EXTRAS).drop(columns=[c for c in ("seq_len", "D/N", "Na/N") if c in raw.columns])
+    frame = raw.rename(columns=EXTRAS).drop(
+        columns=[c for c in ("seq_len", "D/N", "Na/N") if c in raw.columns]
+    )
     if moe:
         frame["arch"] = "moe-" + frame["moe_name"].astype(str)
     constants: dict[str, str | float] = {

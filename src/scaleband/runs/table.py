@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Literal
@@ -12,8 +12,8 @@ import numpy as np
 import pandas as pd
 
 from scaleband.errors import UserError
-from scaleband.runs.columns import BY_NAME, COLUMNS, NUMBERS, TEXTS, required_columns
-from scaleband.runs.costs import training_flops
+from scaleband.runs.columns import BY_NAME, required_columns
+from scaleband.runs.defaults import batch_from_sequences, with_defaults
 from scaleband.runs.files import read_raw
 from scaleband.runs.groups import content_problems, convention_problems
 from scaleband.runs.mapping import ColumnMap, column_list, read_map, renamed
@@ -24,8 +24,8 @@ from scaleband.runs.values import normalised
 
 Purpose = Literal["optimum", "loss"]
 STEPLAW_NOTE = (
-    "read as a Step Law release: batches of 2,048-token sequences became tokens, the smoothed loss is the loss, "
-    "and runs above 1.2 times their cell's minimum are marked diverged"
+    "read as a Step Law release: batches of 2,048-token sequences became tokens, the smoothed loss is the "
+    "loss, and runs above 1.2 times their cell's minimum are marked diverged"
 )
 
 
@@ -36,7 +36,7 @@ class RunTable:
     Parameters
     ----------
     frame
-        One row per run; every known column (`COLUMNS`) in that order as float64 or text, extra columns after them.
+        One row per run; every known column, in the order of `COLUMNS`, as float64 or text; then the extras.
     warnings
         What is doubtful (severity "warning") or was done on the way (severity "note").
     """
@@ -54,8 +54,8 @@ def read_runs(
 ) -> RunTable:
     """Read one run table from one or several CSV or Parquet files.
 
-    What a file is, is decided by its first bytes. A CSV is UTF-8 with commas and a header line. A release file of
-    Step Law is recognised by its columns, unless ``mapping`` says how to read it.
+    What a file is, is decided by its first bytes. A CSV is UTF-8 with commas and a header line. A release
+    file of Step Law is recognised by its columns, unless ``mapping`` says how to read it.
 
     Parameters
     ----------
@@ -71,8 +71,8 @@ def read_runs(
     Raises
     ------
     UserError
-        Anything wrong with any file or row, all of it at once, each with place, value and remedy. Rows are counted
-        from 1, without the header and blank lines.
+        Anything wrong with any file or row, all of it at once, each with place, value and remedy. Rows are
+        counted from 1, without the header and blank lines.
     """
     files = [Path(p) for p in ([paths] if isinstance(paths, str | Path) else paths)]
     if not files:
@@ -118,7 +118,9 @@ def run_table(
     raw.columns = pd.Index([str(c) for c in raw.columns])
     twice = sorted({str(c) for c in raw.columns[raw.columns.duplicated()]})
     if twice:
-        raise UserError(f'{name}: the column "{column}" appears more than once; keep one of them' for column in twice)
+        raise UserError(
+            f'{name}: the column "{column}" appears more than once; keep one of them' for column in twice
+        )
     return assembled([(name, raw)], [], mapping, batch_in_sequences, purpose)
 
 
@@ -141,7 +143,11 @@ def read_steplaw(path: str | Path) -> RunTable:
 
 
 def assembled(
-    raws: list[tuple[str, pd.DataFrame]], errors: list[str], plan: ColumnMap | None, in_sequences: bool, purpose: Purpose
+    raws: list[tuple[str, pd.DataFrame]],
+    errors: list[str],
+    plan: ColumnMap | None,
+    in_sequences: bool,
+    purpose: Purpose,
 ) -> RunTable:
     """Several raw frames -> one checked table, or every problem of all of them."""
     if purpose not in ("optimum", "loss"):
@@ -165,10 +171,14 @@ def assembled(
     frame = with_defaults(pd.concat(parts, ignore_index=True) if len(parts) > 1 else parts[0], places)
     absent = {c for c in required_columns(purpose) if any(c not in part for part in parts)}
     unreadable = {
-        column: np.concatenate([m.get(column, np.full(len(p), column in absent and column not in p))
-                                for m, p in zip(masks, parts, strict=True)])
+        column: np.concatenate(
+            [
+                m.get(column, np.full(len(p), column in absent and column not in p))
+                for m, p in zip(masks, parts, strict=True)
+            ]
+        )
         for column in {c for m in masks for c in m} | absent
-    }  # fmt: skip
+    }
     problems += row_problems(frame, places, purpose, unreadable)
     problems += convention_problems(frame, places)
     if not any(p.severity == "error" for p in problems):
@@ -200,16 +210,25 @@ def one_file(
     raw, found = renamed(raw, name, plan)
     problems += found
     if raw.empty:
-        problems.append(Problem("error", name, None, None, "", "the table has no rows", "add one line per run"))
+        problems.append(
+            Problem("error", name, None, None, "", "the table has no rows", "add one line per run")
+        )
     unmapped = {problem.column for problem in found}
     for column in required_columns(purpose):
         if column not in raw.columns and column not in unmapped:
             near = get_close_matches(column, [str(c) for c in raw.columns], n=1)
             hint = f' ("{near[0]}"?)' if near else ""
             problems.append(
-                Problem("error", name, None, column, "", f"there is no column {column} ({BY_NAME[column].meaning})",
-                        f"add it, or map one to it with --map{hint}; the columns are {column_list(raw)}")
-            )  # fmt: skip
+                Problem(
+                    "error",
+                    name,
+                    None,
+                    column,
+                    "",
+                    f"there is no column {column} ({BY_NAME[column].meaning})",
+                    f"add it, or map one to it with --map{hint}; the columns are {column_list(raw)}",
+                )
+            )
     frame, found, unreadable = normalised(raw, name, dict(plan.scale))
     problems += found
     if in_sequences and not steplaw and "batch_tokens" in frame:
@@ -218,50 +237,3 @@ def one_file(
     if steplaw:
         frame = flag_diverged(frame)
     return frame, problems, unreadable
-
-
-def batch_from_sequences(frame: pd.DataFrame, name: str) -> tuple[pd.DataFrame, list[Problem]]:
-    """Sequences per step times tokens per sequence."""
-    seq_len = frame["seq_len"] if "seq_len" in frame else pd.Series(np.nan, index=frame.index)
-    lost = np.flatnonzero(frame["batch_tokens"].notna() & seq_len.isna())
-    if lost.size:
-        first = Problem("error", name, int(lost[0]) + 1, "seq_len", "", "the batch counts sequences and seq_len is missing",
-                        "give seq_len (in a map: [constants] seq_len = 2048)", int(lost.size) - 1)  # fmt: skip
-        return frame, [first]
-    return frame.assign(batch_tokens=frame["batch_tokens"] * seq_len), []
-
-
-def with_defaults(frame: pd.DataFrame, places: Places) -> pd.DataFrame:
-    """Every known column, in order, with its documented default; extras after them."""
-    known: dict[str, pd.Series] = {}
-    blank = {"source": "own", "arch": "dense", "data": "unknown", "status": "completed"}
-    for name in TEXTS:
-        if name not in frame:
-            known[name] = pd.Series(blank.get(name, ""), index=frame.index, dtype=str)
-            continue
-        text = frame[name].fillna("").astype(str)
-        known[name] = text.where(text != "", blank[name]) if name in blank else text
-    known["status"] = known["status"].str.lower()
-    known["run_id"] = filled_ids(known["run_id"], places)
-    for name in NUMBERS:
-        known[name] = frame[name].astype(np.float64) if name in frame else pd.Series(np.nan, index=frame.index)
-    known["n_active"] = known["n_active"].fillna(known["n_params"])
-    known["loss_se"] = known["loss_se"].fillna(0.0)
-    known["flops"] = known["flops"].fillna(training_flops(known["n_active"], known["n_tokens"]))
-    ordered = {column.name: known[column.name] for column in COLUMNS}
-    extras = {str(name): frame[name] for name in frame.columns if name not in BY_NAME}
-    return pd.DataFrame(ordered | extras)
-
-
-def filled_ids(ids: pd.Series, places: Places) -> pd.Series:
-    """Ids for runs without one: their position in the whole table, so that two files never collide."""
-    absent = (ids == "").to_numpy()
-    if not absent.any():
-        return ids
-    made = pd.Series(np.char.mod("row-%06d", np.arange(1, len(ids) + 1)), index=ids.index).astype(str)
-    return ids.where(~absent, made)
-
-
-def without_warnings(table: RunTable) -> RunTable:
-    """The same table, its doubts dropped: for a caller who has already shown them."""
-    return replace(table, warnings=())

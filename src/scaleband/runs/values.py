@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -34,12 +35,13 @@ def as_numbers(series: pd.Series) -> tuple[np.ndarray, np.ndarray]:
         return np.full(len(series), np.nan), series.notna().to_numpy()
     if pd.api.types.is_numeric_dtype(kind):
         return series.to_numpy(dtype=np.float64, na_value=np.nan), np.zeros(len(series), dtype=bool)
-    if kind == object:
-        series = series.map(written, na_action=None)
+    if is_object(kind):
+        series = pd.Series([written(value) for value in series], dtype=object)
     elif not pd.api.types.is_string_dtype(kind):
         series = series.astype(str)
-    text = compute.utf8_trim_whitespace(pa.array(series.astype(object).to_numpy() if kind == object else series,
-                                                 type=pa.string(), from_pandas=True))  # fmt: skip
+    text = compute.utf8_trim_whitespace(
+        pa.array(series.to_numpy() if is_object(kind) else series, type=pa.string(), from_pandas=True)
+    )
     if isinstance(text, pa.ChunkedArray):
         text = text.combine_chunks()
     missing = compute.or_kleene(
@@ -77,14 +79,18 @@ def as_text(series: pd.Series, name: str) -> tuple[pd.Series, np.ndarray]:
     """
     kind = series.dtype
     bad = np.zeros(len(series), dtype=bool)
-    if kind == object:
+    if is_object(kind):
         held = series.map(lambda v: isinstance(v, str | int | float | np.number) or written(v) is None)
         bad = ~held.to_numpy(dtype=bool)
         text = series.map(label)
     elif pd.api.types.is_float_dtype(kind) or pd.api.types.is_integer_dtype(kind):
         text = series.astype(object).map(label)
     else:
-        text = series.astype(object).where(series.notna(), "") if not is_plain_text(series) else series.fillna("")
+        text = (
+            series.astype(object).where(series.notna(), "")
+            if not is_plain_text(series)
+            else series.fillna("")
+        )
         text = text.astype(str)
     text = text.astype(str).str.strip()
     # a surrogate cannot be written back to any file, so it counts as a control character
@@ -95,9 +101,14 @@ def as_text(series: pd.Series, name: str) -> tuple[pd.Series, np.ndarray]:
     return text, bad
 
 
+def is_object(kind: Any) -> bool:
+    """Whether a column holds arbitrary Python objects."""
+    return pd.api.types.is_object_dtype(kind)
+
+
 def is_plain_text(series: pd.Series) -> bool:
     """Whether a column is of a string dtype already."""
-    return bool(pd.api.types.is_string_dtype(series.dtype)) and series.dtype != object
+    return bool(pd.api.types.is_string_dtype(series.dtype)) and not is_object(series.dtype)
 
 
 def label(value: object) -> str:
@@ -157,9 +168,17 @@ def normalised(
         for position, more in listed(np.flatnonzero(bad), places):
             value = shown_value(series.iloc[position])
             problems.append(
-                Problem("error", file, position + 1, column.name, value,
-                        f"{column.name} = {value!r} is not {word}", remedy_for(value, column.dtype), more)
-            )  # fmt: skip
+                Problem(
+                    "error",
+                    file,
+                    position + 1,
+                    column.name,
+                    value,
+                    f"{column.name} = {value!r} is not {word}",
+                    remedy_for(value, column.dtype),
+                    more,
+                )
+            )
     for name in raw.columns:
         if name not in BY_NAME:
             columns[name] = extra(raw[name].reset_index(drop=True))
