@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 Builder = Callable[[Path], Sequence[Path]]
@@ -206,6 +207,8 @@ MALFORMED: list[tuple[str, Builder, str]] = [
     ("dates in Parquet", parquet(good().assign(n_tokens=pd.Timestamp("2026-11-02"))),
      r"runs\.parquet row 1: n_tokens = '2026-11-02.*' is not a number; .*plain"),
     ("booleans in Parquet", parquet(good().assign(loss=True)), r"runs\.parquet row 1: loss = 'True' is not a number; "),
+    ("a Parquet bomb", parquet(pd.DataFrame({"loss": np.zeros(10_000_001, dtype=np.int8)})),
+     r"runs\.parquet: it has 10,000,001 rows, and 10,000,000 is the most.*; one row is one training run"),
     # maps
     ("broken map", mapped('[columns]\nn_params = "N\n'), r"map\.toml: not valid TOML .*; write lines such as"),
     ("map in Latin-1", mapped('[constants]\nsource = "é"\n'.encode("latin-1")), r"map\.toml: .*not UTF-8 text; save it"),

@@ -45,9 +45,15 @@ def with_defaults(frame: pd.DataFrame, places: Places) -> pd.DataFrame:
         known[name] = (
             frame[name].astype(np.float64) if name in frame else pd.Series(np.nan, index=frame.index)
         )
-    known["n_active"] = known["n_active"].fillna(known["n_params"])
+    # what is derived from an impossible number stays missing: one mistake is one problem
+    sound = {
+        name: known[name].where(known[name].between(0, np.finfo(float).max, "right"))
+        for name in ("n_params", "n_active", "n_tokens")
+    }
+    known["n_active"] = known["n_active"].fillna(sound["n_params"])
+    sound["n_active"] = sound["n_active"].fillna(sound["n_params"])
     known["loss_se"] = known["loss_se"].fillna(0.0)
-    known["flops"] = known["flops"].fillna(training_flops(known["n_active"], known["n_tokens"]))
+    known["flops"] = known["flops"].fillna(training_flops(sound["n_active"], sound["n_tokens"]))
     ordered = {column.name: known[column.name] for column in COLUMNS}
     extras = {str(name): frame[name] for name in frame.columns if name not in BY_NAME}
     return pd.DataFrame(ordered | extras)

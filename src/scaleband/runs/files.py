@@ -25,6 +25,8 @@ SIGNATURES: tuple[tuple[bytes, str], ...] = (
     (b"\x80\x05\x95", "a pickle"),
     (b"%PDF", "a PDF"),
 )
+#: A Parquet file of a few kB can claim a billion rows; a table of this many already takes about 10 GiB.
+MOST_ROWS = 10_000_000
 EXPORT = "export the table as CSV (UTF-8, comma separated) or Parquet"
 
 
@@ -108,7 +110,7 @@ def read_csv(content: bytes, name: str) -> pd.DataFrame:
         raise UserError(f"{name}: not a CSV that can be read ({shown_value(error, 120)}); {EXPORT}") from None
     if ragged:
         raise UserError(ragged_sentences(ragged, len(header), name))
-    names = unique_names(header, name)
+    names = unique_names(table.column_names, name)
     return table.rename_columns(names).to_pandas()
 
 
@@ -179,6 +181,11 @@ def read_parquet(content: bytes, name: str) -> pd.DataFrame:
         fields = list(file.schema_arrow)
     except (pa.ArrowException, OSError, ValueError) as error:
         raise damaged(name, error) from None
+    if file.metadata.num_rows > MOST_ROWS:
+        raise UserError(
+            f"{name}: it has {file.metadata.num_rows:,} rows, and {MOST_ROWS:,} is the most that is read; "
+            "one row is one training run: select the final ones"
+        )
     names = unique_names([field.name for field in fields], name)
     nested = [
         f'{name}: the column "{shown_value(field.name)}" holds {field.type}, not text or numbers; '

@@ -103,8 +103,16 @@ def number_rules(purpose: str) -> list[Rule]:
 
 
 def exceeds(left: str, right: str) -> Callable[[pd.DataFrame], np.ndarray]:
-    """Rows where ``left > right``, with room for the rounding of float64."""
-    return lambda frame: (frame[left] > frame[right] * (1 + 1e-9)).to_numpy(dtype=bool)
+    """Rows where ``left > right``, with room for the rounding of float64.
+
+    Numbers that are impossible by themselves are left to their own rule.
+    """
+
+    def bad(frame: pd.DataFrame) -> np.ndarray:
+        big, small = frame[left].to_numpy(), frame[right].to_numpy()
+        return (big > small * (1 + 1e-9)) & np.isfinite(big) & (small > 0)
+
+    return bad
 
 
 def says_pair(left: str, word: str, right: str) -> Callable[[pd.DataFrame, int], str]:

@@ -234,6 +234,6 @@ def one_file(
     if in_sequences and not steplaw and "batch_tokens" in frame:
         frame, found = batch_from_sequences(frame, name)
         problems += found
-    if steplaw:
+    if steplaw and (frame[["n_params", "n_tokens"]] > 0).all(axis=None):  # else it is refused anyway
         frame = flag_diverged(frame)
     return frame, problems, unreadable
