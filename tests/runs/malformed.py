@@ -226,6 +226,10 @@ MALFORMED: list[tuple[str, Builder, str]] = [
      r"runs\.csv: there is a column source, and map\.toml sets it to a constant; keep one"),
     ("scale of zero", mapped("[scale]\nn_tokens = 0\n"), r"map\.toml: \[scale\] n_tokens = 0 is not a positive.*; write"),
     ("scale of text", mapped("[scale]\nsource = 2\n"), r"map\.toml: \[scale\] source is text and cannot be.*; remove it"),
+    ("constant beyond float64", mapped("[constants]\nseed = 1" + "0" * 400 + "\n"),
+     r"map\.toml: \[constants\] seed = 10+\.\.\. is not text or a number; write one value"),
+    ("scale beyond float64", mapped("[scale]\nn_tokens = 1" + "0" * 400 + "\n"),
+     r"map\.toml: \[scale\] n_tokens = 10+\.\.\. is not a positive number; write"),
     ("map of a number", mapped("[columns]\nn_params = 3\n"), r"map\.toml: \[columns\] n_params = 3 is no name; quote it"),
 ]  # fmt: skip
 

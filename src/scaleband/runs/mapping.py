@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -100,15 +101,14 @@ def column_map(document: Mapping[str, object], name: str = "mapping") -> ColumnM
         twice = " and ".join(key for key, value in columns.items() if value == foreign)
         problems.append(f'{name}: the column "{foreign}" is mapped twice, to {twice}; map it once')
     for key, value in parts["constants"].items():
-        if isinstance(value, bool) or not isinstance(value, str | int | float):
+        if not isinstance(value, str) and not is_number(value):
             problems.append(
                 f"{name}: [constants] {key} = {shown_value(value)} is not text or a number; write one value"
             )
         if key in columns:
             problems.append(f"{name}: {key} has both a column and a constant; keep one of them")
     for key, value in parts["scale"].items():
-        numeric = isinstance(value, int | float) and not isinstance(value, bool)
-        if not numeric or not 0 < value < float("inf"):
+        if not is_number(value) or value <= 0:
             problems.append(
                 f"{name}: [scale] {key} = {shown_value(value)} is not a positive number; write e.g. 1e9"
             )
@@ -117,6 +117,11 @@ def column_map(document: Mapping[str, object], name: str = "mapping") -> ColumnM
     if problems:
         raise UserError(problems)
     return ColumnMap(columns, parts["constants"], {k: float(v) for k, v in parts["scale"].items()}, name)
+
+
+def is_number(value: object) -> bool:
+    """Whether a TOML value is a number that float64 can hold; its integers have no bound."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
 
 
 def unknown_name(name: str, section: str, key: str) -> str:
