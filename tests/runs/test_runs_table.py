@@ -269,3 +269,12 @@ def test_import_is_cheap() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == []
+
+
+def test_many_mixed_groups_are_counted() -> None:
+    groups = [good().assign(source=f"team-{i:02d}", loss_kind=["val"] * 5 + ["train"] * 4) for i in range(30)]
+    with pytest.raises(
+        UserError, match=r"team-19/dense/web mixes 2 values.*\(and 10 more rows like this\)"
+    ) as caught:
+        run_table(pd.concat(groups).drop(columns="run_id"))
+    assert len(caught.value.problems) == 20

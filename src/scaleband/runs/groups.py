@@ -7,54 +7,63 @@ from collections.abc import Iterator
 import pandas as pd
 
 from scaleband.runs.cells import cell_table, group_label, n_distinct, usable
-from scaleband.runs.columns import CONVENTIONS, GRID_TOLERANCE, GROUP, MUST_AGREE, SHOULD_AGREE
-from scaleband.runs.problems import Places, Problem, Severity, shown_value
+from scaleband.runs.columns import GRID_TOLERANCE, GROUP, MUST_AGREE, SHOULD_AGREE
+from scaleband.runs.problems import ROWS_LISTED, Places, Problem, Severity, shown_value
 
 
 def convention_problems(frame: pd.DataFrame, places: Places) -> list[Problem]:
     """Mixed conventions inside one group: an error, or a warning where a table may still be one."""
     problems: list[Problem] = []
-    for name in CONVENTIONS:
-        if name not in MUST_AGREE + SHOULD_AGREE or not frame[name].any():
-            continue
-        distinct = frame.loc[:, [*GROUP, name]].drop_duplicates()
-        for key, rows in distinct.groupby(list(GROUP), sort=True):
-            stated = rows[rows[name] != ""]
-            group = group_label(*(str(part) for part in key))
-            if len(stated) > 1:
-                first, other = (int(position) for position in stated.index[:2])
-                values = " and ".join(repr(shown_value(v)) for v in stated[name].head(3))
-                severity: Severity = "error" if name in MUST_AGREE else "warning"
-                remedy = "give them different source, arch or data names, or fit them apart"
-                if severity == "warning":
-                    remedy = "their best rates are not quite comparable; split the group to be safe"
-                problems.append(
-                    Problem(
-                        severity,
-                        places.files[places.file_index[other]],
-                        int(places.row[other]),
-                        name,
-                        shown_value(frame[name].iloc[other]),
-                        f"the group {group} mixes {len(stated)} values of {name}: {values} "
-                        f"(first seen in {places.of(first)})",
-                        remedy,
-                    )
-                )
-            elif len(rows) > 1 and name in MUST_AGREE:
-                value = shown_value(stated[name].iloc[0])
-                silent = int(rows.index[(rows[name] == "").to_numpy()][0])
-                problems.append(
-                    Problem(
-                        "warning",
-                        places.files[places.file_index[silent]],
-                        int(places.row[silent]),
-                        name,
-                        "",
-                        f"the group {group} states {name} = {value!r} on some rows only",
-                        "state it on every row, to show that it is the same",
-                    )
-                )
+    for name in (*MUST_AGREE, *SHOULD_AGREE):
+        distinct = frame[[*GROUP, name]].drop_duplicates()
+        stated = distinct[distinct[name] != ""]
+        mixed = stated[stated.duplicated(list(GROUP), keep=False)]
+        for group, rows, more in first_groups(mixed):
+            problems.append(mixed_problem(name, group, rows, places, more))
+        if name in MUST_AGREE:
+            # one stated value and one silence: the only group left with two distinct rows
+            partly = distinct[distinct.duplicated(list(GROUP), keep=False)]
+            once = partly.groupby(list(GROUP))[name].transform("size") == 2
+            for group, rows, more in first_groups(partly[once & ~partly.index.isin(mixed.index)]):
+                if (rows[name] == "").any():
+                    problems.append(partly_problem(name, group, rows, places, more))
     return problems
+
+
+def first_groups(rows: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame, int]]:
+    """The first few groups of ``rows``: label, its rows, and (with the last) how many groups are left out."""
+    # numbered first and cut, since a table may have as many groups as rows
+    number = rows.groupby(list(GROUP), sort=True).ngroup()
+    left_out = max(0, int(number.max()) + 1 - ROWS_LISTED) if len(rows) else 0
+    for index, part in rows[number < ROWS_LISTED].groupby(number):
+        label = group_label(*(str(part[key].iloc[0]) for key in GROUP))
+        yield label, part, left_out if index == ROWS_LISTED - 1 else 0
+
+
+def mixed_problem(name: str, group: str, rows: pd.DataFrame, places: Places, more: int) -> Problem:
+    """One group, several values of one convention."""
+    first, other = (int(position) for position in rows.index[:2])
+    values = " and ".join(repr(shown_value(v)) for v in rows[name].head(3))
+    message = (
+        f"the group {group} mixes {len(rows)} values of {name}: {values} (first seen in {places.of(first)})"
+    )
+    severity: Severity = "error"
+    remedy = "give them different source, arch or data names, or fit them apart"
+    if name in SHOULD_AGREE:
+        severity, remedy = "warning", "their best rates are not quite comparable; split the group to be safe"
+    file, row = places.files[places.file_index[other]], int(places.row[other])
+    return Problem(severity, file, row, name, shown_value(rows[name].iloc[1]), message, remedy, more)
+
+
+def partly_problem(name: str, group: str, rows: pd.DataFrame, places: Places, more: int) -> Problem:
+    """One group, one value of a convention, and rows that do not state it."""
+    silent = int(rows.index[(rows[name] == "").to_numpy()][0])
+    value = shown_value(rows.loc[rows[name] != "", name].iloc[0])
+    message = f"the group {group} states {name} = {value!r} on some rows only"
+    file, row = places.files[places.file_index[silent]], int(places.row[silent])
+    return Problem(
+        "warning", file, row, name, "", message, "state it on every row, to show that it is the same", more
+    )
 
 
 def content_problems(frame: pd.DataFrame, places: Places, purpose: str) -> list[Problem]:
