@@ -1,0 +1,43 @@
+"""The laws in NumPy: the basin, the law of the optimum, and the draws that speak for them.
+
+These functions are the oracle of the tests; `bayes` states the same laws in PyMC.
+"""
+
+from scaleband.laws.basin import conditional_log_lr, excess, excess_gradient, linex
+from scaleband.laws.design import (
+    FEATURES,
+    FORMS,
+    HYPERPARAMETERS,
+    REFERENCE,
+    RESPONSES,
+    ROLES,
+    Cells,
+    Design,
+    Form,
+    design_for,
+)
+from scaleband.laws.draws import LawDraws
+from scaleband.laws.likelihood import SPONTANEOUS, noise_scale, run_log_density
+from scaleband.laws.steplaw import published_optimum
+
+__all__ = [
+    "FEATURES",
+    "FORMS",
+    "HYPERPARAMETERS",
+    "REFERENCE",
+    "RESPONSES",
+    "ROLES",
+    "SPONTANEOUS",
+    "Cells",
+    "Design",
+    "Form",
+    "LawDraws",
+    "conditional_log_lr",
+    "design_for",
+    "excess",
+    "excess_gradient",
+    "linex",
+    "noise_scale",
+    "published_optimum",
+    "run_log_density",
+]

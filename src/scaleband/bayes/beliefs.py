@@ -1,0 +1,181 @@
+"""Priors as stated beliefs: every number with its reason, printable as a table.
+
+Two kinds. *Shared* parameters (`SHARED`) are jointly normal on an unconstrained scale, so that a released
+posterior can take their place (`fit --prior MODEL --trust t`). The law's coefficients are normal given the
+offset scales: `mean + factor @ (scale * N(0, I))` for each response, with `factor` diagonal unless a released
+posterior has something to say about their correlations.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from scaleband.laws import FEATURES, HYPERPARAMETERS, RESPONSES, ROLES, Design, Form
+
+Array = NDArray[np.float64]
+
+_OFFSETS = {  # role: (median of the offset's standard deviation, log sd, reason)
+    "source": (0.40, 0.6, "another team's recipe moves the optimum by a third to threefold"),
+    "family": (0.30, 0.6, "dense against MoE"),
+    "variant": (0.15, 0.6, "one MoE variant against its family"),
+    "data": (0.25, 0.6, "another data distribution, tokenizer included"),
+    "size": (0.06, 0.7, "one model shape against the power law: depth, width, heads"),
+    "exponent": (0.05, 0.7, "one group's exponent against the shared one"),
+}
+
+SHARED: dict[str, tuple[float, float, str]] = {
+    "angle_mid": (-0.35, 0.3, "mean direction of the basin's two axes, radians: rate and batch trade off"),
+    "angle_gap": (1.3, 0.3, "angle between the two axes, radians"),
+    "skew_1": (0.5, 0.5, "the wall of high rate with small batch is steeper than the far side"),
+    "skew_2": (0.5, 0.5, "high rate with large batch: steeper than the far side too"),
+    "log_rho": (float(np.log(0.1)), 0.7, "misfit of the basin's shape, 5-20 % of the excess"),
+    "log_nu_minus_1": (float(np.log(4.0)), 0.7, "tails: a few runs in a hundred are odd"),
+    "log_scatter_log_lr": (float(np.log(0.1)), 0.7, "cells scatter around the law by 5-20 %"),
+    "log_scatter_log_batch": (float(np.log(0.1)), 0.7, "cells scatter around the law by 5-20 %"),
+    "log_scatter_log_curvature_1": (float(np.log(0.2)), 0.7, "curvatures scatter by 10-40 %"),
+    "log_scatter_log_curvature_2": (float(np.log(0.2)), 0.7, "curvatures scatter by 10-40 %"),
+} | {
+    f"log_offset_{role}_{hyper}": (float(np.log(median)), spread, reason)
+    for hyper in HYPERPARAMETERS
+    for role, (median, spread, reason) in _OFFSETS.items()
+}
+"""Unconstrained shared parameters: (mean, standard deviation, reason)."""
+
+OWN: dict[str, tuple[float, float, str]] = {
+    "log_sigma": (float(np.log(0.1)), 0.7, "noise of one source's runs near the optimum, 0.03-0.3 % of the loss"),
+    "log_scatter_level": (float(np.log(0.5)), 0.7, "a cell's level against the simple level law, percent"),
+    "log_trunk": (float(np.log(0.1)), 0.7, "error shared by runs that branch off one trunk, percent"),
+}
+"""Parameters of one table alone; never taken from a released posterior."""
+
+_FEATURE_BELIEFS = {  # response: feature -> (mean, sd); reasons in `beliefs_table`
+    "log_lr": ([0, 0, 0, 0, 0, 0, 0], [1.0, 0.5, 0.5, 0.1, 0.1, 0.1, 0.5]),
+    "log_batch": ([0, 0, 0, 0, 0, 0, 0], [1.0, 0.5, 0.5, 0.1, 0.1, 0.1, 0.5]),
+    "log_curvature_1": ([0.5, 0, 0, 0, 0, 0, 0], [1.0, 0.3, 0.3, 0.1, 0.1, 0.1, 0.3]),
+    "log_curvature_2": ([0.5, 0, 0, 0, 0, 0, 0], [1.0, 0.3, 0.3, 0.1, 0.1, 0.1, 0.3]),
+    "level": ([90, -5, -5, 0, 0, 0, 2], [30.0, 5.0, 5.0, 2.0, 2.0, 2.0, 5.0]),
+}
+_FEATURE_REASONS = {
+    "intercept": "at 5e8 parameters and 2e10 tokens: rate within e-fold of 1e-3, batch of 524,288 tokens",
+    "n": "exponent on n_params: half a decade per decade either way",
+    "d": "exponent on n_tokens: half a decade per decade either way",
+    "n2": "bend over e-folds of size, small",
+    "d2": "bend over e-folds of tokens, small",
+    "nd": "interaction, small",
+    "sparsity": "exponent on n_params / n_active, weakly known",
+}
+_FIXED_OFFSETS = {  # standard deviations of offsets in responses whose pooling is not learned
+    "log_curvature_1": {"source": 0.5, "family": 0.3, "variant": 0.2, "data": 0.3, "size": 0.1, "exponent": 0.0},
+    "log_curvature_2": {"source": 0.5, "family": 0.3, "variant": 0.2, "data": 0.3, "size": 0.1, "exponent": 0.0},
+    # Loss levels of different groups are never compared: their offsets are as good as free.
+    "level": {"source": 30.0, "family": 30.0, "variant": 10.0, "data": 30.0, "size": 1.0, "exponent": 2.0},
+}
+
+
+@dataclass(frozen=True)
+class Beliefs:
+    """Prior of one fit.
+
+    Attributes
+    ----------
+    shared_mean (shared,), shared_factor (shared, shared)
+        The shared parameters are mean + factor @ N(0, I), in the order of `SHARED`.
+    law_mean (response, coefficient), law_factor (response, coefficient, coefficient)
+        The law's coefficients, as in the module's head.
+    pooled (coefficient,)
+        True where the coefficient of log rate and log batch is scaled by its role's learned offset scale.
+    origin
+        "stated beliefs", or the released model they come from and the trust in it.
+    """
+
+    shared_mean: Array
+    shared_factor: Array
+    law_mean: Array
+    law_factor: Array
+    pooled: NDArray[np.bool_]
+    origin: str = "stated beliefs"
+
+
+def fixed_offset_scales() -> Array:
+    """Standard deviations of offsets whose pooling is not learned: (response, role); 0 where it is learned."""
+    table = np.zeros((len(RESPONSES), len(ROLES) - 1))
+    for r, response in enumerate(RESPONSES):
+        for k, role in enumerate(ROLES[1:]):
+            table[r, k] = _FIXED_OFFSETS.get(response, {}).get(role, 0.0)
+    return table
+
+
+def feature_mask(design: Design, form: Form) -> NDArray[np.bool_]:
+    """Which coefficients of (log rate, log batch) may be non-zero under `form`: (2, coefficient)."""
+    mask = np.ones((2, len(design.columns)), bool)
+    for h, allowed in enumerate((form.lr, form.batch)):
+        for k, (name, role) in enumerate(zip(design.columns, design.roles, strict=True)):
+            if role == "shared":
+                mask[h, k] = name in allowed
+            elif role == "exponent":
+                mask[h, k] = "exponent" in allowed
+    return mask
+
+
+def default_beliefs(design: Design, form: Form) -> Beliefs:
+    """The stated beliefs for this design and form."""
+    k_all = len(design.columns)
+    mean, factor = np.zeros((len(RESPONSES), k_all)), np.zeros((len(RESPONSES), k_all, k_all))
+    mask = feature_mask(design, form)
+    for r, response in enumerate(RESPONSES):
+        means, sds = _FEATURE_BELIEFS[response]
+        mean[r, : len(FEATURES)] = means
+        for k, role in enumerate(design.roles):
+            if role == "shared":
+                sd = sds[k]
+            else:
+                sd = 1.0 if r < 2 else _FIXED_OFFSETS[response][role]
+            factor[r, k, k] = sd * (mask[r, k] if r < 2 else 1.0)
+    return Beliefs(
+        shared_mean=np.array([b[0] for b in SHARED.values()]),
+        shared_factor=np.diag([b[1] for b in SHARED.values()]),
+        law_mean=mean,
+        law_factor=factor,
+        pooled=np.array([role != "shared" for role in design.roles]),
+    )
+
+
+def role_index(design: Design) -> NDArray[np.int64]:
+    """Index into the offset scales (roles without `shared`) of each coefficient; 0 for shared ones."""
+    return np.array([max(ROLES.index(role) - 1, 0) for role in design.roles], dtype=np.int64)
+
+
+def beliefs_table() -> list[dict[str, str]]:
+    """Every stated belief as a row: parameter, prior, its central 90 %, why."""
+    rows: list[dict[str, str]] = []
+
+    def row(name: str, prior: str, low: float, high: float, why: str) -> None:
+        rows.append({"parameter": name, "prior": prior, "90 %": f"{low:.3g} to {high:.3g}", "why": why})
+
+    z = 1.6449
+    for name, (mean, sd, why) in (SHARED | OWN).items():
+        low, high = mean - z * sd, mean + z * sd
+        if name.startswith("log_"):
+            shift = 1.0 if name.endswith("minus_1") else 0.0
+            label = "nu" if shift else name.removeprefix("log_")
+            prior = f"{'1 + ' if shift else ''}LogNormal(log {np.exp(mean):.3g}, {sd:g})"
+            row(label, prior, shift + np.exp(low), shift + np.exp(high), why)
+        else:
+            row(name, f"Normal({mean:g}, {sd:g})", low, high, why)
+    for response, (means, sds) in _FEATURE_BELIEFS.items():
+        for feature, mean, sd in zip(FEATURES, means, sds, strict=True):
+            row(
+                f"{response}: {feature}",
+                f"Normal({mean:g}, {sd:g})",
+                mean - z * sd,
+                mean + z * sd,
+                _FEATURE_REASONS[feature],
+            )
+    for response, offsets in _FIXED_OFFSETS.items():
+        for role, sd in offsets.items():
+            why = "levels of groups are not compared" if response == "level" else "curvature of one group"
+            row(f"{response}: {role} offset", f"Normal(0, {sd:g})", -z * sd, z * sd, why)
+    return rows

@@ -1,0 +1,148 @@
+"""From a run table to the arrays that the model is written in."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from scaleband.bayes.beliefs import Beliefs
+from scaleband.laws import REFERENCE, RESPONSES, Cells, Design
+from scaleband.runs import cell_index, cell_table, usable
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+Array = NDArray[np.float64]
+
+CENSOR_ABOVE = 100 * float(np.log(1.5))
+"""Runs this far above their cell's best (a loss 1.5 times as high), and diverged ones, say only 'at least
+that high': up there the loss depends on when the run blew up, not on the basin."""
+
+
+@dataclass(frozen=True)
+class ModelInputs:
+    """Arrays of one fit. Rows are sorted by cell.
+
+    Attributes
+    ----------
+    log_lr, log_batch (row,)
+        Natural logs of the ratio to `REFERENCE`.
+    y (row,)
+        100 log loss; for a censored row its threshold.
+    censored (row,), y_se (row,)
+        True where only 'at least y' is known; standard error of y from `loss_se`.
+    cell, source, trunk (row,)
+        Indices; trunk is `n_trunks` for a run that shares its trunk with no other.
+    cells, design, x (cell, coefficient)
+        The fitted cells and their design matrix.
+    best (cell, 3)
+        log_lr, log_batch, y around each cell's best runs: where the chains start.
+    sources, run_ids
+        Names of the sources; the run of each row.
+    """
+
+    log_lr: Array
+    log_batch: Array
+    y: Array
+    censored: NDArray[np.bool_]
+    y_se: Array
+    cell: NDArray[np.int64]
+    source: NDArray[np.int64]
+    trunk: NDArray[np.int64]
+    n_trunks: int
+    cells: Cells
+    design: Design
+    x: Array
+    best: Array
+    sources: tuple[str, ...]
+    run_ids: tuple[str, ...]
+
+    def row_offsets(self) -> Array:
+        """Log distance of every run from its cell's best runs: (2, row), rate then batch."""
+        return np.stack([self.log_lr, self.log_batch]) - self.best[self.cell, :2].T
+
+    def scaled_design(self, beliefs: Beliefs) -> Array:
+        """x @ factor for every response: (response, cell, coefficient)."""
+        return np.stack([self.x @ beliefs.law_factor[r] for r in range(len(RESPONSES))])
+
+    def prior_mean(self, beliefs: Beliefs) -> Array:
+        """Prior mean of every cell's state: (response, cell)."""
+        return beliefs.law_mean @ self.x.T
+
+
+def cells_of(table: pd.DataFrame) -> Cells:
+    """Cells from a frame with source, arch, data, n_params, n_active and n_tokens."""
+    return Cells(
+        source=tuple(table["source"]),
+        arch=tuple(table["arch"]),
+        data=tuple(table["data"]),
+        n_params=table["n_params"].to_numpy(float),
+        n_active=table["n_active"].to_numpy(float),
+        n_tokens=table["n_tokens"].to_numpy(float),
+    )
+
+
+def model_inputs(
+    frame: pd.DataFrame, design: Design, *, cells: pd.DataFrame | None = None
+) -> ModelInputs:
+    """Arrays for `frame` (a validated run table).
+
+    Parameters
+    ----------
+    frame
+        Run table; rows that are running or failed are left out.
+    design
+        Columns of the law.
+    cells
+        Cell table to index into; by default the frame's own. Cells without rows are allowed: their state is
+        then drawn from the law, which is how a cell is left out without building the model anew.
+    """
+    frame = usable(frame)
+    cells = cell_table(frame) if cells is None else cells
+    index = np.asarray(cell_index(frame, cells), dtype=np.int64)
+    order = np.argsort(index, kind="stable")
+    frame, index = frame.iloc[order], index[order]
+
+    diverged = (frame["status"] == "diverged").to_numpy()
+    with np.errstate(divide="ignore", invalid="ignore"):
+        y = 100 * np.log(frame["loss"].to_numpy(float))
+    log_lr = np.log(frame["lr_peak"].to_numpy(float) / REFERENCE["lr_peak"])
+    log_batch = np.log(frame["batch_tokens"].to_numpy(float) / REFERENCE["batch_tokens"])
+
+    best = np.full((len(cells), 3), np.nan)
+    for c in np.unique(index):
+        rows = np.flatnonzero((index == c) & ~diverged)
+        if rows.size:
+            top = rows[np.argsort(y[rows])[:3]]
+            best[c] = log_lr[top].mean(), log_batch[top].mean(), y[top[0]]
+    if np.isnan(best).any():  # a cell without a completed run starts where the others are
+        best = np.where(np.isnan(best), np.nanmean(best, axis=0), best)
+    threshold = best[index, 2] + CENSOR_ABOVE
+    censored = diverged | (y > threshold)
+    y = np.where(censored, threshold, y)
+
+    sources = tuple(sorted(set(cells["source"])))
+    trunk_names = frame["trunk"].to_numpy(str)
+    named, first, counts = np.unique(trunk_names, return_inverse=True, return_counts=True)
+    shared = (counts > 1) & (named != "")
+    position = np.where(shared, np.cumsum(shared) - 1, shared.sum())
+    return ModelInputs(
+        log_lr=log_lr,
+        log_batch=log_batch,
+        y=y,
+        censored=censored,
+        y_se=np.where(censored, 0.0, 100 * frame["loss_se"].to_numpy(float) / frame["loss"].to_numpy(float)),
+        cell=index,
+        source=np.array([sources.index(s) for s in frame["source"]], dtype=np.int64),
+        trunk=position[first].astype(np.int64),
+        n_trunks=int(shared.sum()),
+        cells=cells_of(cells),
+        design=design,
+        x=design.matrix(cells_of(cells)),
+        best=best,
+        sources=sources,
+        run_ids=tuple(frame["run_id"]),
+    )

@@ -1,0 +1,263 @@
+"""Fit a run table: beliefs, sampling, gate, and the DataTree that is saved."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from scaleband.bayes import SHARED, Beliefs, ModelInputs, cells_of, default_beliefs, model_inputs
+from scaleband.bayes.beliefs import fixed_offset_scales
+from scaleband.errors import UserError
+from scaleband.inference.gate import Gate, diagnose
+from scaleband.inference.sampler import Backend, Compiled, SamplerSettings, compile_model, sample
+from scaleband.inference.store import to_tree
+from scaleband.inference.unpack import unpack
+from scaleband.laws import FORMS, HYPERPARAMETERS, RESPONSES, ROLES, LawDraws, design_for, excess, run_log_density
+from scaleband.runs import cell_table, conventions, usable
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+Array = NDArray[np.float64]
+
+DEFAULT_FORM = "linear"
+
+
+@dataclass(frozen=True)
+class Fit:
+    """A fitted table.
+
+    Attributes
+    ----------
+    posterior
+        Name -> (chain, draw, ...), see `inference.store`.
+    stats
+        Sampler statistics, (chain, draw).
+    inputs, beliefs, gate
+        What was fitted, from which prior, and whether the draws may be reported.
+    meta
+        Facts that travel with the fit.
+    compiled
+        For refits of the same cells without compiling.
+    """
+
+    posterior: dict[str, Array]
+    stats: dict[str, NDArray[Any]]
+    inputs: ModelInputs
+    beliefs: Beliefs
+    gate: Gate
+    meta: dict[str, object]
+    compiled: Compiled | None = None
+
+    def draws(self) -> LawDraws:
+        """The posterior as draws for `predict`."""
+        flat = {name: v.reshape(-1, *v.shape[2:]) for name, v in self.posterior.items()}
+        offset = np.zeros((len(flat["rho"]), len(RESPONSES), len(ROLES)))
+        offset[:, :2, 1:] = flat["offset_scale"]
+        offset[:, 2:, 1:] = fixed_offset_scales()[2:]
+        return LawDraws(
+            design=self.inputs.design,
+            cells=self.inputs.cells,
+            offset_scale=offset,
+            sources=self.inputs.sources,
+            meta=self.meta,
+            **{k: flat[k] for k in ("law", "scatter", "state", "angle", "skew", "sigma", "rho", "nu", "shared")},
+        )
+
+
+def ranges(cells: pd.DataFrame) -> dict[str, dict[str, list[float]]]:
+    """Per group the smallest and largest n_params and n_tokens that were fitted."""
+    out: dict[str, dict[str, list[float]]] = {}
+    for (source, arch, data), rows in cells.groupby(["source", "arch", "data"], sort=True):
+        out[f"{source}/{arch}/{data}"] = {
+            name: [float(rows[name].min()), float(rows[name].max())] for name in ("n_params", "n_active", "n_tokens")
+        }
+    return out
+
+
+def facts(
+    frame: pd.DataFrame, cells: pd.DataFrame, gate: Gate, beliefs: Beliefs, settings: SamplerSettings, form: str
+) -> dict[str, object]:
+    """The facts that are written into a fit and printed beside every answer."""
+    return {
+        "name": "own fit",
+        "scaleband": version("scaleband"),
+        "n_runs": len(frame),
+        "n_cells": len(cells),
+        "form": form,
+        "prior": beliefs.origin,
+        "settings": {"draws": settings.draws, "tune": settings.tune, "chains": settings.chains, "seed": settings.seed},
+        "gate": gate.as_dict(),
+        "conventions": conventions(frame),
+        "ranges": ranges(cells),
+        "run_ids_sha256": run_id_digests(frame["run_id"].tolist()),
+    }
+
+
+def run_id_digests(run_ids: list[str]) -> list[str]:
+    """Short digests of run ids: enough to refuse an overlap, without shipping the ids."""
+    import hashlib
+
+    return sorted(hashlib.sha256(run_id.encode()).hexdigest()[:10] for run_id in run_ids)
+
+
+def fit(
+    frame: pd.DataFrame,
+    *,
+    form: str = DEFAULT_FORM,
+    beliefs: Callable[[Any], Beliefs] | None = None,
+    settings: SamplerSettings | None = None,
+    backend: Backend = "jax",
+    cells: pd.DataFrame | None = None,
+    reuse: Fit | None = None,
+    progress: Callable[[str, int, int], None] | None = None,
+) -> Fit:
+    """Fit the hierarchical model to a validated run table.
+
+    Parameters
+    ----------
+    frame
+        `RunTable.frame`.
+    form
+        A name out of `laws.FORMS`.
+    beliefs
+        From a design to a prior (see `inference.prior`); the stated beliefs by default.
+    settings, backend
+        Sampler; see `SamplerSettings` and `compile_model`.
+    cells
+        Cell table, for cells without rows; the frame's own by default.
+    reuse
+        An earlier fit of the same cells: its compiled model is used again.
+    progress
+        Called with (stage, done, total).
+
+    Raises
+    ------
+    UserError
+        Unknown form, or nothing to learn from.
+    """
+    settings = settings or SamplerSettings()
+    if form not in FORMS:
+        raise UserError(f"unknown form {form!r}; choose one of {', '.join(FORMS)}")
+    frame = usable(frame)
+    if not (frame["status"] == "completed").any():
+        raise UserError("no completed run in the table; a fit needs losses, add runs with status completed")
+    table = cell_table(frame) if cells is None else cells
+    design = design_for(cells_of(table))
+    prior = default_beliefs(design, FORMS[form]) if beliefs is None else beliefs(design)
+    inputs = model_inputs(frame, design, cells=table)
+    say = progress or (lambda stage, done, total: None)
+
+    started = time.perf_counter()
+    old = reuse.compiled if reuse is not None else None
+    same = old is not None and _same_dims(old.inputs, inputs)
+    if not same:
+        say("compiling", 0, 1)
+    compiled = old if same and old is not None else compile_model(inputs, prior, backend=backend, seed=settings.seed)
+    compiled_at = time.perf_counter()
+    raw = sample(
+        compiled,
+        settings,
+        inputs=inputs if same else None,
+        beliefs=prior if same else None,
+        progress=lambda done, total: say("sampling", done, total),
+    )
+    sampled_at = time.perf_counter()
+    posterior = unpack(raw, inputs, prior, seed=settings.seed)
+    gate = diagnose(posterior, raw.stats["diverging"], names={"state": list(table["cell"])})
+    meta = facts(frame, table, gate, prior, settings, form)
+    meta["seconds"] = {"compile": compiled_at - started, "sample": sampled_at - compiled_at}
+    return Fit(posterior, raw.stats, inputs, prior, gate, meta, compiled)
+
+
+def _same_dims(a: ModelInputs, b: ModelInputs) -> bool:
+    return (
+        len(a.cells) == len(b.cells)
+        and len(a.design.columns) == len(b.design.columns)
+        and a.n_trunks == b.n_trunks
+        and len(a.sources) == len(b.sources)
+    )
+
+
+def log_likelihood(fitted: Fit) -> Array:
+    """log density of every run, (chain, draw, run), trunk effects included."""
+    p, i = fitted.posterior, fitted.inputs
+    state = p["state"][..., i.cell]
+    h = np.exp(state[:, :, 2:4])
+    spread = excess(
+        i.log_lr - state[:, :, 0],
+        i.log_batch - state[:, :, 1],
+        np.moveaxis(p["angle"], 2, 0)[..., None],
+        np.moveaxis(h, 2, 0),
+        np.moveaxis(p["skew"], 2, 0)[..., None],
+    )
+    base = state[:, :, 4]
+    if "trunk_effect" in p:
+        none = np.zeros((*p["trunk_effect"].shape[:2], 1))
+        base = base + np.concatenate([p["trunk_effect"], none], axis=2)[..., i.trunk]
+    return run_log_density(
+        i.y, base, spread, p["sigma"][..., i.source], p["rho"][..., None], p["nu"][..., None], i.censored, i.y_se
+    )
+
+
+def constants(inputs: ModelInputs) -> dict[str, tuple[tuple[str, ...], NDArray[Any]]]:
+    """The constant_data group: name -> (dims, values)."""
+    cells, text = inputs.cells, lambda names: np.array(list(names), dtype=object)
+    grid = np.full((4, len(cells)), np.nan)
+    for c in np.unique(inputs.cell):
+        rows = inputs.cell == c
+        grid[:, c] = (
+            inputs.log_lr[rows].min(), inputs.log_lr[rows].max(),
+            inputs.log_batch[rows].min(), inputs.log_batch[rows].max(),
+        )  # fmt: skip
+    return {
+        "response": (("response",), text(RESPONSES)),
+        "hyperparameter": (("hyperparameter",), text(HYPERPARAMETERS)),
+        "role": (("role",), text(ROLES[1:])),
+        "source": (("source",), text(inputs.sources)),
+        "shared": (("shared",), text(SHARED)),
+        "coefficient": (("coefficient",), text(inputs.design.columns)),
+        "coefficient_role": (("coefficient",), text(inputs.design.roles)),
+        "cell_source": (("cell",), text(cells.source)),
+        "cell_arch": (("cell",), text(cells.arch)),
+        "cell_data": (("cell",), text(cells.data)),
+        "cell_n_params": (("cell",), cells.n_params),
+        "cell_n_active": (("cell",), cells.n_active),
+        "cell_n_tokens": (("cell",), cells.n_tokens),
+        "cell_grid": (("edge", "cell"), grid),
+        "fixed_offset_scale": (("response", "role"), fixed_offset_scales()),
+    }
+
+
+def tree_of(fitted: Fit, *, prior: Mapping[str, Array] | None = None) -> Any:
+    """The fit as a DataTree with ArviZ's groups."""
+    import xarray as xr
+
+    i = fitted.inputs
+    run = np.array(i.run_ids, dtype=object)
+    stats = {k: (("chain", "draw"), v) for k, v in fitted.stats.items() if v.ndim == 2 and v.dtype.kind in "fiub"}
+    others = {
+        "sample_stats": xr.Dataset(stats),
+        "log_likelihood": xr.Dataset(
+            {"log_loss": (("chain", "draw", "run"), log_likelihood(fitted).astype("float32"))}, {"run": run}
+        ),
+        "observed_data": xr.Dataset(
+            {
+                "log_loss": ("run", i.y),
+                "censored": ("run", i.censored),
+                "log_lr": ("run", i.log_lr),
+                "log_batch": ("run", i.log_batch),
+                "run_cell": ("run", i.cell),
+            },
+            {"run": run},
+        ),
+    }
+    if prior is not None:
+        others["prior"] = to_tree(prior, {}, {})["posterior"].to_dataset()
+    return to_tree(fitted.posterior, constants(i), fitted.meta, others=others)

@@ -1,0 +1,124 @@
+"""The diagnostic gate: may these draws be reported?"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from enum import StrEnum
+
+import numpy as np
+from numpy.typing import NDArray
+
+RHAT_MAX = 1.01
+ESS_MIN = 400.0
+
+
+class Failure(StrEnum):
+    """What failed, the likely cause and what to try."""
+
+    RHAT = "the chains disagree; try --tune 1000 --draws 2000, then --chains 4"
+    ESS = "too few effective draws; try --draws {draws}"
+    DIVERGENCES = (
+        "divergent transitions: the sampler met a corner it cannot follow; try --tune 1000 and look for cells "
+        "with one or two runs, or a mistake in their loss, first"
+    )
+    NOT_FINITE = "draws that are not finite; look for runs with a mistaken loss, rate or batch"
+
+
+@dataclass(frozen=True)
+class Gate:
+    """Verdict of the diagnostics.
+
+    Attributes
+    ----------
+    passed
+        R-hat <= 1.01, bulk and tail ESS >= 400 for everything reported, no divergences.
+    rhat, ess_bulk, ess_tail
+        The worst over everything reported, and where: (value, name).
+    divergences
+        Their number.
+    messages
+        One sentence per failure: what, where, what to try.
+    """
+
+    passed: bool
+    rhat: tuple[float, str]
+    ess_bulk: tuple[float, str]
+    ess_tail: tuple[float, str]
+    divergences: int
+    messages: tuple[str, ...]
+
+    def as_dict(self) -> dict[str, object]:
+        """Plain values for JSON."""
+        return asdict(self)
+
+
+REPORTED = ("angle", "skew", "rho", "nu", "sigma", "scatter", "offset_scale", "state", "trunk_scale")
+"""Posterior entries that the gate looks at. The law's coefficients are independent draws given these."""
+
+
+def diagnose(
+    posterior: Mapping[str, NDArray[np.float64]],
+    diverging: NDArray[np.bool_],
+    *,
+    names: Mapping[str, Sequence[str]] | None = None,
+) -> Gate:
+    """Judge named draws, each (chain, draw, ...).
+
+    Parameters
+    ----------
+    posterior
+        As `inference.unpack.unpack` returns it.
+    diverging
+        (chain, draw).
+    names
+        For a variable whose last dim has labels, those labels.
+    """
+    from arviz_stats.base import array_stats
+
+    worst = {"rhat": (0.0, "nothing"), "bulk": (np.inf, "nothing"), "tail": (np.inf, "nothing")}
+    finite = True
+    for name in (n for n in REPORTED if n in posterior):
+        value = posterior[name]
+        n_chains, n_draws = value.shape[:2]
+        flat = value.reshape(n_chains, n_draws, -1)
+        finite &= bool(np.isfinite(flat).all())
+        with warnings.catch_warnings(), np.errstate(all="ignore"):
+            warnings.simplefilter("ignore")
+            rhat = np.asarray(array_stats.rhat(flat, chain_axis=0, draw_axis=1))
+            bulk = np.asarray(array_stats.ess(flat, chain_axis=0, draw_axis=1, method="bulk"))
+            tail = np.asarray(array_stats.ess(flat, chain_axis=0, draw_axis=1, method="tail", prob=(0.05, 0.95)))
+        # A constant (a form without this term) has no R-hat and needs none.
+        varies = flat.std(axis=(0, 1)) > 0
+        if not varies.any():
+            continue
+        for key, stat, pick in (("rhat", rhat, np.argmax), ("bulk", bulk, np.argmin), ("tail", tail, np.argmin)):
+            safe = np.where(varies, stat, -np.inf if key == "rhat" else np.inf)
+            k = int(pick(safe))
+            better = safe[k] > worst[key][0] if key == "rhat" else safe[k] < worst[key][0]
+            if better or np.isnan(safe[k]):
+                labels = (names or {}).get(name)
+                at = np.unravel_index(k, value.shape[2:]) if value.ndim > 2 else ()
+                where = ", ".join(
+                    str(labels[i]) if labels is not None and dim == len(at) - 1 else str(i)
+                    for dim, i in enumerate(at)
+                )
+                worst[key] = (float(safe[k]), f"{name}[{where}]" if where else name)
+    n_divergent = int(np.sum(diverging))
+    n_draws = int(next(iter(posterior.values())).shape[1])
+    messages = []
+    if not finite:
+        messages.append(Failure.NOT_FINITE.value)
+    if not worst["rhat"][0] <= RHAT_MAX:
+        messages.append(f"R-hat {worst['rhat'][0]:.3f} at {worst['rhat'][1]} is above {RHAT_MAX}: {Failure.RHAT}")
+    for kind in ("bulk", "tail"):
+        ess, where = worst[kind]
+        if not ess >= ESS_MIN:
+            more = int(np.ceil(n_draws * 1.3 * ESS_MIN / max(ess, 20.0) / 100) * 100)
+            messages.append(
+                f"{kind} ESS {ess:.0f} at {where} is below {ESS_MIN:.0f}: {Failure.ESS.format(draws=more)}"
+            )
+    if n_divergent:
+        messages.append(f"{n_divergent} {Failure.DIVERGENCES}")
+    return Gate(not messages, worst["rhat"], worst["bulk"], worst["tail"], n_divergent, tuple(messages))

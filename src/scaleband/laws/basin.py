@@ -1,0 +1,123 @@
+"""The basin: excess loss over (log rate, log batch) inside one cell.
+
+    excess = linex(v_1; h_1, s_1) + linex(v_2; h_2, s_2),   v_j = cos(t_j) x_lr + sin(t_j) x_batch
+
+with `x` the log distance to the cell's optimum. LINEX is Varian's asymmetric loss (1975): quadratic at the
+optimum, exponential on one side, linear on the other. Excess is in units of 100 log loss, which for small
+values is percent of the loss.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+Array = NDArray[np.float64]
+
+# exp(40) still squares to a finite number; a wall that high is beyond anything a run can show.
+_MAX_EXPONENT = 40.0
+
+
+def linex(v: ArrayLike, h: ArrayLike, s: ArrayLike) -> Array:
+    """LINEX loss, h (exp(s v) - 1 - s v) / s^2.
+
+    Parameters
+    ----------
+    v
+        Distance from the optimum along one direction, natural log units. Any dims.
+    h
+        Curvature at the optimum, percent of loss per squared log unit, > 0. Broadcasts with `v`.
+    s
+        Skew, per log unit; s = 0 is the parabola h v^2 / 2. Broadcasts with `v`.
+
+    Returns
+    -------
+    Percent of loss, >= 0, the broadcast dims.
+    """
+    v, h, s = np.asarray(v, float), np.asarray(h, float), np.asarray(s, float)
+    a = np.minimum(s * v, _MAX_EXPONENT)
+    small = np.abs(a) < 1e-2
+    safe = np.where(small, 1.0, a)
+    # Near a = 0 the closed form cancels; three terms of the series are exact to 1e-12 there.
+    ratio = np.where(small, 0.5 + a / 6 + a * a / 24 + a**3 / 120, (np.expm1(safe) - safe) / (safe * safe))
+    return h * v * v * ratio
+
+
+class _Slopes(NamedTuple):
+    first: Array
+    second: Array
+
+
+def _linex_slopes(v: Array, h: Array, s: Array) -> _Slopes:
+    """First and second derivative of `linex` in v."""
+    a = np.minimum(s * v, _MAX_EXPONENT)
+    small = np.abs(a) < 1e-2
+    safe = np.where(small, 1.0, a)
+    return _Slopes(
+        h * v * np.where(small, 1 + a / 2 + a * a / 6 + a**3 / 24, np.expm1(safe) / safe), h * np.exp(a)
+    )
+
+
+def excess(dx_lr: ArrayLike, dx_batch: ArrayLike, angle: ArrayLike, h: ArrayLike, skew: ArrayLike) -> Array:
+    """Excess loss at a log distance from the optimum.
+
+    Parameters
+    ----------
+    dx_lr, dx_batch
+        log(lr / lr*), log(batch / batch*): natural logs, any dims.
+    angle, h, skew
+        Basin shape, each with a leading dim of 2 (direction) that is followed by dims which broadcast with
+        `dx_lr`: radians; percent per squared log unit; per log unit.
+
+    Returns
+    -------
+    Percent of loss (100 log units), >= 0.
+    """
+    dx_lr, dx_batch = np.asarray(dx_lr, float), np.asarray(dx_batch, float)
+    angle, h, skew = np.asarray(angle, float), np.asarray(h, float), np.asarray(skew, float)
+    return sum(  # type: ignore[return-value]
+        (linex(np.cos(angle[j]) * dx_lr + np.sin(angle[j]) * dx_batch, h[j], skew[j]) for j in (0, 1)),
+        start=np.zeros(()),
+    )
+
+
+def excess_gradient(
+    dx_lr: ArrayLike, dx_batch: ArrayLike, angle: ArrayLike, h: ArrayLike, skew: ArrayLike
+) -> tuple[Array, Array]:
+    """Gradient (2, ...) and Hessian (2, 2, ...) of `excess` in (log lr, log batch); same arguments."""
+    dx_lr, dx_batch = np.asarray(dx_lr, float), np.asarray(dx_batch, float)
+    angle, h, skew = np.asarray(angle, float), np.asarray(h, float), np.asarray(skew, float)
+    gradient: Array | float = 0.0
+    hessian: Array | float = 0.0
+    for j in (0, 1):
+        c, s = np.cos(angle[j]), np.sin(angle[j])
+        first, second = _linex_slopes(c * dx_lr + s * dx_batch, h[j], skew[j])
+        gradient = gradient + np.stack(np.broadcast_arrays(c * first, s * first))
+        hessian = hessian + np.stack(
+            [
+                np.stack(np.broadcast_arrays(c * c * second, c * s * second)),
+                np.stack(np.broadcast_arrays(c * s * second, s * s * second)),
+            ]
+        )
+    return np.asarray(gradient), np.asarray(hessian)
+
+
+def conditional_log_lr(dx_batch: ArrayLike, angle: ArrayLike, h: ArrayLike, skew: ArrayLike) -> Array:
+    """log(lr / lr*) that minimises the basin when the batch is held at log distance `dx_batch`.
+
+    The basin is convex, so damped Newton steps from the quadratic solution end at the one minimum.
+    Shapes as in `excess`.
+    """
+    dx_batch = np.asarray(dx_batch, float)
+    angle, h, skew = np.asarray(angle, float), np.asarray(h, float), np.asarray(skew, float)
+    c, s = np.cos(angle), np.sin(angle)
+    x = -(h * c * s).sum(0) / (h * c * c).sum(0) * dx_batch
+    for _ in range(60):
+        gradient, hessian = excess_gradient(x, dx_batch, angle, h, skew)
+        step = np.clip(gradient[0] / hessian[0, 0], -1.0, 1.0)
+        x = x - step
+        if np.max(np.abs(step), initial=0.0) < 1e-10:
+            break
+    return x

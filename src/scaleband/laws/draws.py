@@ -1,0 +1,116 @@
+"""Draws of everything a prediction needs, as plain arrays with one leading sample dim."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from scaleband.laws.design import ROLES, Cells, Design
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class LawDraws:
+    """Posterior draws of the laws, chains already stacked.
+
+    Attributes
+    ----------
+    design, cells
+        The columns of the law and the fitted cells.
+    law (sample, response, coefficient)
+        Coefficients of log rate, log batch, two log curvatures and the level (natural logs; level in 100 log nats).
+    scatter (sample, response)
+        Standard deviation of the cell effect.
+    offset_scale (sample, response, role)
+        Standard deviation of a level's offset, one per role of `ROLES` (0 for `shared`).
+    state (sample, response, cell)
+        The fitted cells' own optimum, curvatures and level.
+    angle, skew (sample, direction)
+        Shape of the basin: radians, per log unit.
+    sigma (sample, source), rho (sample,), nu (sample,)
+        Noise in 100 log units by source; noise per unit of excess; degrees of freedom.
+    sources
+        Names along the source dim of `sigma`.
+    shared (sample, shared)
+        The unconstrained shared parameters, for use as a prior.
+    meta
+        Plain facts that travel with the fit: conventions per group, gate, name, versions, ranges.
+    """
+
+    design: Design
+    cells: Cells
+    law: Array
+    scatter: Array
+    offset_scale: Array
+    state: Array
+    angle: Array
+    skew: Array
+    sigma: Array
+    rho: Array
+    nu: Array
+    sources: tuple[str, ...]
+    shared: Array
+    meta: Mapping[str, object] = field(default_factory=dict)
+
+    @property
+    def n_samples(self) -> int:
+        """Number of draws, chains together."""
+        return int(self.law.shape[0])
+
+    def standard_normal(self, *key: str) -> Array:
+        """N(0, 1) draws, (sample, response), that depend on `key` alone.
+
+        A level never seen (a new source, a new cell) gets one draw of its offset per posterior draw. Keyed by
+        its name, two questions about the same new source share that draw, whatever else is asked.
+        """
+        digest = hashlib.sha256("\x1f".join(key).encode()).digest()
+        rng = np.random.default_rng(np.frombuffer(digest, dtype=np.uint32))
+        return rng.standard_normal((self.n_samples, self.law.shape[1]))
+
+    def matching_cell(self, cells: Cells, c: int) -> int | None:
+        """Index of the fitted cell that target `c` is (same group, n_params and n_tokens within 0.1 %)."""
+        own = self.cells
+        for k in range(len(own)):
+            if (
+                own.source[k] == cells.source[c]
+                and own.arch[k] == cells.arch[c]
+                and own.data[k] == cells.data[c]
+                and abs(own.n_params[k] / cells.n_params[c] - 1) < 1e-3
+                and abs(own.n_tokens[k] / cells.n_tokens[c] - 1) < 1e-3
+            ):
+                return k
+        return None
+
+    def at(self, cells: Cells, *, as_new: bool = False) -> Array:
+        """State of target cells: (sample, response, cell).
+
+        A fitted cell speaks for itself unless `as_new`; any other cell is a new draw from the law: coefficients,
+        offsets of levels never seen, and its own cell effect.
+        """
+        x = self.design.matrix(cells)
+        state = np.einsum("src,tc->srt", self.law, x)
+        for role in ROLES[1:-1]:
+            r = ROLES.index(role)
+            for c, level in enumerate(self.design.missing(cells, role)):
+                if level:
+                    state[:, :, c] += self.offset_scale[:, :, r] * self.standard_normal(role, level)
+        r = ROLES.index("exponent")
+        for c, level in enumerate(self.design.missing(cells, "exponent")):
+            if level:
+                for feature, value in (("n", cells.n()[c]), ("d", cells.d()[c])):
+                    draw = self.offset_scale[:, :, r] * self.standard_normal("exponent", feature, level)
+                    state[:, :, c] += value * draw
+        for c in range(len(cells)):
+            match = None if as_new else self.matching_cell(cells, c)
+            if match is not None:
+                state[:, :, c] = self.state[:, :, match]
+            else:
+                group = f"{cells.source[c]}/{cells.arch[c]}/{cells.data[c]}"
+                key = (group, f"{cells.n_params[c]:.6g}", f"{cells.n_tokens[c]:.6g}")
+                state[:, :, c] += self.scatter * self.standard_normal("cell", *key)
+        return state
