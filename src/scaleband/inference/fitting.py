@@ -221,7 +221,7 @@ def constants(inputs: ModelInputs) -> dict[str, tuple[tuple[str, ...], NDArray[A
         "hyperparameter": (("hyperparameter",), text(HYPERPARAMETERS)),
         "role": (("role",), text(ROLES[1:])),
         "source": (("source",), text(inputs.sources)),
-        "shared": (("shared",), text(SHARED)),
+        "shared_parameter": (("shared_parameter",), text(SHARED)),
         "coefficient": (("coefficient",), text(inputs.design.columns)),
         "coefficient_role": (("coefficient",), text(inputs.design.roles)),
         "cell_source": (("cell",), text(cells.source)),

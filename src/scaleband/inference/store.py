@@ -1,11 +1,11 @@
 """Fits on disk: an `xarray.DataTree` in NetCDF with ArviZ's groups.
 
 Version 1 of the format. Dims: chain, draw, cell, response, hyperparameter, coefficient, role, direction,
-source, shared, run, trunk.
+source, shared_parameter, run, trunk.
 
     posterior        angle, skew (direction); rho, nu; sigma (source); scatter (response);
                      offset_scale (hyperparameter, role); state (response, cell); law (response, coefficient);
-                     shared (shared); trunk_scale and trunk_effect (trunk) where runs share trunks
+                     shared (shared_parameter); trunk_scale and trunk_effect (trunk) where runs share trunks
     prior            the same names, draws of the stated beliefs (fits only)
     sample_stats     diverging, energy, n_steps, ... (fits only)
     log_likelihood   log_loss (run) (fits only)
@@ -45,7 +45,7 @@ DIMS: dict[str, tuple[str, ...]] = {
     "offset_scale": ("hyperparameter", "role"),
     "state": ("response", "cell"),
     "law": ("response", "coefficient"),
-    "shared": ("shared",),
+    "shared": ("shared_parameter",),
     "trunk_scale": (),
     "trunk_effect": ("trunk",),
 }
@@ -110,6 +110,8 @@ def read_draws(path: str | Path) -> LawDraws:
 
 def _attribute(node: Any, name: str) -> Any:
     value = node.attrs[name]
+    if isinstance(value, np.ndarray):  # NetCDF keeps a number as an array of one
+        value = value.reshape(-1)[0]
     return value.decode() if isinstance(value, bytes) else value
 
 

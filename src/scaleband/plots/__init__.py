@@ -1,0 +1,1 @@
+"""One plot a file: a data function, then a drawing function."""

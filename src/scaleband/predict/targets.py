@@ -1,0 +1,204 @@
+"""Targets: the cells that a question is about, and how far they are from the cells that were fitted."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from scaleband.errors import UserError
+from scaleband.laws import REFERENCE, Cells, LawDraws
+
+Array = NDArray[np.float64]
+
+UNSEEN = "unseen"
+"""Name of a source or data distribution that the question leaves open: the band of a group never seen."""
+
+NEAR_DECADES = 0.5
+"""Up to half a decade outside the fitted cells is called near (assumption)."""
+
+
+def _spread(name: str, value: ArrayLike | Sequence[str] | None, count: int, default: str) -> tuple[str, ...]:
+    values = np.atleast_1d(np.asarray(default if value is None else value, dtype=object)).ravel()
+    if len(values) not in (1, count):
+        raise UserError(f"{name} has {len(values)} entries for {count} targets; give one, or one per target")
+    return tuple(str(v) for v in np.broadcast_to(values, (count,)))
+
+
+def target_cells(
+    n_params: ArrayLike,
+    n_tokens: ArrayLike,
+    *,
+    source: str | Sequence[str] | None = None,
+    arch: str | Sequence[str] | None = None,
+    data: str | Sequence[str] | None = None,
+    n_active: ArrayLike | None = None,
+) -> Cells:
+    """Targets from plain values.
+
+    Parameters
+    ----------
+    n_params, n_tokens
+        Non-embedding parameters (for MoE the total) and training tokens, > 0; scalars or (target,).
+    source, arch, data
+        Group; left out means unknown, a group never seen (arch: dense).
+    n_active
+        Parameters used per token; `n_params` by default.
+
+    Raises
+    ------
+    UserError
+        A number that is not positive and finite, n_active above n_params, or lengths that do not match.
+    """
+    raw = np.broadcast_arrays(
+        *np.atleast_1d(
+            np.asarray(n_params, float),
+            np.asarray(n_tokens, float),
+            np.asarray(n_params if n_active is None else n_active, float),
+        )
+    )
+    params, tokens, active = (np.ravel(v).astype(float) for v in raw)
+    problems = [
+        f"{name} = {v[bad][0]:g} cannot be: give a positive, finite number"
+        for name, v in (("n_params", params), ("n_tokens", tokens), ("n_active", active))
+        if (bad := ~(np.isfinite(v) & (v > 0))).any()
+    ]
+    if not problems and (active > params * (1 + 1e-9)).any():
+        problems.append(
+            f"n_active = {active.max():g} is larger than n_params = {params.max():g}; n_params is the total, "
+            "n_active what one token uses"
+        )
+    if problems:
+        raise UserError(problems)
+    count = len(params)
+    names = [_spread(n, v, count, d) for n, v, d in (
+        ("source", source, UNSEEN), ("arch", arch, "dense"), ("data", data, UNSEEN))]  # fmt: skip
+    return Cells(names[0], names[1], names[2], params, active, tokens)
+
+
+@dataclass(frozen=True)
+class Basins:
+    """Draws of the basins at targets.
+
+    Attributes
+    ----------
+    optimum (sample, hyperparameter, target)
+        log(lr / 1e-3) and log(batch / 524,288), natural logs.
+    curvature (sample, direction, target)
+        Percent per squared log unit.
+    level (sample, target)
+        100 log of the loss at the optimum.
+    angle, skew (sample, direction)
+        Shape.
+    """
+
+    cells: Cells
+    optimum: Array
+    curvature: Array
+    level: Array
+    angle: Array
+    skew: Array
+
+    def lr_peak(self) -> Array:
+        """Optimal peak learning rate, (sample, target)."""
+        return REFERENCE["lr_peak"] * np.exp(self.optimum[:, 0])
+
+    def batch_tokens(self) -> Array:
+        """Optimal batch, tokens per step, (sample, target)."""
+        return REFERENCE["batch_tokens"] * np.exp(self.optimum[:, 1])
+
+
+def basins(draws: LawDraws, cells: Cells, *, as_new: bool = False) -> Basins:
+    """Draws of the basin at each target; a fitted cell speaks for itself unless `as_new`."""
+    state = draws.at(cells, as_new=as_new)
+    return Basins(
+        cells=cells,
+        optimum=state[:, :2],
+        curvature=np.exp(np.clip(state[:, 2:4], -20, 20)),
+        level=state[:, 4],
+        angle=draws.angle,
+        skew=draws.skew,
+    )
+
+
+@dataclass(frozen=True)
+class Extrapolation:
+    """How far a target is from the fitted cells.
+
+    Attributes
+    ----------
+    decades_n_params, decades_n_tokens
+        Powers of ten outside the range of the fitted cells (negative: below it); 0 inside.
+    verdict
+        "fitted cell", "inside", "near" (up to half a decade) or "far".
+    against
+        Whose range: the group's own, the architecture family's, or all fitted cells.
+    unseen
+        Parts of the group that no fitted cell has ("source", "arch", "data").
+    """
+
+    decades_n_params: float
+    decades_n_tokens: float
+    verdict: str
+    against: str
+    unseen: tuple[str, ...]
+
+    def sentence(self) -> str:
+        """One sentence for people."""
+        if self.verdict == "fitted cell":
+            text = "this cell was fitted: the answer is its own runs'"
+        elif self.verdict == "inside":
+            text = f"inside the sizes and token counts of {self.against}"
+        else:
+            parts = [
+                f"{abs(v):.2g} decades {'above' if v > 0 else 'below'} in {name}"
+                for v, name in ((self.decades_n_params, "parameters"), (self.decades_n_tokens, "tokens"))
+                if v
+            ]
+            text = f"outside {self.against}: {' and '.join(parts)}"
+            text += "; far: check one size in between before you rely on it" if self.verdict == "far" else ""
+        if self.unseen:
+            text += f"; {' and '.join(self.unseen)} never seen: the band is that of any new one"
+        return text
+
+
+def _decades(value: float, fitted: Array) -> float:
+    low, high = fitted.min() * (1 - 1e-3), fitted.max() * (1 + 1e-3)
+    return float(np.log10(value / high)) if value > high else float(min(np.log10(value / low), 0.0))
+
+
+def extrapolation(draws: LawDraws, cells: Cells, c: int = 0) -> Extrapolation:
+    """How far target `c` lies outside the fitted cells of its group (or family, or of all)."""
+    own = draws.cells
+    family = [a.split("-")[0] for a in own.arch]
+    wanted = cells.arch[c].split("-")[0]
+    masks = {
+        f"{cells.source[c]}/{cells.arch[c]}/{cells.data[c]}": np.array(
+            [
+                (s, a, g) == (cells.source[c], cells.arch[c], cells.data[c])
+                for s, a, g in zip(own.source, own.arch, own.data, strict=True)
+            ],
+            dtype=bool,
+        ),
+        f"the fitted {wanted} cells": np.array([f == wanted for f in family], dtype=bool),
+        "the fitted cells": np.ones(len(own), bool),
+    }
+    against, mask = next((k, m) for k, m in masks.items() if m.any())
+    params = _decades(float(cells.n_params[c]), own.n_params[mask])
+    tokens = _decades(float(cells.n_tokens[c]), own.n_tokens[mask])
+    worst = max(abs(params), abs(tokens))
+    verdict = "inside" if worst == 0 else "near" if worst <= NEAR_DECADES else "far"
+    if draws.matching_cell(cells, c) is not None:
+        verdict = "fitted cell"
+    unseen = tuple(
+        name
+        for name, value, known in (
+            ("source", cells.source[c], own.source),
+            ("arch", wanted, family),
+            ("data", cells.data[c], own.data),
+        )
+        if value not in known
+    )
+    return Extrapolation(params, tokens, verdict, against, unseen)
