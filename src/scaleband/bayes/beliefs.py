@@ -51,7 +51,7 @@ OWN: dict[str, tuple[float, float, str]] = {
 }
 """Parameters of one table alone; never taken from a released posterior."""
 
-_FEATURE_BELIEFS = {  # response: feature -> (mean, sd); reasons in `beliefs_table`
+_FEATURE_BELIEFS: dict[str, tuple[list[float], list[float]]] = {  # response: feature -> (mean, sd); reasons in `beliefs_table`
     "log_lr": ([0, 0, 0, 0, 0, 0, 0], [1.0, 0.5, 0.5, 0.1, 0.1, 0.1, 0.5]),
     "log_batch": ([0, 0, 0, 0, 0, 0, 0], [1.0, 0.5, 0.5, 0.1, 0.1, 0.1, 0.5]),
     "log_curvature_1": ([0.5, 0, 0, 0, 0, 0, 0], [1.0, 0.3, 0.3, 0.1, 0.1, 0.1, 0.3]),

@@ -18,7 +18,16 @@ from scaleband.inference.gate import Gate, diagnose
 from scaleband.inference.sampler import Backend, Compiled, SamplerSettings, compile_model, sample
 from scaleband.inference.store import to_tree
 from scaleband.inference.unpack import unpack
-from scaleband.laws import FORMS, HYPERPARAMETERS, RESPONSES, ROLES, LawDraws, design_for, excess, run_log_density
+from scaleband.laws import (
+    FORMS,
+    HYPERPARAMETERS,
+    RESPONSES,
+    ROLES,
+    LawDraws,
+    design_for,
+    excess,
+    run_log_density,
+)
 from scaleband.runs import cell_table, conventions, usable
 
 if TYPE_CHECKING:

@@ -34,8 +34,8 @@ FEATURES = ("intercept", "n", "d", "n2", "d2", "nd", "sparsity")
 
 ROLES = ("shared", "source", "family", "variant", "data", "size", "exponent")
 """What a column is an offset of. `variant` is an architecture inside its family; `size` is one n_params of
-one source and architecture (its shape and its luck are shared by all its cells); `exponent` is a source's or family's own
-deviation from the shared exponents."""
+one source and architecture (its shape and its luck are shared by all its cells); `exponent` is a source's
+or family's own deviation from the shared exponents."""
 
 
 @dataclass(frozen=True)
