@@ -51,7 +51,8 @@ OWN: dict[str, tuple[float, float, str]] = {
 }
 """Parameters of one table alone; never taken from a released posterior."""
 
-_FEATURE_BELIEFS: dict[str, tuple[list[float], list[float]]] = {  # response: feature -> (mean, sd); reasons in `beliefs_table`
+# response -> mean and standard deviation of each feature's coefficient; reasons below
+_FEATURE_BELIEFS: dict[str, tuple[list[float], list[float]]] = {
     "log_lr": ([0, 0, 0, 0, 0, 0, 0], [1.0, 0.5, 0.5, 0.1, 0.1, 0.1, 0.5]),
     "log_batch": ([0, 0, 0, 0, 0, 0, 0], [1.0, 0.5, 0.5, 0.1, 0.1, 0.1, 0.5]),
     "log_curvature_1": ([0.5, 0, 0, 0, 0, 0, 0], [1.0, 0.3, 0.3, 0.1, 0.1, 0.1, 0.3]),
@@ -129,10 +130,8 @@ def default_beliefs(design: Design, form: Form) -> Beliefs:
         means, sds = _FEATURE_BELIEFS[response]
         mean[r, : len(FEATURES)] = means
         for k, role in enumerate(design.roles):
-            if role == "shared":
-                sd = sds[k]
-            else:
-                sd = 1.0 if r < 2 else _FIXED_OFFSETS[response][role]
+            own = 1.0 if r < 2 else _FIXED_OFFSETS[response].get(role, 0.0)
+            sd = sds[k] if role == "shared" else own
             factor[r, k, k] = sd * (mask[r, k] if r < 2 else 1.0)
     return Beliefs(
         shared_mean=np.array([b[0] for b in SHARED.values()]),

@@ -101,7 +101,7 @@ def diagnose(
                 labels = (names or {}).get(name)
                 at = np.unravel_index(k, value.shape[2:]) if value.ndim > 2 else ()
                 where = ", ".join(
-                    str(labels[i]) if labels is not None and dim == len(at) - 1 else str(i)
+                    str(labels[int(i)]) if labels is not None and dim == len(at) - 1 else str(i)
                     for dim, i in enumerate(at)
                 )
                 worst[key] = (float(safe[k]), f"{name}[{where}]" if where else name)

@@ -1,0 +1,176 @@
+"""Coverage and regret on cells whose runs the fit never saw.
+
+    python benchmarks/held_out.py --protocol cell     each of the 57 Step Law cells left out in turn
+    python benchmarks/held_out.py --protocol variant  each MoE variant left out entirely
+    python benchmarks/held_out.py --protocol size     all dense cells of 1.07B left out
+
+Definition (fixed before the first held-out figure was looked at):
+
+- truth: the unpooled basin of the cell's own runs (`benchmarks/unpooled.py`);
+- coverage: the equal-tailed 50 % and 90 % interval of the optimum's log rate and log batch contains the truth's
+  optimum; all cells count, and cells whose best run is on the edge of their grid are counted apart too;
+- regret: of the recommended setting (smallest posterior expected regret), measured in the truth's basin;
+  beside it the same from the recorded run nearest to the setting (natural-log distance), and both for the
+  published Step Law;
+- the fit: one form, stated beliefs, 2 chains, seed 1. A left-out cell keeps its place in the model without
+  rows, so its state is drawn from the law.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+
+import numpy as np
+import pandas as pd
+from common import RESULTS, load
+from unpooled import Basin, fit_basin
+
+from scaleband.bayes import ModelInputs, cells_of, default_beliefs, model_inputs
+from scaleband.inference.fitting import Fit
+from scaleband.inference.gate import diagnose
+from scaleband.inference.sampler import SamplerSettings, compile_model, sample
+from scaleband.inference.unpack import unpack
+from scaleband.laws import FORMS, LawDraws, design_for, published_optimum
+from scaleband.predict import basins, interval, joint_level, recommend, target_cells
+from scaleband.runs import cell_table
+
+TABLES = ["steplaw_dense", "steplaw_dense_small", "steplaw_moe"]
+
+
+def nearest_recorded(inputs: ModelInputs, c: int, lr_peak: float, batch_tokens: float) -> float:
+    """Regret of the recorded run nearest to a setting, above the cell's best recorded run, percent."""
+    rows = np.flatnonzero((inputs.cell == c) & ~inputs.censored)
+    x = np.log(lr_peak / 1e-3), np.log(batch_tokens / 524_288)
+    far = (inputs.log_lr[rows] - x[0]) ** 2 + (inputs.log_batch[rows] - x[1]) ** 2
+    return float(inputs.y[rows[far.argmin()]] - inputs.y[rows].min())
+
+
+def score_cell(draws: LawDraws, inputs: ModelInputs, truth: Basin, c: int) -> dict[str, float]:
+    """Coverage and regret of one held-out cell."""
+    cells = inputs.cells
+    target = target_cells(
+        cells.n_params[c], cells.n_tokens[c], source=cells.source[c], arch=cells.arch[c], data=cells.data[c],
+        n_active=cells.n_active[c],
+    )  # fmt: skip
+    b = basins(draws, target)
+    setting = recommend(b)
+    lr, batch = float(setting.lr_peak[0]), float(setting.batch_tokens[0])
+    published = [float(v) for v in published_optimum(cells.n_params[c], cells.n_tokens[c])]
+    out: dict[str, float] = {}
+    for h, name in enumerate(("rate", "batch")):
+        x = b.optimum[:, h, 0]
+        for mass in (0.5, 0.9):
+            band = interval(x, mass)
+            out[f"{name}_{mass:.0%}"] = float(band.lower <= truth.optimum[h] <= band.upper)
+        band = interval(x, 0.9)
+        out[f"{name}_width"] = float(np.exp(band.upper - band.lower))
+        out[f"{name}_z"] = float((truth.optimum[h] - np.median(x)) / x.std())
+    out["joint"] = float(joint_level(b, truth.lr_peak, truth.batch_tokens)[0])
+    out["expected_regret"] = float(setting.expected_regret[0])
+    out["regret"] = truth.regret(lr, batch)
+    out["regret_recorded"] = nearest_recorded(inputs, c, lr, batch)
+    out["step_law"] = truth.regret(*published)
+    out["step_law_recorded"] = nearest_recorded(inputs, c, *published)
+    return out
+
+
+def folds(protocol: str, cells: pd.DataFrame) -> list[tuple[str, np.ndarray]]:
+    """Names and boolean masks over the cells that are left out together."""
+    if protocol == "cell":
+        return [(label, np.arange(len(cells)) == k) for k, label in enumerate(cells["cell"])]
+    if protocol == "variant":
+        moe = [a for a in sorted(set(cells["arch"])) if a.startswith("moe")]
+        return [(a, (cells["arch"] == a).to_numpy()) for a in moe]
+    if protocol == "size":
+        largest = (cells["arch"] == "dense") & (cells["n_params"] > 1e9)
+        return [("dense 1.07B", largest.to_numpy())]
+    raise ValueError(protocol)
+
+
+def summary(table: pd.DataFrame, what: str) -> None:
+    """Print the counts and means that the README quotes."""
+    n = len(table)
+    print(f"{what}: {n} cells")
+    print(
+        "  90 % intervals cover",
+        f"rate {table['rate_90%'].sum():.0f}, batch {table['batch_90%'].sum():.0f}, joint {(table.joint <= 0.9).sum()};",
+        f"50 %: rate {table['rate_50%'].sum():.0f}, batch {table['batch_50%'].sum():.0f}",
+    )
+    print(
+        f"  regret % mean {table.regret.mean():.4f} max {table.regret.max():.4f} (expected {table.expected_regret.mean():.4f};",
+        f"nearest recorded {table.regret_recorded.mean():.4f});",
+        f"published Step Law mean {table.step_law.mean():.4f} max {table.step_law.max():.4f}",
+        f"(nearest recorded {table.step_law_recorded.mean():.4f})",
+    )
+    print(f"  width of the 90 % band, end to end: rate {table.rate_width.median():.2f}x, batch {table.batch_width.median():.2f}x")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--protocol", choices=["cell", "variant", "size"], default="cell")
+    parser.add_argument("--form", choices=list(FORMS), default="linear")
+    parser.add_argument("--draws", type=int, default=600)
+    parser.add_argument("--tune", type=int, default=350)
+    parser.add_argument("--only", type=int, nargs="*", help="indices of folds, for a quick look")
+    parser.add_argument("--backend", choices=["jax", "numba"], default="numba")
+    options = parser.parse_args()
+
+    frame = load(TABLES)
+    cells = cell_table(frame)
+    design = design_for(cells_of(cells))
+    full = model_inputs(frame, design, cells=cells)
+    beliefs = default_beliefs(design, FORMS[options.form])
+    compiled = compile_model(full, beliefs, backend=options.backend)
+    settings = SamplerSettings(draws=options.draws, tune=options.tune, chains=2, seed=1)
+    records = []
+    chosen = folds(options.protocol, cells)
+    for k, (name, left_out) in enumerate(chosen):
+        if options.only and k not in options.only:
+            continue
+        started = time.perf_counter()
+        kept = frame[~left_out[cell_of_row(frame, cells)]]
+        inputs = model_inputs(kept, design, cells=cells)
+        raw = sample(compiled, settings, inputs=inputs, beliefs=beliefs)
+        posterior = unpack(raw, inputs, beliefs, seed=1)
+        gate = diagnose(posterior, raw.stats["diverging"])
+        draws = Fit(posterior, raw.stats, inputs, beliefs, gate, {}).draws()
+        for c in np.flatnonzero(left_out):
+            record = score_cell(draws, full, fit_basin(full, int(c)), int(c))
+            records.append(
+                {"fold": name, "cell": cells["cell"].iloc[c], "arch": cells["arch"].iloc[c],
+                 "edge": bool(cells["best_on_edge"].iloc[c]), **record}
+            )  # fmt: skip
+            last = records[-1]
+            print(
+                f"{last['cell']:52s} z {last['rate_z']:+.2f} {last['batch_z']:+.2f} joint {last['joint']:.2f} "
+                f"regret {last['regret']:.4f} step law {last['step_law']:.4f}",
+                flush=True,
+            )
+        print(
+            f"  [{k + 1}/{len(chosen)}] {time.perf_counter() - started:.0f} s, worst R-hat {gate.rhat[0]:.3f}, "
+            f"ESS {gate.ess_bulk[0]:.0f}, divergences {gate.divergences}",
+            flush=True,
+        )
+    table = pd.DataFrame(records)
+    RESULTS.mkdir(exist_ok=True)
+    table.to_csv(RESULTS / f"held_out_{options.protocol}_{options.form}.csv", index=False, float_format="%.6g")
+    print(f"\nprotocol {options.protocol}, form {options.form}, seed 1, {options.draws} draws x 2 chains")
+    dense = table["arch"] == "dense"
+    for what, mask in (
+        ("all", np.ones(len(table), bool)), ("dense", dense), ("MoE", ~dense),
+        ("best run inside its grid", ~table["edge"]), ("best run on the edge", table["edge"]),
+    ):  # fmt: skip
+        if mask.any():
+            summary(table[mask], what)
+
+
+def cell_of_row(frame: pd.DataFrame, cells: pd.DataFrame) -> np.ndarray:
+    """Cell of every row of the frame."""
+    from scaleband.runs import cell_index
+
+    return np.asarray(cell_index(frame, cells))
+
+
+if __name__ == "__main__":
+    main()
