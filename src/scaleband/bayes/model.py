@@ -199,7 +199,8 @@ def centring(inputs: ModelInputs) -> np.ndarray:
 def model_data(inputs: ModelInputs, beliefs: Beliefs) -> dict[str, np.ndarray]:
     """Everything in the model that is data: pass it to `with_data` to fit other rows, forms or priors."""
     design, mean = inputs.scaled_design(beliefs), inputs.prior_mean(beliefs)
-    return {
+    trunk = {"row_trunk": inputs.trunk} if inputs.n_trunks else {}
+    return trunk | {
         "row_log_lr": inputs.log_lr,
         "row_log_batch": inputs.log_batch,
         "y": inputs.y,
@@ -207,7 +208,6 @@ def model_data(inputs: ModelInputs, beliefs: Beliefs) -> dict[str, np.ndarray]:
         "censored": inputs.censored,
         "row_cell": inputs.cell,
         "row_source": inputs.source,
-        "row_trunk": inputs.trunk,
         "shared_mean": beliefs.shared_mean,
         "shared_factor": beliefs.shared_factor,
         "pooled": beliefs.pooled,

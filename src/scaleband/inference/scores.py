@@ -1,0 +1,191 @@
+"""Scores of a form: how well it foretells a cell that it has not seen, on that cell's contrasts.
+
+The cell's loss level is integrated out under a flat prior, so that only differences between its runs count. The
+score is joint over the cell's runs: they share one optimum, and a pointwise score would count it 120 times.
+
+Given everything else in a draw, the state of cell c is Gaussian (the law is marginalised), so
+
+    p(runs of c | the rest) = integral of p(runs of c | state) N(state; law's conditional) d state
+
+is an importance sum around the cell's own posterior. Over draws of a fit that saw the cell, 1 / p are the weights
+that take it out again (Pareto-smoothed); over draws of a fit that did not, p is averaged.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import logsumexp
+
+from scaleband.bayes import Beliefs, ModelInputs
+from scaleband.bayes.beliefs import role_index
+from scaleband.laws import excess, run_log_density
+
+Array = NDArray[np.float64]
+
+_PROPOSAL_DF = 6.0
+
+
+@dataclass(frozen=True)
+class LawGivenOthers:
+    """Mean and variance of every cell's (log rate, log batch, two log curvatures) given the other cells.
+
+    Both (sample, 4, cell).
+    """
+
+    mean: Array
+    variance: Array
+
+
+def law_given_others(flat: dict[str, Array], inputs: ModelInputs, beliefs: Beliefs) -> LawGivenOthers:
+    """Leave-one-out conditionals of the marginal law, by Woodbury; `flat` has a leading sample dim."""
+    design, prior = inputs.scaled_design(beliefs), inputs.prior_mean(beliefs)
+    n, n_cells = len(flat["rho"]), len(inputs.cells)
+    mean, variance = np.empty((n, 4, n_cells)), np.empty((n, 4, n_cells))
+    role = role_index(inputs.design)
+    for r in range(4):
+        tau2 = flat["scatter"][:, r] ** 2
+        if r < 2:
+            scale = np.where(beliefs.pooled, flat["offset_scale"][:, r][:, role], 1.0)
+        else:
+            scale = np.ones((n, design.shape[2]))
+        resid = flat["state"][:, r] - prior[r]
+        for s in range(n):
+            w = design[r] * scale[s]
+            a = np.eye(w.shape[1]) + w.T @ w / tau2[s]
+            half = np.linalg.solve(np.linalg.cholesky(a), w.T)
+            precision = (1 - (half**2).sum(0) / tau2[s]) / tau2[s]
+            alpha = (resid[s] - half.T @ (half @ resid[s]) / tau2[s]) / tau2[s]
+            mean[s, r] = flat["state"][s, r] - alpha / precision
+            variance[s, r] = 1 / precision
+    return LawGivenOthers(mean, variance)
+
+
+def _proposal(own: Array, n: int, rng: np.random.Generator) -> tuple[Array, Array]:
+    """Student-t points around a cell's posterior draws (sample, 5) and their log density."""
+    mean, covariance = own.mean(0), np.cov(own.T) * 1.5
+    chol = np.linalg.cholesky(covariance + 1e-12 * np.eye(5))
+    u = rng.standard_normal((n, 5)) / np.sqrt(rng.chisquare(_PROPOSAL_DF, (n, 1)) / _PROPOSAL_DF)
+    d2 = (u**2).sum(1)
+    from scipy.special import gammaln
+
+    log_q = (
+        gammaln((_PROPOSAL_DF + 5) / 2)
+        - gammaln(_PROPOSAL_DF / 2)
+        - 2.5 * np.log(_PROPOSAL_DF * np.pi)
+        - np.log(np.diag(chol)).sum()
+        - (_PROPOSAL_DF + 5) / 2 * np.log1p(d2 / _PROPOSAL_DF)
+    )
+    return mean + u @ chol.T, log_q
+
+
+def cell_log_density(
+    flat: dict[str, Array], law: LawGivenOthers, inputs: ModelInputs, c: int, own: Array, *, n_points: int, seed: int
+) -> Array:
+    """log p(contrasts of cell c | each draw's law and basin), (sample,).
+
+    Parameters
+    ----------
+    flat, law
+        Draws with a leading sample dim, and the law's conditionals for the same draws.
+    inputs
+        With the rows of cell `c`.
+    own (sample, 5)
+        Posterior draws of the cell's state from any fit that saw it: where to put the points.
+    """
+    rng = np.random.default_rng([seed, c])
+    points, log_q = _proposal(own, n_points, rng)
+    rows = inputs.cell == c
+    dx = inputs.log_lr[rows] - points[:, 0, None], inputs.log_batch[rows] - points[:, 1, None]
+    h = np.exp(points[:, 2:4]).T[:, :, None]
+    y, censored, y_se = inputs.y[rows], inputs.censored[rows], inputs.y_se[rows]
+    source = inputs.source[rows][0] if rows.any() else 0
+    out = np.empty(len(flat["rho"]))
+    for s in range(len(out)):
+        e = excess(dx[0], dx[1], flat["angle"][s], h, flat["skew"][s])
+        base = points[:, 4, None]
+        if "trunk_effect" in flat:
+            base = base + np.append(flat["trunk_effect"][s], 0.0)[inputs.trunk[rows]]
+        fit = run_log_density(
+            y, base, e, flat["sigma"][s, source], flat["rho"][s], flat["nu"][s], censored, y_se
+        ).sum(1)
+        m, v = law.mean[s, :, c], law.variance[s, :, c]
+        prior = -0.5 * (((points[:, :4] - m) ** 2 / v) + np.log(2 * np.pi * v)).sum(1)
+        out[s] = logsumexp(fit + prior - log_q) - np.log(n_points)
+    return out
+
+
+def thin(posterior: dict[str, Array], n: int) -> dict[str, Array]:
+    """Chains stacked, `n` evenly spaced draws of each variable."""
+    some = next(iter(posterior.values()))
+    total = some.shape[0] * some.shape[1]
+    keep = np.linspace(0, total - 1, min(n, total)).round().astype(int)
+    return {k: v.reshape(total, *v.shape[2:])[keep] for k, v in posterior.items()}
+
+
+@dataclass(frozen=True)
+class CellScores:
+    """Leave-one-cell-out scores.
+
+    Attributes
+    ----------
+    log_density (cell,)
+        log p(contrasts of the cell | all other runs).
+    pareto_k (cell,)
+        Above 0.7 the importance weights cannot be trusted: refit without the cell.
+    log_weight (cell, sample)
+        Smoothed, normalised log weights that take the cell out of the thinned draws.
+    """
+
+    log_density: Array
+    pareto_k: Array
+    log_weight: Array
+
+
+def leave_one_cell_out(
+    posterior: dict[str, Array], inputs: ModelInputs, beliefs: Beliefs, *, n_draws: int = 400, n_points: int = 128,
+    seed: int = 1,
+) -> CellScores:
+    """Score every cell from one fit that saw them all; no refits."""
+    from arviz_stats.base import array_stats
+
+    flat = thin(posterior, n_draws)
+    law = law_given_others(flat, inputs, beliefs)
+    everything = thin(posterior, 4 * n_draws)["state"]
+    n_cells, n = len(inputs.cells), len(flat["rho"])
+    density, k_hat, weights = np.empty(n_cells), np.empty(n_cells), np.empty((n_cells, n))
+    for c in range(n_cells):
+        log_p = cell_log_density(flat, law, inputs, c, everything[:, :, c], n_points=n_points, seed=seed)
+        smooth, k = array_stats.psislw(-log_p)
+        weights[c] = smooth - logsumexp(smooth)
+        density[c] = logsumexp(weights[c] + log_p)
+        k_hat[c] = float(k)
+    return CellScores(density, k_hat, weights)
+
+
+def held_out_density(
+    posterior: dict[str, Array], beliefs: Beliefs, full: ModelInputs, cells: Array, own: Array, *, n_draws: int = 200,
+    n_points: int = 128, seed: int = 1,
+) -> Array:
+    """log p(contrasts of each of `cells` | a fit without them), (len(cells),).
+
+    Parameters
+    ----------
+    posterior
+        Of a fit to which `cells` gave no rows but in which they keep their place.
+    full
+        Inputs with all rows.
+    own (sample, response, cell)
+        State draws of a fit that saw the cells: where to put the points.
+    """
+    flat = thin(posterior, n_draws)
+    law = law_given_others(flat, full, beliefs)
+    return np.array(
+        [
+            logsumexp(cell_log_density(flat, law, full, int(c), own[:, :, c], n_points=n_points, seed=seed))
+            - np.log(len(flat["rho"]))
+            for c in cells
+        ]
+    )
