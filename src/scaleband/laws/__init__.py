@@ -18,6 +18,7 @@ from scaleband.laws.design import (
 )
 from scaleband.laws.draws import LawDraws
 from scaleband.laws.likelihood import SPONTANEOUS, noise_scale, run_log_density
+from scaleband.laws.simulated import SimulatedSweep, simulated_sweep
 from scaleband.laws.steplaw import published_optimum
 
 __all__ = [
@@ -32,6 +33,7 @@ __all__ = [
     "Design",
     "Form",
     "LawDraws",
+    "SimulatedSweep",
     "conditional_log_lr",
     "design_for",
     "excess",
@@ -40,4 +42,5 @@ __all__ = [
     "noise_scale",
     "published_optimum",
     "run_log_density",
+    "simulated_sweep",
 ]
