@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.special import expit, gammaln
 
 Array = NDArray[np.float64]
 
@@ -40,6 +39,8 @@ def run_log_density(
     -------
     Log density (natural), the broadcast dims.
     """
+    from scipy.special import expit, gammaln  # half a second that a recommendation does not need
+
     y, base, excess, nu = (np.asarray(v, float) for v in (y, base, excess, nu))
     censored = np.asarray(censored, bool)
     scale = noise_scale(np.where(censored, y - base, excess), sigma, rho, y_se)

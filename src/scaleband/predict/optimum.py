@@ -238,13 +238,13 @@ def joint_level(b: Basins, lr_peak: ArrayLike, batch_tokens: ArrayLike) -> Array
     Compares the point's Mahalanobis distance with the draws' own distances; `<= 0.9` is inside the joint 90 %
     region.
     """
-    x = np.stack(np.broadcast_arrays(*_log_setting(lr_peak, batch_tokens)))
     out = np.empty(b.optimum.shape[2])
+    x = np.stack([np.broadcast_to(v, out.shape) for v in _log_setting(lr_peak, batch_tokens)])
     for t in range(len(out)):
         draws = b.optimum[:, :, t]
         inverse = np.linalg.inv(np.cov(draws.T))
         centred = draws - draws.mean(0)
-        point = np.broadcast_to(x, (2, len(out)))[:, t] - draws.mean(0)
+        point = x[:, t] - draws.mean(0)
         distance = np.einsum("si,ij,sj->s", centred, inverse, centred)
         out[t] = (distance <= point @ inverse @ point).mean()
     return out
