@@ -150,7 +150,8 @@ def build_model(inputs: ModelInputs, beliefs: Beliefs) -> pm.Model:
         if inputs.n_trunks:
             mean, sd, _ = OWN["log_trunk"]
             trunk_sd = pt.exp(mean + sd * pm.Normal("log_trunk_std", 0, 1))
-            trunk = pm.Normal("trunk_effect", 0, 1, shape=inputs.n_trunks) * trunk_sd
+            # Centred: the several runs of one trunk pin what they share.
+            trunk = pm.Normal("trunk_effect", 0, trunk_sd, shape=inputs.n_trunks)
             base = base + pt.concatenate([trunk, pt.zeros(1)])[d["row_trunk"]]
         # A censored row is judged at its threshold: noise there is that of an excess of the threshold's size.
         at = pt.switch(d["censored"], d["y"] - base, excess)

@@ -105,5 +105,5 @@ def unpack(raw: RawDraws, inputs: ModelInputs, beliefs: Beliefs, *, seed: int) -
     }
     if "log_trunk_std" in flat:
         out["trunk_scale"] = _own("log_trunk", flat["log_trunk_std"])
-        out["trunk_effect"] = out["trunk_scale"][:, None] * flat["trunk_effect"]
+        out["trunk_effect"] = flat["trunk_effect"]
     return {name: v.reshape(*shape, *v.shape[1:]) for name, v in out.items()}
