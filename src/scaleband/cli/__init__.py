@@ -1,1 +1,5 @@
-"""The command line: a table of verbs, one short function each."""
+"""The command line: a table of verbs, one short function each. May reach every room; no room reaches it."""
+
+from scaleband.cli.program import main
+
+__all__ = ["main"]

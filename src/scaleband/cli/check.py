@@ -1,0 +1,100 @@
+"""`scaleband check`: is this a run table, and what is in it?"""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from scaleband.cli.arguments import add_json, add_tables
+from scaleband.cli.printing import print_json, print_rows, say
+from scaleband.cli.question import convention_lines
+from scaleband.cli.verb import Exit, Verb
+from scaleband.cli.words import quantity
+from scaleband.errors import UserError
+
+if TYPE_CHECKING:
+    from scaleband.runs import RunTable
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    """Flags."""
+    add_tables(parser)
+    add_json(parser)
+
+
+def read_tables(asked: argparse.Namespace) -> RunTable:
+    """The table that RUNS, --map and --batch-in-sequences describe."""
+    from scaleband.runs import read_runs
+
+    return read_runs(asked.runs, mapping=asked.map, batch_in_sequences=asked.batch_in_sequences)
+
+
+def run(asked: argparse.Namespace) -> int:
+    """Check and print."""
+    try:
+        table = read_tables(asked)
+    except UserError as error:
+        if asked.json:
+            print_json({"valid": False, "errors": list(error.problems)})
+        raise
+    tell_warnings(table)
+    summary = summary_of(table)
+    if asked.json:
+        print_json(summary)
+    else:
+        print_rows("the table can be fitted", rows_of(summary))
+    return Exit.DONE
+
+
+def tell_warnings(table: RunTable) -> None:
+    """Doubts and notes on stderr, one a line."""
+    for problem in table.warnings:
+        say(f"{problem.severity}: {problem}")
+
+
+def summary_of(table: RunTable) -> dict[str, Any]:
+    """Runs, groups, cells and conventions as plain values."""
+    from scaleband.runs import cell_table, conventions
+
+    frame = table.frame
+    cells = cell_table(frame)
+    groups = {
+        "/".join(map(str, key)): {
+            "n_cells": len(rows),
+            "n_runs": int(rows["n_runs"].sum()),
+            "n_params": [rows["n_params"].min(), rows["n_params"].max()],
+            "n_tokens": [rows["n_tokens"].min(), rows["n_tokens"].max()],
+        }
+        for key, rows in cells.groupby(["source", "arch", "data"], sort=True)
+    }
+    names = ["cell", "n_runs", "n_diverged", "n_lr", "n_batch", "loss_min", "best_on_edge"]
+    return {
+        "valid": True,
+        "n_runs": len(frame),
+        "statuses": {str(k): int(v) for k, v in frame["status"].value_counts(sort=False).sort_index().items()},
+        "n_groups": len(groups),
+        "n_cells": len(cells),
+        "groups": groups,
+        "cells": cells[names].to_dict("records"),
+        "conventions": conventions(frame),
+        "warnings": [asdict(p) for p in table.warnings],
+    }
+
+
+def rows_of(summary: dict[str, Any]) -> list[tuple[str, str]]:
+    """The summary for people."""
+    statuses = ", ".join(f"{n:,} {status}" for status, n in summary["statuses"].items())
+    edge = sum(bool(c["best_on_edge"]) for c in summary["cells"])
+    cells = f"{summary['n_cells']:,} in {summary['n_groups']:,} groups"
+    if edge:
+        cells += f"; in {edge:,} the best run is at an end of the grid, the optimum may lie outside"
+    rows = [("runs", f"{summary['n_runs']:,}: {statuses}"), ("cells", cells)]
+    for group, facts in summary["groups"].items():
+        size, horizon = (" to ".join(dict.fromkeys(map(quantity, facts[k]))) for k in ("n_params", "n_tokens"))
+        text = f"{facts['n_runs']:,} runs, {facts['n_cells']:,} cells; {size} parameters, {horizon} tokens"
+        rows.append(("group", f"{group}: {text}"))
+    return rows + [("conventions", line) for line in convention_lines(summary["conventions"])]
+
+
+VERB = Verb("check", "Check a run table: every problem on stderr, a summary on stdout.", add, run)

@@ -1,0 +1,44 @@
+"""`scaleband data`: public run tables, fetched from upstream and checked against their checksums."""
+
+from __future__ import annotations
+
+import argparse
+
+from scaleband.cli.arguments import add_json, path
+from scaleband.cli.printing import print_json, print_table
+from scaleband.cli.verb import Exit, Verb
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    """Flags."""
+    parts = parser.add_subparsers(dest="part", metavar="list|fetch", required=True)
+    add_json(parts.add_parser("list", help="the data sets there are", allow_abbrev=False))
+    fetch = parts.add_parser("fetch", help="get one, and print where it is", allow_abbrev=False)
+    fetch.add_argument("name", metavar="NAME")
+    fetch.add_argument("--dir", type=path, metavar="FOLDER", help="where to keep it; the user's cache by default")
+    fetch.add_argument("--mirror", type=path, metavar="FOLDER", help="take it from here, not from the network")
+    add_json(fetch)
+
+
+def run(asked: argparse.Namespace) -> int:
+    """List or fetch."""
+    from dataclasses import asdict
+
+    from scaleband.runs import CATALOGUE, data_set, fetch
+
+    if asked.part == "list":
+        if asked.json:
+            print_json({"data": [asdict(entry) for entry in CATALOGUE]})
+        else:
+            rows = [[e.name, f"{e.n_bytes / 1e6:.2f} MB", e.licence, e.what] for e in CATALOGUE]
+            print_table(["name", "size", "licence", "what"], rows)
+        return Exit.DONE
+    found = fetch(asked.name, directory=asked.dir, mirror=asked.mirror)
+    if asked.json:
+        print_json(asdict(data_set(asked.name)) | {"path": str(found)})
+    else:
+        print(found)
+    return Exit.DONE
+
+
+VERB = Verb("data", "List public run tables, or fetch one.", add, run)

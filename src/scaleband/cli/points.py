@@ -1,0 +1,145 @@
+"""Points to predict at: read and checked with the care of a run table."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from scaleband.errors import UserError
+from scaleband.laws import Cells
+from scaleband.predict import target_cells
+from scaleband.predict.targets import UNSEEN
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+GROUP_COLUMNS = ("source", "arch", "data")
+NUMBER_COLUMNS = ("n_params", "n_active", "n_tokens", "lr_peak", "batch_tokens")
+REQUIRED = ("n_params", "n_tokens")
+ADDED = ("loss_median", "loss_lower", "loss_upper")
+
+# Outside these the laws' logs run away; inside them every real model ever trained has room.
+BOUNDS = {
+    "n_params": (1e4, 1e15, "write parameters, not billions: 7e9"),
+    "n_active": (1e3, 1e15, "write parameters, not billions: 7e9"),
+    "n_tokens": (1e5, 1e18, "write tokens, not billions: 2e10"),
+    "lr_peak": (1e-12, 1e3, "write the peak rate itself: 0.0003"),
+    "batch_tokens": (1.0, 1e12, "write tokens per optimizer step: 524288"),
+}
+
+
+@dataclass(frozen=True)
+class Points:
+    """Checked points.
+
+    Attributes
+    ----------
+    raw
+        The file's rows as they came, to be written back with the predictions.
+    cells
+        One target a row.
+    lr_peak, batch_tokens (row,)
+        NaN where the row asks for its cell's optimum.
+    """
+
+    raw: pd.DataFrame
+    cells: Cells
+    lr_peak: np.ndarray
+    batch_tokens: np.ndarray
+
+
+def read_points(path: Path) -> Points:
+    """Read POINTS.csv (or Parquet).
+
+    Columns: n_params and n_tokens; optionally source, data (empty: never seen), arch (empty: dense), n_active
+    (empty: n_params), and lr_peak with batch_tokens (both empty: the cell's optimum). Others are kept.
+
+    Raises
+    ------
+    UserError
+        Everything that is wrong, one sentence each, with row, column, value and remedy.
+    """
+    from scaleband.runs.files import read_raw
+    from scaleband.runs.values import normalised
+
+    name = path.name or str(path)
+    raw = read_raw(path, name)
+    header = [str(c) for c in raw.columns]
+    problems = [missing_column(name, c, header) for c in REQUIRED if c not in header]
+    problems += [f"{name}: there is a column {c} already, which this writes; rename or drop it"
+                 for c in ADDED if c in header]  # fmt: skip
+    if raw.empty:
+        problems.append(f"{name}: the table has no rows; add one line per point")
+    if problems:
+        raise UserError(problems)
+    known = [c for c in (*GROUP_COLUMNS, *NUMBER_COLUMNS) if c in header]
+    frame, found, unreadable = normalised(raw[known], name, {})
+    problems = [str(p) for p in found] + row_problems(frame, name, unreadable)
+    if problems:
+        raise UserError(problems)
+
+    def text(column: str, default: str) -> list[str]:
+        return [v or default for v in frame[column]] if column in frame else [default] * len(frame)
+
+    def number(column: str) -> np.ndarray:
+        return frame[column].to_numpy(float) if column in frame else np.full(len(frame), np.nan)
+
+    params, active = number("n_params"), number("n_active")
+    cells = target_cells(
+        params,
+        number("n_tokens"),
+        source=text("source", UNSEEN),
+        arch=text("arch", "dense"),
+        data=text("data", UNSEEN),
+        n_active=np.where(np.isnan(active), params, active),
+    )
+    return Points(raw, cells, number("lr_peak"), number("batch_tokens"))
+
+
+def missing_column(name: str, column: str, header: list[str]) -> str:
+    """The sentence about a column that is not there."""
+    near = get_close_matches(column, header, n=1)
+    hint = f' (rename "{near[0]}"?)' if near else ""
+    shown = ", ".join(header[:12]) + (", ..." if len(header) > 12 else "")
+    return f"{name}: there is no column {column}; add it{hint}; the columns are {shown}"
+
+
+def row_problems(frame: pd.DataFrame, name: str, unreadable: dict[str, np.ndarray]) -> list[str]:
+    """What cannot be true of a row, equal problems counted after the first twenty."""
+    from scaleband.runs.problems import Places, listed, shown_value
+
+    places = Places((name,), np.zeros(len(frame), dtype=int), np.arange(1, len(frame) + 1))
+    nothing = np.full(len(frame), np.nan)
+    value = {c: frame[c].to_numpy(float) if c in frame else nothing for c in NUMBER_COLUMNS}
+    fine = {c: ~unreadable.get(c, np.zeros(len(frame), dtype=bool)) for c in (*GROUP_COLUMNS, *NUMBER_COLUMNS)}
+    out: list[str] = []
+
+    def refuse(bad: np.ndarray, says: Callable[[int], str], remedy: str) -> None:
+        for i, more in listed(np.flatnonzero(bad), places):
+            tail = f" (and {more:,} more rows like this)" if more else ""
+            out.append(f"{places.of(i)}: {says(i)}; {remedy}{tail}")
+
+    for column, (low, high, remedy) in BOUNDS.items():
+        v = value[column]
+        outside = (v < low) | (v > high)
+        refuse(outside, lambda i, c=column, v=v: f"{c} = {shown_value(float(v[i]))} cannot be", remedy)  # type: ignore[misc]
+        if column in REQUIRED:
+            refuse(np.isnan(v) & fine[column], lambda i, c=column: f"{c} is missing (empty or NaN)", "give it")  # type: ignore[misc]
+    lr, size, active = value["lr_peak"], value["batch_tokens"], value["n_active"]
+    half = (np.isnan(lr) != np.isnan(size)) & fine["lr_peak"] & fine["batch_tokens"]
+    refuse(half, lambda i: "only one of lr_peak and batch_tokens is given", "give both, or neither for the optimum")
+    refuse(active > value["n_params"] * (1 + 1e-9), lambda i: f"n_active = {active[i]:g} is larger than n_params",
+           "n_params is the total; swap them?")  # fmt: skip
+    refuse(size > value["n_tokens"], lambda i: f"batch_tokens = {size[i]:g} is larger than n_tokens",
+           "batch_tokens is per optimizer step")  # fmt: skip
+    for column in GROUP_COLUMNS:
+        if column in frame:
+            slash = frame[column].str.contains("/", regex=False).to_numpy(dtype=bool)
+            refuse(slash, lambda i, c=column: f"{c} = {frame[c].iloc[i]!r} contains '/'",  # type: ignore[misc]
+                   "a group is written source/arch/data; give its parts in three columns")  # fmt: skip
+    return out

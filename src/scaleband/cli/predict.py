@@ -1,0 +1,80 @@
+"""`scaleband predict`: the loss of runs that have not been made."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+import numpy as np
+
+from scaleband.cli.arguments import add_fit, add_interval, path
+from scaleband.cli.places import check_output, write_whole
+from scaleband.cli.points import ADDED, Points, read_points
+from scaleband.cli.printing import say
+from scaleband.cli.question import PARTS, mark, open_draws
+from scaleband.cli.verb import Verb
+from scaleband.cli.words import mass
+from scaleband.laws import Cells, LawDraws
+from scaleband.predict import basins, interval, predict_log_loss
+from scaleband.predict.targets import UNSEEN
+
+CHUNK = 200
+"""Points predicted at a time, so that memory does not grow with the file."""
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    """Flags."""
+    add_fit(parser)
+    parser.add_argument("--points", type=path, required=True, metavar="POINTS.csv",
+                        help="n_params, n_tokens; source, arch, data, n_active; lr_peak with batch_tokens, "
+                             "or neither for the optimum")  # fmt: skip
+    parser.add_argument("--out", type=path, required=True, metavar="PREDICTIONS.csv", help="the points and their loss")
+    parser.add_argument("--mean", action="store_true", help="the expected loss, not that of one new run")
+    add_interval(parser)
+
+
+def run(asked: argparse.Namespace) -> int:
+    """Read, predict, write."""
+    given = [p for p in (asked.points, asked.fit) if p is not None]
+    check_output(asked.out, "--out", inputs=given)
+    points = read_points(asked.points)
+    draws, _ = open_draws(asked)
+    tell_new_groups(draws, points.cells)
+    bands = predicted(draws, points, asked.mean, asked.interval)
+    table = points.raw.assign(**{name: bands[:, k] for k, name in enumerate(ADDED)})
+    write_whole(asked.out, "--out", lambda p: table.to_csv(p, index=False))
+    what = "expected loss" if asked.mean else "loss of one new run"
+    say(f"wrote {len(table):,} predictions ({what}, {mass(asked.interval)} intervals, equal tails) to {asked.out}")
+    return mark(draws)
+
+
+def predicted(draws: LawDraws, points: Points, mean: bool, share: float) -> np.ndarray:
+    """Median, lower and upper loss of each point: (point, 3)."""
+    out = np.empty((len(points.cells), 3))
+    for begin in range(0, len(out), CHUNK):
+        rows = slice(begin, begin + CHUNK)
+        c = points.cells
+        part = Cells(c.source[rows], c.arch[rows], c.data[rows], c.n_params[rows], c.n_active[rows], c.n_tokens[rows])
+        logs = predict_log_loss(
+            draws, basins(draws, part), points.lr_peak[rows], points.batch_tokens[rows], mean=mean, seed=begin
+        )
+        # Quantiles of the log are quantiles of the loss. Beyond exp(700) no float holds the loss.
+        out[rows] = np.exp(np.minimum(np.stack(interval(logs, share), axis=1), 700.0))
+        if sys.stderr.isatty() and len(out) > 10 * CHUNK:
+            print(f"\r{min(begin + CHUNK, len(out)):,} of {len(out):,} points", end="", file=sys.stderr, flush=True)
+    if sys.stderr.isatty() and len(out) > 10 * CHUNK:
+        print(file=sys.stderr)
+    return out
+
+
+def tell_new_groups(draws: LawDraws, cells: Cells) -> None:
+    """Say which names of the points the fit does not know: their bands are those of any new group."""
+    for part in PARTS:
+        known = sorted(set(getattr(draws.cells, part)))
+        new = sorted(set(getattr(cells, part)) - set(known))
+        if new:
+            names = ", ".join("left out" if v == UNSEEN else v for v in new[:8]) + (", ..." if len(new) > 8 else "")
+            say(f"note: {part} not in the fit: {names}; the fit knows {', '.join(known[:8])}")
+
+
+VERB = Verb("predict", "Predict the loss at points of your own, with bands.", add, run)

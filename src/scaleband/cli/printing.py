@@ -1,0 +1,101 @@
+"""What is printed: answers to stdout as text, table or JSON; all else to stderr."""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any, TextIO
+
+import numpy as np
+
+Rows = Sequence[tuple[str, str]]
+
+LABEL_WIDTH = 17
+
+
+def settle_streams() -> None:
+    """Characters that the terminal's encoding lacks are escaped, never an error."""
+    for stream in (sys.stdout, sys.stderr):
+        reconfigure = getattr(stream, "reconfigure", None)
+        if reconfigure is not None:
+            reconfigure(errors="backslashreplace")
+
+
+def printable(text: object) -> str:
+    """One line without control characters: names come from files, and a file may hold escape codes."""
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in str(text))
+
+
+def say(text: str) -> None:
+    """One line to stderr."""
+    print(printable(text), file=sys.stderr, flush=True)
+
+
+def plain(value: Any) -> Any:
+    """Values as JSON knows them: NumPy becomes Python, what is not finite becomes null."""
+    if isinstance(value, Mapping):
+        return {str(k): plain(v) for k, v in value.items()}
+    if isinstance(value, np.ndarray):
+        return plain(value.tolist())
+    if isinstance(value, list | tuple):
+        return [plain(v) for v in value]
+    if isinstance(value, np.generic):
+        value = value.item()
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
+
+
+def print_json(value: Mapping[str, object]) -> None:
+    """An answer as JSON on stdout."""
+    print(json.dumps(plain(value), indent=2, allow_nan=False))
+
+
+def print_rows(title: str, rows: Rows) -> None:
+    """Labelled lines on stdout: a table on a terminal, plain text in a pipe."""
+    if sys.stdout.isatty():
+        _rich_rows(title, rows)
+        return
+    print(printable(title))
+    for label, text in rows:
+        print(f"{label:<{LABEL_WIDTH}}  {printable(text)}")
+
+
+def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """A table on stdout; in a pipe with columns of equal width, and no lines."""
+    cells = [[printable(v) for v in row] for row in rows]
+    if sys.stdout.isatty():
+        from rich.console import Console
+        from rich.table import Table
+        from rich.text import Text
+
+        table = Table(*columns)
+        for row in cells:
+            table.add_row(*(Text(v) for v in row))
+        Console().print(table)
+        return
+    widths = [max(len(v) for v in column) for column in zip(columns, *cells, strict=True)]
+    for row in [list(columns), *cells]:
+        print("  ".join(v.ljust(w) for v, w in zip(row, widths, strict=True)).rstrip())
+
+
+def _rich_rows(title: str, rows: Rows) -> None:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table.grid(padding=(0, 2))
+    table.add_column(style="bold", no_wrap=True)
+    table.add_column(overflow="fold")
+    for label, text in rows:
+        table.add_row(Text(label), Text(printable(text)))
+    console = Console()
+    console.print(Text(printable(title), style="bold cyan"))
+    console.print(table)
+
+
+def on_terminal(stream: TextIO) -> bool:
+    """Whether a person watches this stream."""
+    return bool(stream.isatty())

@@ -1,0 +1,177 @@
+"""From flags to a question that `predict` can answer, and what is said beside every answer."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from typing import Any
+
+import numpy as np
+
+from scaleband.cli.printing import say
+from scaleband.cli.verb import Exit, UsageError
+from scaleband.cli.words import quantity
+from scaleband.inference.released import card_line, model_path
+from scaleband.inference.store import read_draws
+from scaleband.laws import Cells, LawDraws
+from scaleband.predict import Basins, Extrapolation, basins, extrapolation, target_cells
+
+NOT_STATED = "not stated"
+PARTS = ("source", "arch", "data")
+
+
+@dataclass(frozen=True)
+class Question:
+    """One target, and the draws that answer for it."""
+
+    draws: LawDraws
+    cells: Cells
+    basins: Basins
+    where: Extrapolation
+    card: str
+
+    @property
+    def group(self) -> str:
+        """source/arch/data that is answered for."""
+        return f"{self.cells.source[0]}/{self.cells.arch[0]}/{self.cells.data[0]}"
+
+    def title(self) -> str:
+        """The question in one line."""
+        active = float(self.cells.n_active[0])
+        used = "" if active == self.cells.n_params[0] else f" ({quantity(active)} active)"
+        size, horizon = quantity(float(self.cells.n_params[0])), quantity(float(self.cells.n_tokens[0]))
+        return f"{size} parameters{used}, {horizon} tokens, group {self.group}"
+
+
+def open_draws(asked: argparse.Namespace) -> tuple[LawDraws, str]:
+    """The draws behind --fit or --model, and the card's line."""
+    if asked.model is not None:
+        return read_draws(model_path(asked.model)), card_line(asked.model)
+    return read_draws(asked.fit), ""
+
+
+def ask(asked: argparse.Namespace) -> Question:
+    """Load the fit, place the target, tell on stderr what of its group is not known."""
+    arch = asked.arch or "dense"
+    family = arch.split("-")[0]
+    if asked.active_params is not None:
+        if asked.active_params > asked.params * (1 + 1e-9):
+            raise UsageError("--active-params is larger than --params; --params is the total, swap them?")
+        if family == "dense" and asked.active_params < asked.params * (1 - 1e-9):
+            raise UsageError("--active-params is smaller than --params, and dense uses all; add --arch moe")
+    elif family != "dense":
+        say(f"note: {arch} without --active-params: taken as if every parameter were used for every token")
+    draws, card = open_draws(asked)
+    cells = target_cells(
+        asked.params, asked.tokens, source=asked.source, arch=asked.arch, data=asked.data, n_active=asked.active_params
+    )
+    where = extrapolation(draws, cells)
+    tell_unknown(draws, {p: getattr(asked, p) for p in PARTS}, where.unseen)
+    return Question(draws, cells, basins(draws, cells), where, card)
+
+
+def tell_unknown(draws: LawDraws, given: Mapping[str, str | None], unseen: Sequence[str]) -> None:
+    """Say which names are new to the fit, or were left out, and which it knows."""
+    for part in unseen:
+        known = sorted(set(getattr(draws.cells, part)))
+        name = given[part]
+        listed = ", ".join(known[:8]) + (", ..." if len(known) > 8 else "")
+        if name is None and part != "arch":
+            say(f"note: --{part} left out: the band is that of a {part} never seen; the fit knows {listed}")
+        else:
+            near = get_close_matches(name or "dense", known, n=1)
+            hint = f"; did you mean {near[0]}?" if near else ""
+            say(f"note: {part} {name or 'dense'!r} is new to the fit, which knows {listed}{hint}")
+
+
+def gate_of(draws: LawDraws) -> dict[str, Any]:
+    """The gate's mark as it travels with the fit."""
+    gate: Any = draws.meta["gate"]
+    return {"passed": gate["passed"], "messages": list(gate["messages"])}
+
+
+def mark(draws: LawDraws) -> int:
+    """Repeat a failed gate's mark on stderr; the exit code that goes with it."""
+    gate = gate_of(draws)
+    if gate["passed"]:
+        return Exit.DONE
+    for message in gate["messages"]:
+        say(f"warning: the diagnostic gate failed: {message}")
+    return Exit.GATE_FAILED
+
+
+def conventions_for(draws: LawDraws, group: str) -> dict[str, dict[str, str]]:
+    """Conventions of the rows that answer: the group's own, else its source's groups, else all."""
+    everything: Any = draws.meta["conventions"]
+    if group in everything:
+        return {group: dict(everything[group])}
+    same = {k: dict(v) for k, v in everything.items() if k.split("/")[0] == group.split("/")[0]}
+    return same or {k: dict(v) for k, v in everything.items()}
+
+
+def convention_lines(conventions: Mapping[str, Mapping[str, str]]) -> list[str]:
+    """Conventions in words, groups that agree in one line."""
+    lines: dict[str, list[str]] = {}
+    for group, stated in conventions.items():
+        said = [f"{name}: {value}" for name, value in stated.items() if value != NOT_STATED]
+        silent = [name for name, value in stated.items() if value == NOT_STATED]
+        text = "; ".join(said + ([f"not stated: {', '.join(silent)}"] if silent else []))
+        lines.setdefault(text, []).append(group)
+    return [f"{', '.join(groups)}: {text}" for text, groups in lines.items()]
+
+
+def model_of(draws: LawDraws, card: str, asked: argparse.Namespace) -> dict[str, object]:
+    """Which model answered."""
+    keys = ("n_runs", "n_cells", "form", "prior", "scaleband")
+    return {
+        "name": asked.model or str(asked.fit),
+        **{k: draws.meta.get(k) for k in keys},
+        "n_draws": draws.n_samples,
+        "card": card or None,
+    }
+
+
+def model_line(model: Mapping[str, object]) -> str:
+    """The model in one line."""
+    text = f"{model['name']}: {model['n_runs']} runs in {model['n_cells']} cells, form {model['form']}"
+    text += f", prior: {model['prior']}"
+    return f"{text}. {model['card']}" if model["card"] else text
+
+
+def common_json(q: Question, asked: argparse.Namespace) -> dict[str, object]:
+    """What every answer about one target carries."""
+    w = q.where
+    return {
+        "group": q.group,
+        "target": {
+            "n_params": q.cells.n_params[0], "n_active": q.cells.n_active[0], "n_tokens": q.cells.n_tokens[0],
+        },
+        "extrapolation": {
+            "decades_n_params": w.decades_n_params, "decades_n_tokens": w.decades_n_tokens, "verdict": w.verdict,
+            "against": w.against, "unseen": list(w.unseen), "sentence": w.sentence(),
+        },
+        "conventions": conventions_for(q.draws, q.group),
+        "gate": gate_of(q.draws),
+        "model": model_of(q.draws, q.card, asked),
+    }  # fmt: skip
+
+
+def common_rows(q: Question, asked: argparse.Namespace) -> list[tuple[str, str]]:
+    """The same for people."""
+    rows = [("extrapolation", q.where.sentence())]
+    lines = convention_lines(conventions_for(q.draws, q.group))
+    rows += [("conventions" if k == 0 else "", line) for k, line in enumerate(lines)]
+    gate = gate_of(q.draws)
+    rows.append(("gate", "passed" if gate["passed"] else "FAILED: " + "; ".join(gate["messages"])))
+    rows.append(("model", model_line(model_of(q.draws, q.card, asked))))
+    return rows
+
+
+def band_json(draws: Any, mass: float) -> dict[str, float]:
+    """One quantity's draws (sample,) as median and equal-tailed bounds."""
+    from scaleband.predict import interval
+
+    band = interval(np.asarray(draws, float), mass)
+    return {"median": float(band.median), "lower": float(band.lower), "upper": float(band.upper)}

@@ -1,0 +1,142 @@
+"""`scaleband recommend`: which peak rate and batch, and how sure we are."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from scaleband.cli.arguments import add_fit, add_interval, add_json, add_target, batch, grid, learning_rate
+from scaleband.cli.printing import print_json, print_rows
+from scaleband.cli.question import Question, ask, band_json, common_json, common_rows, mark
+from scaleband.cli.verb import UsageError, Verb
+from scaleband.cli.words import chance, mass, percent, rate, tokens
+from scaleband.errors import UserError
+from scaleband.predict import PLATEAU, Setting, optimum_given_batch, plateau, recommend, round_to_grid
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    """Flags."""
+    add_fit(parser)
+    add_target(parser)
+    limit = parser.add_mutually_exclusive_group()
+    limit.add_argument("--batch-max", type=batch, metavar="TOKENS", help="the largest batch that fits")
+    limit.add_argument("--batch-tokens", type=batch, metavar="B", help="the batch is given: the best rate for it")
+    parser.add_argument("--lr-grid", type=grid(learning_rate), metavar="X,X,...", help="rates that can be used")
+    parser.add_argument("--batch-grid", type=grid(batch), metavar="B,B,...", help="batches that can be used")
+    add_interval(parser)
+    add_json(parser)
+
+
+def run(asked: argparse.Namespace) -> int:
+    """Answer and print."""
+    if asked.batch_tokens is not None and asked.batch_grid is not None:
+        raise UsageError("--batch-tokens fixes the batch, so --batch-grid has nothing to choose; leave one out")
+    if (asked.batch_tokens or 0) > asked.tokens:
+        raise UsageError("--batch-tokens is larger than --tokens; it is tokens per optimizer step")
+    q = ask(asked)
+    setting = setting_of(q, asked)
+    answer = answer_of(q, setting, asked)
+    if asked.json:
+        print_json(answer)
+    else:
+        print_rows(q.title(), [*rows_of(answer), *common_rows(q, asked)])
+    return mark(q.draws)
+
+
+def setting_of(q: Question, asked: argparse.Namespace) -> Setting:
+    """The recommended setting under the constraints that were given."""
+    free = recommend(q.basins, batch_max=asked.batch_max, batch_tokens=asked.batch_tokens)
+    if not np.isfinite([free.lr_peak[0], free.batch_tokens[0], free.expected_regret[0]]).all():
+        raise UserError(f"{q.group}: the fit gives no finite answer this far out; ask for a target nearer its cells")
+    if asked.lr_grid is None and asked.batch_grid is None:
+        return free
+    # An axis without a grid stays free: fine steps around the unrounded setting, where the best one is near.
+    near = np.exp(np.linspace(-1.4, 1.4, 57))
+    rates = asked.lr_grid or list(free.lr_peak[0] * near)
+    batches = asked.batch_grid or (
+        [asked.batch_tokens] if asked.batch_tokens is not None else list(free.batch_tokens[0] * near)
+    )
+    if asked.batch_max is not None:
+        batches = [b for b in batches if b <= asked.batch_max * (1 + 1e-9)]
+        if not batches:
+            raise UsageError("every batch of --batch-grid is above --batch-max; add a smaller one")
+    rounded = round_to_grid(q.basins, rates, batches)
+    return Setting(
+        rounded.lr_peak, rounded.batch_tokens, rounded.expected_regret, rounded.p_within_plateau, free.at_batch_bound
+    )
+
+
+def answer_of(q: Question, setting: Setting, asked: argparse.Namespace) -> dict[str, Any]:
+    """Everything that is printed, as plain values."""
+    b = q.basins
+    optimum = {"lr_peak": b.lr_peak()[:, 0], "batch_tokens": b.batch_tokens()[:, 0]}
+    given = None
+    if setting.at_batch_bound[0]:
+        # Under a cap, draws whose optimum is below it keep their own.
+        bound = np.full((b.optimum.shape[0], 1), asked.batch_tokens or 0.0)
+        if asked.batch_max is not None:
+            bound = np.minimum(b.batch_tokens(), asked.batch_max)
+        given = {
+            "why": "batch_max" if asked.batch_max is not None else "batch_tokens",
+            "lr_peak": band_json(optimum_given_batch(b, bound)[:, 0], asked.interval),
+            "batch_tokens": band_json(bound[:, 0], asked.interval),
+        }
+    return {
+        **{name: band_json(value, asked.interval) for name, value in optimum.items()},
+        "interval": asked.interval,
+        "interval_kind": "eti",
+        "recommended": setting_json(setting),
+        "constrained": given,
+        "plateau": plateau_json(plateau(b, setting)[0]),
+        **common_json(q, asked),
+    }
+
+
+def setting_json(setting: Setting) -> dict[str, float]:
+    """A setting and what it costs."""
+    names = ("lr_peak", "batch_tokens", "expected_regret", "p_within_plateau")
+    return {name: float(getattr(setting, name)[0]) for name in names}
+
+
+def plateau_json(edge: Any) -> dict[str, Any]:
+    """Extent and edge of the region of small expected regret; nulls where there is none."""
+    known = bool(np.isfinite(edge).all())
+    extents = {
+        name: {"lower": edge[:, k].min(), "upper": edge[:, k].max()} if known else None
+        for k, name in enumerate(("lr_peak", "batch_tokens"))
+    }
+    return {"threshold": PLATEAU, **extents, "polygon": edge if known else None}
+
+
+def rows_of(answer: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """The answer for people."""
+    r, p, share = answer["recommended"], answer["plateau"], mass(answer["interval"])
+    rows = [
+        ("recommended", f"lr_peak {rate(r['lr_peak'])}, batch_tokens {tokens(r['batch_tokens'])}"),
+        ("expected regret", f"{percent(r['expected_regret'])} of the loss; "
+                            f"P(regret <= {PLATEAU} %): {chance(r['p_within_plateau'])}"),
+        ("optimum", f"lr_peak {band_text(answer['lr_peak'], rate)}; "
+                    f"batch_tokens {band_text(answer['batch_tokens'], tokens)} ({share} intervals)"),
+    ]  # fmt: skip
+    given = answer["constrained"]
+    if given is not None:
+        why = "at most the given batch" if given["why"] == "batch_max" else "at the given batch"
+        rows.append(("constrained", f"{why}: lr_peak {band_text(given['lr_peak'], rate)}"))
+    if p["polygon"] is None:
+        rows.append(("plateau", f"none: no setting is known to lose at most {PLATEAU} % on average"))
+    else:
+        rows.append(("plateau", f"lr_peak {rate(p['lr_peak']['lower'])} to {rate(p['lr_peak']['upper'])}, batch_tokens "
+                     f"{tokens(p['batch_tokens']['lower'])} to {tokens(p['batch_tokens']['upper'])} "
+                     f"(expected regret <= {PLATEAU} %)"))  # fmt: skip
+    return rows
+
+
+def band_text(band: Mapping[str, float], show: Any) -> str:
+    """median (lower to upper)."""
+    return f"{show(band['median'])} ({show(band['lower'])} to {show(band['upper'])})"
+
+
+VERB = Verb("recommend", "Recommend a peak learning rate and a batch size, with bands.", add, run)
