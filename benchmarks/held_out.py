@@ -23,9 +23,8 @@ import time
 
 import numpy as np
 import pandas as pd
-from common import RESULTS, load
-from unpooled import Basin, fit_basin
 
+from common import RESULTS, load
 from scaleband.bayes import ModelInputs, cells_of, default_beliefs, model_inputs
 from scaleband.inference.fitting import Fit
 from scaleband.inference.gate import diagnose
@@ -34,6 +33,7 @@ from scaleband.inference.unpack import unpack
 from scaleband.laws import FORMS, LawDraws, design_for, published_optimum
 from scaleband.predict import basins, interval, joint_level, recommend, target_cells
 from scaleband.runs import cell_table
+from unpooled import Basin, fit_basin
 
 TABLES = ["steplaw_dense", "steplaw_dense_small", "steplaw_moe"]
 
@@ -90,20 +90,24 @@ def folds(protocol: str, cells: pd.DataFrame) -> list[tuple[str, np.ndarray]]:
 
 def summary(table: pd.DataFrame, what: str) -> None:
     """Print the counts and means that the README quotes."""
-    n = len(table)
-    print(f"{what}: {n} cells")
+    counts = {name: int(table[name].sum()) for name in ("rate_90%", "batch_90%", "rate_50%", "batch_50%")}
+    print(f"{what}: {len(table)} cells")
     print(
-        "  90 % intervals cover",
-        f"rate {table['rate_90%'].sum():.0f}, batch {table['batch_90%'].sum():.0f}, joint {(table.joint <= 0.9).sum()};",
-        f"50 %: rate {table['rate_50%'].sum():.0f}, batch {table['batch_50%'].sum():.0f}",
+        f"  90 % intervals cover rate {counts['rate_90%']}, batch {counts['batch_90%']}, "
+        f"joint {(table.joint <= 0.9).sum()}; 50 %: rate {counts['rate_50%']}, batch {counts['batch_50%']}"
     )
     print(
-        f"  regret % mean {table.regret.mean():.4f} max {table.regret.max():.4f} (expected {table.expected_regret.mean():.4f};",
-        f"nearest recorded {table.regret_recorded.mean():.4f});",
-        f"published Step Law mean {table.step_law.mean():.4f} max {table.step_law.max():.4f}",
-        f"(nearest recorded {table.step_law_recorded.mean():.4f})",
+        f"  regret % mean {table.regret.mean():.4f} max {table.regret.max():.4f} "
+        f"(expected {table.expected_regret.mean():.4f}; nearest recorded {table.regret_recorded.mean():.4f})"
     )
-    print(f"  width of the 90 % band, end to end: rate {table.rate_width.median():.2f}x, batch {table.batch_width.median():.2f}x")
+    print(
+        f"  published Step Law mean {table.step_law.mean():.4f} max {table.step_law.max():.4f} "
+        f"(nearest recorded {table.step_law_recorded.mean():.4f})"
+    )
+    print(
+        f"  90 % band, end to end, median: rate {table.rate_width.median():.2f}x, "
+        f"batch {table.batch_width.median():.2f}x"
+    )
 
 
 def main() -> None:

@@ -21,16 +21,16 @@ import argparse
 
 import numpy as np
 import pandas as pd
+
 from common import RESULTS, load
 from held_out import score_cell, summary
-from unpooled import fit_basin
-
 from scaleband.bayes import cells_of, model_inputs
 from scaleband.inference.fitting import Fit, fit
 from scaleband.inference.prior import beliefs_from
 from scaleband.inference.sampler import SamplerSettings
 from scaleband.laws import FORMS, LawDraws, design_for
 from scaleband.runs import cell_table
+from unpooled import fit_basin
 
 TABLES = ["steplaw_dense", "steplaw_dense_small", "steplaw_moe", "oellm_dense", "misfitting_lr", "marin_moe_lr"]
 
@@ -80,9 +80,9 @@ def few_shot(base: Fit, frame: pd.DataFrame, form: str, seeds: int) -> None:
         table = score_source(fitted.draws(), frame, skip=set(own["cell"]))
         tables.append(table.assign(seed=seed))
         print(
-            f"seed {seed}: {len(own)} cells seen; regret median {table.regret.median():.4f} mean {table.regret.mean():.4f}"
-            f"; rate band {table.rate_width.median():.2f}x; joint 90 % covers {(table.joint <= 0.9).sum()} of {len(table)}; "
-            f"published {table.step_law.median():.4f}; gate {'passed' if fitted.gate.passed else fitted.gate.messages}",
+            f"seed {seed}: {len(own)} cells seen; regret median {table.regret.median():.4f} "
+            f"mean {table.regret.mean():.4f}; rate band {table.rate_width.median():.2f}x; "
+            f"joint 90 % covers {(table.joint <= 0.9).sum()} of {len(table)}; published {table.step_law.median():.4f}; gate {'passed' if fitted.gate.passed else fitted.gate.messages}",
             flush=True,
         )
     everything = pd.concat(tables)

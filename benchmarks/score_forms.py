@@ -14,11 +14,10 @@ import argparse
 
 import numpy as np
 import pandas as pd
+from scipy.special import logsumexp
+
 from common import RESULTS, load
 from held_out import TABLES, cell_of_row, score_cell, summary
-from scipy.special import logsumexp
-from unpooled import fit_basin
-
 from scaleband.bayes import cells_of, default_beliefs, model_inputs
 from scaleband.inference.fitting import Fit
 from scaleband.inference.gate import diagnose
@@ -34,6 +33,7 @@ from scaleband.inference.stacking import stacking_weights
 from scaleband.inference.unpack import unpack
 from scaleband.laws import FORMS, LawDraws, design_for
 from scaleband.runs import cell_table
+from unpooled import fit_basin
 
 N_DRAWS = 400
 
@@ -124,14 +124,17 @@ def main() -> None:
         draws = left_out_draws(fits, scores, w, c, seed=1)
         record = score_cell(draws, full, fit_basin(full, c), c)
         records.append(
-            {"cell": cells["cell"].iloc[c], "arch": cells["arch"].iloc[c], "edge": cells["best_on_edge"].iloc[c], **record}
+            {"cell": cells["cell"].iloc[c], "arch": cells["arch"].iloc[c],
+             "edge": bool(cells["best_on_edge"].iloc[c]), **record}
         )
     table = pd.DataFrame(records)
     table.to_csv(RESULTS / "held_out_cell_stack.csv", index=False, float_format="%.6g")
     stack = logsumexp(both + np.log(np.maximum(weights, 1e-300)), axis=1)
     print(f"score of the stack {stack.sum():.1f} beside the best form's {both.sum(0).max():.1f}")
     dense = table["arch"] == "dense"
-    for what, mask in (("all", dense | ~dense), ("dense", dense), ("MoE", ~dense), ("inside", ~table["edge"].astype(bool))):
+    for what, mask in (
+        ("all", dense | ~dense), ("dense", dense), ("MoE", ~dense), ("best run inside its grid", ~table["edge"]),
+    ):  # fmt: skip
         summary(table[mask], f"stack, leave one cell out, {what}")
 
 

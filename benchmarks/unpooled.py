@@ -13,9 +13,9 @@ import argparse
 from dataclasses import dataclass
 
 import numpy as np
-from common import load
 from scipy.optimize import minimize
 
+from common import load
 from scaleband.bayes import ModelInputs, cells_of, model_inputs
 from scaleband.laws import REFERENCE, design_for, excess, run_log_density
 from scaleband.runs import cell_table

@@ -1,0 +1,201 @@
+"""Fit a released model again.
+
+    python models/refit.py step-law --tables FOLDER
+    python models/refit.py public-sweeps --tables FOLDER
+
+FOLDER holds the public run tables in this project's columns (see `scaleband data list` for where upstream keeps
+them). Every form in FORMS is fitted; stacking weights come from leave-one-cell-out scores on the cells' contrasts;
+the mixed draws are thinned, written as float32 to `models/NAME/posterior.nc`, and described in `card.md`.
+"""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from scaleband.bayes import cells_of, default_beliefs, model_inputs
+from scaleband.inference.fitting import Fit, constants, facts
+from scaleband.inference.gate import Gate, diagnose
+from scaleband.inference.sampler import SamplerSettings, compile_model, sample
+from scaleband.inference.scores import leave_one_cell_out
+from scaleband.inference.stacking import mix, stacking_weights
+from scaleband.inference.store import to_tree, write_netcdf
+from scaleband.inference.unpack import unpack
+from scaleband.laws import FORMS, design_for
+from scaleband.runs import cell_table, read_runs, usable
+
+HERE = Path(__file__).resolve().parent
+MAX_BYTES = 3_000_000
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What a released model is fitted to and says of itself."""
+
+    tables: tuple[str, ...]
+    forms: tuple[str, ...]
+    settings: SamplerSettings
+    draws_kept: int  # a chain
+    title: str
+    fitted_to: str
+    holds_for: str
+    licence: str
+
+
+RECIPES = {
+    "step-law": Recipe(
+        tables=("steplaw_dense", "steplaw_dense_small", "steplaw_moe"),
+        forms=("linear", "linear-batch-d", "curved-tokens", "curved-size", "interaction", "quadratic"),
+        settings=SamplerSettings(draws=1500, tune=500, chains=2, seed=1),
+        draws_kept=600,
+        title="Step Law's sweeps, dense and mixture of experts",
+        fitted_to=(
+            "3,591 runs of the Step Law release: 41 dense cells (60M to 1.07B parameters, 2B to 100B tokens) and 16 "
+            "MoE cells (2.15B in total, four sparsities, 2B to 20B tokens); 182 diverged runs enter as censored. "
+            "24 of the dense cells come from the ScaleBench copy of the same sweep, which dropped its diverged runs."
+        ),
+        holds_for=(
+            "AdamW (0.9, 0.95, weight decay 0.1), warm-up and cosine to a fixed final rate of 1e-5, sequences of "
+            "2,048 tokens, that team's data and tokenizer, non-embedding parameters (for MoE the total). For another "
+            "recipe leave `--source` out: the band is then that of a team never seen."
+        ),
+        licence=(
+            "This posterior: Apache-2.0. The runs are not included; upstream (github step-law/steplaw) states no "
+            "licence, the ScaleBench part is CC-BY-4.0."
+        ),
+    ),
+    "public-sweeps": Recipe(
+        tables=("steplaw_dense", "steplaw_dense_small", "steplaw_moe", "oellm_dense", "misfitting_lr", "marin_moe_lr"),
+        forms=("linear", "group-exponents"),
+        settings=SamplerSettings(draws=1500, tune=800, chains=2, seed=1, target_accept=0.9),
+        draws_kept=230,
+        title="Public learning-rate and batch sweeps of four teams",
+        fitted_to=(
+            "4,952 runs in 208 cells: Step Law (dense and MoE), OpenEuroLLM (dense, 48M to 1.7B, 6B to 300B tokens), "
+            "the misfitting study (dense, three rates, one batch) and Marin (MoE, one batch a width, another "
+            "optimizer)."
+        ),
+        holds_for=(
+            "Each source's own recipe when it is named with `--source`; else a team never seen. Marin's rates belong "
+            "to a norm-constrained optimizer: its slopes inform the others, its absolute rates do not carry over. "
+            "OpenEuroLLM counts one tied embedding in its parameters."
+        ),
+        licence=(
+            "This posterior: Apache-2.0. The runs are not included; upstream licences: none stated (Step Law, "
+            "OpenEuroLLM, misfitting), CC-BY-4.0 (ScaleBench part), Apache-2.0 (Marin)."
+        ),
+    ),
+}
+
+
+def fit_forms(recipe: Recipe, folder: Path) -> tuple[dict[str, Fit], np.ndarray]:
+    """One fit per form of one compiled model, and the cells' scores (cell, form)."""
+    frame = usable(read_runs([folder / f"{name}.csv" for name in recipe.tables]).frame)
+    cells = cell_table(frame)
+    design = design_for(cells_of(cells))
+    inputs = model_inputs(frame, design, cells=cells)
+    compiled = compile_model(inputs, default_beliefs(design, FORMS[recipe.forms[0]]), backend="numba")
+    fits, scores = {}, []
+    for form in recipe.forms:
+        beliefs = default_beliefs(design, FORMS[form])
+        raw = sample(compiled, recipe.settings, inputs=inputs, beliefs=beliefs)
+        posterior = unpack(raw, inputs, beliefs, seed=recipe.settings.seed)
+        gate = diagnose(posterior, raw.stats["diverging"], names={"state": list(cells["cell"])})
+        meta = facts(frame, cells, gate, beliefs, recipe.settings, form)
+        fits[form] = Fit(posterior, raw.stats, inputs, beliefs, gate, meta)
+        score = leave_one_cell_out(posterior, inputs, beliefs)
+        scores.append(score.log_density)
+        print(
+            f"{form}: score {score.log_density.sum():.1f}, Pareto k > 0.7 in {(score.pareto_k > 0.7).sum()} cells; "
+            f"{'gate passed' if gate.passed else '; '.join(gate.messages)}",
+            flush=True,
+        )
+    return fits, np.stack(scores, axis=1)
+
+
+def worst_gate(gates: list[Gate]) -> Gate:
+    """The gate of a mixture: each part's draws must pass."""
+    return Gate(
+        all(g.passed for g in gates),
+        max(g.rhat for g in gates),
+        min(g.ess_bulk for g in gates),
+        min(g.ess_tail for g in gates),
+        sum(g.divergences for g in gates),
+        tuple(m for g in gates for m in g.messages),
+    )
+
+
+def card(name: str, recipe: Recipe, meta: dict, coverage: str) -> str:
+    """The model card."""
+    gate = meta["gate"]
+    weights = ", ".join(f"{form} {w:.2f}" for form, w in meta["forms"].items() if w)
+    verdict = "passed" if gate["passed"] else "FAILED: " + "; ".join(gate["messages"])
+    conventions = "\n".join(
+        f"- {group}: " + "; ".join(f"{k} {v}" for k, v in values.items() if v)
+        for group, values in meta["conventions"].items()
+    )
+    return f"""# {name}
+
+{recipe.title}.
+
+**Fitted to.** {recipe.fitted_to}
+
+**Holds for.** {recipe.holds_for}
+
+**Forms and weights.** {weights} (stacking on leave-one-cell-out scores of the cells' contrasts).
+
+**Diagnostics.** Gate {verdict}. Worst R-hat {gate["rhat"][0]:.3f} ({gate["rhat"][1]}), bulk ESS
+{gate["ess_bulk"][0]:.0f} ({gate["ess_bulk"][1]}), tail ESS {gate["ess_tail"][0]:.0f}, divergences
+{gate["divergences"]}. Shipped: {meta["draws_shipped"]} draws, thinned, float32.
+
+**Coverage measured.** {coverage}
+
+**Conventions of the rows.**
+
+{conventions}
+
+**Licence.** {recipe.licence}
+
+**Refit.** `python models/refit.py {name} --tables FOLDER`
+"""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("name", choices=list(RECIPES))
+    parser.add_argument("--tables", type=Path, required=True, help="folder with the public run tables")
+    options = parser.parse_args()
+    recipe = RECIPES[options.name]
+    fits, scores = fit_forms(recipe, options.tables)
+    weights = dict(zip(recipe.forms, stacking_weights(scores).tolist(), strict=True))
+    print("weights", weights)
+    used = [form for form in recipe.forms if weights[form]]
+    posterior = mix({form: fits[form].posterior for form in used}, {f: weights[f] for f in used}, recipe.draws_kept)
+    posterior.pop("trunk_effect", None)
+    first = fits[used[0]]
+    gate = worst_gate([fits[form].gate for form in used])
+    meta = first.meta | {
+        "name": options.name,
+        "form": "stack",
+        "forms": weights,
+        "gate": gate.as_dict(),
+        "draws_shipped": int(np.prod(posterior["rho"].shape)),
+    }
+    folder = HERE / options.name
+    folder.mkdir(exist_ok=True)
+    path = folder / "posterior.nc"
+    write_netcdf(to_tree(posterior, constants(first.inputs), meta, dtype="float32"), path)
+    size = path.stat().st_size
+    print(f"{path}: {size / 1e6:.2f} MB")
+    if size > MAX_BYTES:
+        raise SystemExit(f"{path} is above {MAX_BYTES} bytes: keep fewer draws")
+    coverage_file = folder / "coverage.md"
+    coverage = coverage_file.read_text().strip() if coverage_file.exists() else "Not measured yet."
+    (folder / "card.md").write_text(card(options.name, recipe, meta, coverage))
+
+
+if __name__ == "__main__":
+    main()
