@@ -1,0 +1,54 @@
+"""Which runs belong to which target, and what a target is called in a title."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from scaleband.laws import Cells
+from scaleband.runs import cell_index, group_label, quantity_label, usable
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+def one_cell(cells: Cells, c: int) -> Cells:
+    """Target `c` alone."""
+    at = slice(c, c + 1) if c >= 0 else slice(c, c + 1 or None)
+    return Cells(
+        cells.source[at], cells.arch[at], cells.data[at], cells.n_params[at], cells.n_active[at], cells.n_tokens[at]
+    )
+
+
+def cell_label(cells: Cells, c: int = 0) -> str:
+    """Target `c` in words: its group, size and tokens."""
+    group = group_label(cells.source[c], cells.arch[c], cells.data[c])
+    return f"{group}  {quantity_label(cells.n_params[c])} parameters, {quantity_label(cells.n_tokens[c])} tokens"
+
+
+def positions(runs: pd.DataFrame, cells: Cells) -> NDArray[np.int64]:
+    """Index into `cells` of each run's cell, (run,); -1 where it is none of them."""
+    import pandas as pd
+
+    table = pd.DataFrame(
+        {
+            "source": list(cells.source),
+            "arch": list(cells.arch),
+            "data": list(cells.data),
+            "n_params": cells.n_params,
+            "n_tokens": cells.n_tokens,
+        }
+    )
+    return np.asarray(cell_index(runs, table), dtype=np.int64)
+
+
+def runs_of(runs: pd.DataFrame | None, cell: Cells) -> pd.DataFrame:
+    """The usable runs of one cell; an empty frame with the same columns where there are none."""
+    import pandas as pd
+
+    if runs is None:
+        return pd.DataFrame({"lr_peak": [], "batch_tokens": [], "loss": [], "status": []})
+    rows = usable(runs)
+    return rows[positions(rows, cell) == 0]
