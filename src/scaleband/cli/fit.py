@@ -3,25 +3,37 @@
 from __future__ import annotations
 
 import argparse
+import os
+import re
+from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from scaleband.cli.arguments import add_tables, path, whole
+from scaleband.cli.arguments import add_tables, path, trust, whole
 from scaleband.cli.check import read_tables, tell_warnings
 from scaleband.cli.places import check_output
 from scaleband.cli.printing import say
 from scaleband.cli.progress import progress
-from scaleband.cli.verb import Exit, Verb
-from scaleband.laws import FORMS
+from scaleband.cli.question import mark
+from scaleband.cli.verb import Exit, UsageError, Verb
+from scaleband.errors import UserError
+from scaleband.inference.released import model_path
+from scaleband.inference.store import read_draws, write_netcdf
+from scaleband.laws import FORMS, LawDraws
 
 if TYPE_CHECKING:
+    from scaleband.bayes import Beliefs
     from scaleband.inference.fitting import Fit
+    from scaleband.runs import RunTable
 
 
 def add(parser: argparse.ArgumentParser) -> None:
     """Flags."""
     add_tables(parser)
     parser.add_argument("--out", type=path, required=True, metavar="FIT.nc", help="the file to write")
-    parser.add_argument("--form", choices=list(FORMS), default="linear", help="form of the law; linear by default")
+    parser.add_argument("--prior", metavar="MODEL", help="start from a released model (a name) or a fit (a file)")
+    parser.add_argument("--trust", type=trust, metavar="0..1", help="how far to trust it; 1 by default")
+    parser.add_argument("--form", choices=list(FORMS), default="linear", help="form of the law")
     parser.add_argument("--draws", type=whole(20, 100_000), default=1000, metavar="N", help="per chain; 1000")
     parser.add_argument("--tune", type=whole(20, 100_000), default=400, metavar="N", help="per chain; 400")
     parser.add_argument("--chains", type=whole(1, 64), default=2, metavar="N", help="2")
@@ -31,20 +43,72 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 def run(asked: argparse.Namespace) -> int:
     """Read, sample, judge, save."""
-    inputs = [*asked.runs, *(p for p in (asked.map,) if p is not None)]
-    check_output(asked.out, "--out", inputs=inputs)
+    if asked.trust is not None and asked.prior is None:
+        raise UsageError("--trust says how far to trust --prior; give --prior MODEL too, or leave --trust out")
+    prior_path = None if asked.prior is None else path_of_prior(asked.prior)
+    given = [*asked.runs, asked.map, prior_path]
+    check_output(asked.out, "--out", inputs=[p for p in given if p is not None])
+    prior = None if prior_path is None else read_draws(prior_path)
     table = read_tables(asked)
     tell_warnings(table)
+    beliefs = None if prior is None else beliefs_of(prior, table, asked)
 
     from scaleband.inference.fitting import fit, tree_of
     from scaleband.inference.sampler import SamplerSettings
-    from scaleband.inference.store import write_netcdf
 
     settings = SamplerSettings(draws=asked.draws, tune=asked.tune, chains=asked.chains, seed=asked.seed)
     with progress(asked.quiet) as report:
-        fitted = fit(table.frame, form=asked.form, settings=settings, progress=report)
-    write_netcdf(tree_of(fitted), asked.out)
-    return tell_outcome(fitted, asked)
+        fitted = fit(table.frame, form=asked.form, settings=settings, beliefs=beliefs, progress=report)
+    write_fit(tree_of(fitted), asked.out)
+    code = tell_outcome(fitted, asked)
+    if prior is None:
+        return code
+
+    from scaleband.inference.prior import prior_data_conflict
+
+    for sentence in prior_data_conflict(fitted):
+        say(f"warning: {sentence}")
+    # A prior whose own draws may not be reported taints what starts from it.
+    return max(code, mark(prior))
+
+
+def path_of_prior(text: str) -> Path:
+    """The file behind --prior: a path if it looks like one, else a released model's."""
+    looks = text.endswith(".nc") or "/" in text or os.sep in text
+    return path(text) if looks else model_path(text)
+
+
+def beliefs_of(prior: LawDraws, table: RunTable, asked: argparse.Namespace) -> Callable[[Any], Beliefs]:
+    """From a design to a prior that starts at the model.
+
+    Raises
+    ------
+    UserError
+        Runs of the table are among those that the model was fitted to.
+    """
+    from scaleband.inference.prior import beliefs_from, overlapping_runs
+
+    # Numbered by us for want of names, row 1 of one table is not row 1 of another.
+    names = [str(v) for v in table.frame["run_id"] if not re.fullmatch(r"row-\d{6,}", str(v))]
+    if len(names) < len(table.frame):
+        say(f"note: some runs have no run_id, so whether {asked.prior} was fitted to them already cannot be seen")
+    twice = overlapping_runs(prior, names)
+    if twice:
+        raise UserError(
+            f"{len(twice):,} runs of the table (run_id {twice[0]}, ...) are among those that {asked.prior} was fitted "
+            "to and would count twice; leave them out, or fit without --prior"
+        )
+    share = 1.0 if asked.trust is None else asked.trust
+    return lambda design: beliefs_from(prior, design, FORMS[asked.form], share)
+
+
+def write_fit(tree: Any, out: Path) -> None:
+    """Save, whole or not at all."""
+    try:
+        write_netcdf(tree, out)
+    except OSError as error:
+        why = error.strerror or type(error).__name__
+        raise UserError(f"{out}: cannot be written ({why}); free some space, or choose another --out") from None
 
 
 def tell_outcome(fitted: Fit, asked: argparse.Namespace) -> int:

@@ -8,7 +8,16 @@ from typing import Any
 
 import numpy as np
 
-from scaleband.cli.arguments import add_fit, add_interval, add_json, add_target, batch, grid, learning_rate
+from scaleband.cli.arguments import (
+    add_fit,
+    add_interval,
+    add_json,
+    add_target,
+    batch,
+    grid,
+    learning_rate,
+    path,
+)
 from scaleband.cli.printing import print_json, print_rows
 from scaleband.cli.question import Question, ask, band_json, common_json, common_rows, mark
 from scaleband.cli.verb import UsageError, Verb
@@ -27,6 +36,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--lr-grid", type=grid(learning_rate), metavar="X,X,...", help="rates that can be used")
     parser.add_argument("--batch-grid", type=grid(batch), metavar="B,B,...", help="batches that can be used")
     add_interval(parser)
+    parser.add_argument("--plot", type=path, metavar="FILE", help="a picture of the basin: .png, .svg or .pdf")
     add_json(parser)
 
 
@@ -36,9 +46,15 @@ def run(asked: argparse.Namespace) -> int:
         raise UsageError("--batch-tokens fixes the batch, so --batch-grid has nothing to choose; leave one out")
     if (asked.batch_tokens or 0) > asked.tokens:
         raise UsageError("--batch-tokens is larger than --tokens; it is tokens per optimizer step")
+    if asked.plot is not None:
+        from scaleband.cli.pictures import check_picture, draw_basin
+
+        check_picture(asked.plot, inputs=[p for p in (asked.fit,) if p is not None])
     q = ask(asked)
     setting = setting_of(q, asked)
     answer = answer_of(q, setting, asked)
+    if asked.plot is not None:
+        draw_basin(q, asked)
     if asked.json:
         print_json(answer)
     else:

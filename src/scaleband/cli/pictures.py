@@ -1,0 +1,39 @@
+"""Pictures asked for on the command line."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from scaleband.cli.places import check_output
+from scaleband.cli.question import Question
+from scaleband.errors import UserError
+
+ENDINGS = (".png", ".svg", ".pdf")
+
+
+def check_picture(out: Path, *, inputs: list[Path]) -> None:
+    """Refuse a picture that cannot be written, before the work.
+
+    Raises
+    ------
+    UserError
+        Another ending than those of `ENDINGS`, or a place that cannot be written.
+    """
+    if out.suffix.lower() not in ENDINGS:
+        raise UserError(f"{out}: a picture can be written as {', '.join(ENDINGS)}; end the name of --plot so")
+    check_output(out, "--plot", inputs=inputs)
+
+
+def draw_basin(q: Question, asked: argparse.Namespace) -> None:
+    """The basin at the target, with the optimum's draws, the recommendation and the plateau."""
+    from scaleband.plots import plot_basin, save
+
+    figure = plot_basin(
+        q.draws, q.cells, batch_max=asked.batch_max, batch_tokens=asked.batch_tokens, mass=asked.interval
+    )
+    try:
+        save(figure, asked.plot)
+    except OSError as error:
+        why = error.strerror or type(error).__name__
+        raise UserError(f"{asked.plot}: cannot be written ({why}); choose another --plot") from None
