@@ -82,7 +82,9 @@ def few_shot(base: Fit, frame: pd.DataFrame, form: str, seeds: int) -> None:
         print(
             f"seed {seed}: {len(own)} cells seen; regret median {table.regret.median():.4f} "
             f"mean {table.regret.mean():.4f}; rate band {table.rate_width.median():.2f}x; "
-            f"joint 90 % covers {(table.joint <= 0.9).sum()} of {len(table)}; published {table.step_law.median():.4f}; gate {'passed' if fitted.gate.passed else fitted.gate.messages}",
+            f"joint 90 % covers {(table.joint <= 0.9).sum()} of {len(table)}; "
+            f"published {table.step_law.median():.4f}; "
+            f"gate {'passed' if fitted.gate.passed else fitted.gate.messages}",
             flush=True,
         )
     everything = pd.concat(tables)
