@@ -25,11 +25,11 @@ RATES = (2.5e-4, 8e-4, 2.5e-3, 8e-3, 2.5e-2)
 BATCHES = (65_536, 196_608, 589_824, 1_769_472)
 SEQ_LEN = 2048
 
-# (arch, parameters, share of them used per token, tokens)
-_GRID = (
-    *(("dense", n, 1.0, d) for n in (6e7, 1.5e8, 4e8, 1e9) for d in (4e9, 2e10)),
-    *(("dense", n, 1.0, 6e10) for n in (1.5e8, 4e8)),
-    *(("moe-1in8", n, 0.25, d) for n in (5e8, 1.5e9) for d in (4e9, 2e10)),
+# (arch, parameters, share of them used per token, tokens), in the order of `runs.cell_table`
+_GRID = sorted(
+    [("dense", n, 1.0, d) for n in (6e7, 1.5e8, 4e8, 1e9) for d in (4e9, 2e10)]
+    + [("dense", n, 1.0, 6e10) for n in (1.5e8, 4e8)]
+    + [("moe-1in8", n, 0.25, d) for n in (5e8, 1.5e9) for d in (4e9, 2e10)]
 )
 _LAW = {  # response: coefficient of intercept, n, d, n2, d2, nd, sparsity (see `laws.design.FEATURES`)
     "log_lr": (0.40, -0.65, 0.27, 0.0, 0.0, 0.0, 0.0),

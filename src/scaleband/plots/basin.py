@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 from scaleband.laws import Cells, LawDraws, published_optimum
 from scaleband.plots.canvas import INK, figure_of, log_x, log_y, own_axes, percent_label, rate_label, span
-from scaleband.plots.matching import cell_label, one_cell, runs_of
-from scaleband.predict import PLATEAU, Basins, basins, plateau, recommend, regret
+from scaleband.plots.selection import cell_label, one_cell, runs_of, some_basins
+from scaleband.predict import PLATEAU, basins, plateau, recommend, regret
 from scaleband.runs import quantity_label
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 Array = NDArray[np.float64]
 
 LEVELS = (0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0)
-_MAP_DRAWS = 1000
+_MAP_DRAWS = 1000  # enough for a map whose colours span decades
 _REACH = float(np.log(30.0))  # e-folds around the recommendation; what lies beyond is drawn at the edge
 
 
@@ -123,7 +123,7 @@ def basin_data(
     shown = best * np.exp(np.clip(np.log(shown / best), -_REACH, _REACH))
     lr, batch = (np.geomspace(*span(shown[:, k]), n_grid) for k in (0, 1))
     summary = np.mean if statistic == "mean" else np.median
-    some = thinned(b, _MAP_DRAWS)
+    some = some_basins(b, _MAP_DRAWS)
     # One batch at a time: (sample, rate) stays small.
     surface = np.stack([summary(regret(some, lr[:, None], size)[:, :, 0], axis=0) for size in batch])
     return BasinData(
@@ -145,14 +145,6 @@ def basin_data(
         runs=points,
         runs_excess=100 * np.log(loss) - float(np.median(b.level[:, 0])),
         runs_diverged=diverged,
-    )
-
-
-def thinned(b: Basins, most: int) -> Basins:
-    """At most `most` of the draws, evenly spaced: enough for a map, whose colours span decades."""
-    at = slice(None, None, -(-len(b.optimum) // most))
-    return replace(
-        b, optimum=b.optimum[at], curvature=b.curvature[at], level=b.level[at], angle=b.angle[at], skew=b.skew[at]
     )
 
 
@@ -250,11 +242,8 @@ def plot_basin(
     runs: pd.DataFrame | None = None,
     batch_max: float | None = None,
     batch_tokens: float | None = None,
-    threshold: float = PLATEAU,
     mass: float = 0.9,
 ) -> Figure:
     """The basin of target `c` as a figure; parameters as in `basin_data`."""
-    data = basin_data(
-        draws, cells, c, runs=runs, batch_max=batch_max, batch_tokens=batch_tokens, threshold=threshold, mass=mass
-    )
+    data = basin_data(draws, cells, c, runs=runs, batch_max=batch_max, batch_tokens=batch_tokens, mass=mass)
     return figure_of(draw_basin(data))

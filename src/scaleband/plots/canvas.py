@@ -13,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.figure import Figure
@@ -77,7 +78,7 @@ _TICKS = (
 )
 
 
-def log_ticks(low: float, high: float, most: int = 7) -> list[float]:
+def log_ticks(low: float, high: float, most: int = 6) -> list[float]:
     """Round values between `low` and `high`: as many as are easy to read, at most `most`."""
     decades = 10.0 ** np.arange(np.floor(np.log10(low)), np.ceil(np.log10(high)) + 1)
     choice: list[float] = []
@@ -148,12 +149,13 @@ def save(figure: Figure, path: str | Path, *, dpi: int = 150) -> Path:
         raise UserError(f"{path}: the folder {path.parent} does not exist; make it, or choose another")
     if path.is_dir():
         raise UserError(f"{path}: this is a folder; give a file name")
-    # No dates inside: the same figure gives the same bytes.
+    # No dates and no random ids inside: the same picture gives the same bytes.
     undated = {"png": {}, "svg": {"Date": None}, "pdf": {"CreationDate": None}}[kind]
     handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
     os.close(handle)
     try:
-        figure.savefig(temporary, format=kind, dpi=dpi, metadata=undated)
+        with rc_context({"svg.hashsalt": "scaleband"}):
+            figure.savefig(temporary, format=kind, dpi=dpi, metadata=undated)
         os.chmod(temporary, 0o644)
         os.replace(temporary, path)
     finally:

@@ -174,7 +174,8 @@ def draw_law(data: LawData, axes: tuple[Axes, Axes] | None = None) -> tuple[Axes
                 elinewidth=1.4, zorder=4,
             )  # fmt: skip
         log_x(ax, *span(data.x, margin=0.0))
-        log_y(ax, *span(data.band[:, h], data.cell_band[:, h], data.published[h]), rate_label if h == 0 else quantity_label)
+        values = span(data.band[:, h], data.cell_band[:, h], data.published[h])
+        log_y(ax, *values, rate_label if h == 0 else quantity_label)
         ax.set_xlabel(f"training {unit}" if data.along == "n_tokens" else unit)
         ax.set_ylabel(label)
         ax.grid(color=GREY, alpha=0.2, lw=0.5)
@@ -188,11 +189,11 @@ def draw_law(data: LawData, axes: tuple[Axes, Axes] | None = None) -> tuple[Axes
         Line2D([], [], color=GREY, alpha=0.35, lw=7, label=f"optimum of a new cell, {share}"),
         Line2D([], [], color=GREY, ls="--", lw=1.1, label="published Step Law"),
     ]
+    style: dict[str, Any] = {"fontsize": "small", "frameon": False}
     if alone:
-        style: dict[str, Any] = {"fontsize": "small", "frameon": False}
         title = f"Optimum against {unit}: {data.group}"
         figure = axes[0].figure
-        figure.legend(handles=sizes, loc="outside upper center", ncols=min(len(sizes), 6), title=title, **style)
+        figure.legend(handles=sizes, loc="outside upper center", ncols=_AT_MOST, title=title, **style)
         figure.legend(handles=kinds, loc="outside lower center", ncols=3, **style)
     else:
         axes[0].legend(handles=sizes + kinds, fontsize="x-small", loc="best")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,7 +15,7 @@ from scipy.stats import binom
 from scaleband.errors import UserError
 from scaleband.laws import Cells, LawDraws, noise_scale
 from scaleband.plots.canvas import COLOURS, DASHES, GREY, INK, MARKERS, log_x, new_figure, percent_label
-from scaleband.plots.matching import positions
+from scaleband.plots.selection import positions, some_draws
 from scaleband.predict import basins, regret
 from scaleband.runs import usable
 
@@ -102,7 +102,7 @@ def predictive_data(draws: LawDraws, runs: pd.DataFrame, *, mass: float = 0.9) -
         raise UserError("no completed run of the table belongs to a fitted cell; give the table that was fitted")
     done, cell, y = known[kept], cell[kept], y[kept]
 
-    some = _thinned(draws)
+    some = some_draws(draws, _DRAWS)
     own = draws.cells
     targets = Cells(
         [own.source[k] for k in cell], [own.arch[k] for k in cell], [own.data[k] for k in cell],
@@ -128,13 +128,6 @@ def predictive_data(draws: LawDraws, runs: pd.DataFrame, *, mass: float = 0.9) -
         n_censored=int((~kept).sum()),
         n_unknown=len(rows) - len(known),
     )
-
-
-def _thinned(draws: LawDraws) -> LawDraws:
-    """Some of the draws, evenly spaced: enough for medians and for PIT values."""
-    at = slice(None, None, -(-draws.n_samples // _DRAWS))
-    names = ("law", "scatter", "offset_scale", "state", "angle", "skew", "sigma", "rho", "nu", "shared")
-    return replace(draws, **{name: getattr(draws, name)[at] for name in names})
 
 
 def _band(draws: LawDraws, excess: Array, mass: float) -> Array:

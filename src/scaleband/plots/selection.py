@@ -1,13 +1,15 @@
-"""Which runs belong to which target, and what a target is called in a title."""
+"""What a picture shows: which target and what it is called, which runs are its own, how many draws."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from scaleband.laws import Cells
+from scaleband.laws import Cells, LawDraws
+from scaleband.predict import Basins
 from scaleband.runs import cell_index, group_label, quantity_label, usable
 
 if TYPE_CHECKING:
@@ -52,3 +54,18 @@ def runs_of(runs: pd.DataFrame | None, cell: Cells) -> pd.DataFrame:
         return pd.DataFrame({"lr_peak": [], "batch_tokens": [], "loss": [], "status": []})
     rows = usable(runs)
     return rows[positions(rows, cell) == 0]
+
+
+def some_basins(b: Basins, most: int) -> Basins:
+    """At most `most` of the draws, evenly spaced."""
+    at = slice(None, None, -(-len(b.optimum) // most))
+    return replace(
+        b, optimum=b.optimum[at], curvature=b.curvature[at], level=b.level[at], angle=b.angle[at], skew=b.skew[at]
+    )
+
+
+def some_draws(draws: LawDraws, most: int) -> LawDraws:
+    """At most `most` of the draws, evenly spaced. For fitted cells: a new cell's luck depends on their number."""
+    at = slice(None, None, -(-draws.n_samples // most))
+    names = ("law", "scatter", "offset_scale", "state", "angle", "skew", "sigma", "rho", "nu", "shared")
+    return replace(draws, **{name: getattr(draws, name)[at] for name in names})

@@ -1,0 +1,104 @@
+"""The basin's picture: its numbers, then one drawing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from scaleband.laws import LawDraws, published_optimum
+from scaleband.plots import basin_data, draw_basin, plot_basin, save
+from scaleband.plots.canvas import new_figure
+from scaleband.predict import basins, expected_regret, recommend, target_cells
+from scaleband.runs import cell_table
+
+
+def test_map_is_the_expected_regret(draws: LawDraws) -> None:
+    data = basin_data(draws, draws.cells, 3, n_grid=9)
+    b = basins(draws, target_cells(1.5e8, 2e10, source="simulated", data="simulated-text"))
+    for i, j in ((0, 0), (4, 4), (2, 7)):
+        assert data.regret[i, j] == pytest.approx(expected_regret(b, data.lr[j], data.batch[i])[0])
+
+
+def test_plateau_edge_lies_on_its_contour_and_holds_the_recommendation(draws: LawDraws) -> None:
+    data = basin_data(draws, draws.cells, 5)
+    b = basins(draws, draws.cells)
+    on_edge = np.array([expected_regret(b, *point)[5] for point in data.plateau])
+    np.testing.assert_allclose(on_edge, data.threshold, atol=1e-6)
+    logs = np.log(data.plateau / data.recommended)
+    around = np.unwrap(np.arctan2(logs[:, 1], logs[:, 0]))
+    assert np.all(np.diff(around) > 0)  # once around the recommended setting
+    inside = data.regret <= data.threshold
+    rate, batch = np.meshgrid(np.log(data.lr), np.log(data.batch))
+    low, high = np.log(data.plateau).min(0), np.log(data.plateau).max(0)
+    assert inside.any()
+    assert (rate[inside] >= low[0]).all()
+    assert (rate[inside] <= high[0]).all()
+    assert (batch[inside] >= low[1]).all()
+    assert (batch[inside] <= high[1]).all()
+
+
+def test_cloud_is_the_draws_and_the_ellipse_holds_its_mass(draws: LawDraws) -> None:
+    data = basin_data(draws, draws.cells, 2, mass=0.8)
+    b = basins(draws, draws.cells)
+    np.testing.assert_array_equal(data.optimum[:, 0], b.lr_peak()[:, 2])
+    np.testing.assert_array_equal(data.optimum[:, 1], b.batch_tokens()[:, 2])
+    logs, edge = np.log(data.optimum), np.log(data.ellipse)
+    inverse = np.linalg.inv(np.cov(logs.T))
+    radius = np.einsum("pi,ij,pj->p", edge - logs.mean(0), inverse, edge - logs.mean(0))
+    np.testing.assert_allclose(radius, radius[0], rtol=1e-4)
+    distance = np.einsum("pi,ij,pj->p", logs - logs.mean(0), inverse, logs - logs.mean(0))
+    assert (distance <= radius[0]).mean() == pytest.approx(0.8, abs=0.01)
+
+
+def test_recommendation_constraint_and_published_point(draws: LawDraws) -> None:
+    data = basin_data(draws, draws.cells, 4, batch_max=200_000.0)
+    setting = recommend(basins(draws, draws.cells), batch_max=200_000.0)
+    np.testing.assert_allclose(data.recommended, [setting.lr_peak[4], setting.batch_tokens[4]], rtol=1e-6)
+    assert data.recommended[1] == pytest.approx(200_000)
+    assert data.batch_limit == 200_000
+    np.testing.assert_allclose(data.published, published_optimum(draws.cells.n_params[4], draws.cells.n_tokens[4]))
+
+
+def test_dots_are_the_cells_own_runs(draws: LawDraws, runs: pd.DataFrame) -> None:
+    cells = cell_table(runs)
+    c = int(cells["n_diverged"].to_numpy().argmax())
+    data = basin_data(draws, draws.cells, c, runs=runs)
+    assert len(data.runs) == cells["n_runs"][c] == 20
+    assert data.runs_diverged.sum() == cells["n_diverged"][c] > 0
+    np.testing.assert_array_equal(np.isnan(data.runs_excess), data.runs_diverged)
+    level = np.median(draws.state[:, 4, c])
+    assert np.nanmin(data.runs_excess) == pytest.approx(100 * np.log(cells["loss_min"][c]) - level)
+    outside = runs.assign(n_tokens=runs["n_tokens"] * 1.5)
+    assert len(basin_data(draws, draws.cells, c, runs=outside).runs) == 0
+
+
+def test_target_without_runs_and_without_a_plateau(draws: LawDraws) -> None:
+    data = basin_data(draws, target_cells(7e10, 2e12), threshold=1e-3)
+    assert np.isnan(data.plateau).all()
+    assert len(data.runs) == 0
+    assert np.isfinite(data.regret).all()
+    assert "no setting is expected to be within 0.001 %" in draw_basin(data).get_title()
+
+
+def test_a_wild_run_does_not_stretch_the_picture(draws: LawDraws, runs: pd.DataFrame) -> None:
+    wild = runs.assign(lr_peak=runs["lr_peak"].where(runs["run_id"] != "sim-000", 1e3))
+    data = basin_data(draws, draws.cells, 0, runs=wild)
+    assert data.lr[-1] < 1.0
+    draw_basin(data)
+
+
+def test_it_draws(draws: LawDraws, runs: pd.DataFrame, tmp_path: Path) -> None:
+    figure = plot_basin(draws, draws.cells, 12, runs=runs, batch_max=300_000.0)
+    path = save(figure, tmp_path / "basin.png")
+    assert path.read_bytes().startswith(b"\x89PNG")
+    words = {text.get_text() for text in figure.legends[0].get_texts()}
+    assert {"recommended", "published Step Law", "run", "diverged run", "limit on the batch"} <= words
+
+
+def test_it_draws_into_given_axes_and_starts_no_pyplot(draws: LawDraws, tmp_path: Path) -> None:
+    ax = new_figure(5, 4).add_subplot()
+    assert draw_basin(basin_data(draws, draws.cells, 0, statistic="median"), ax) is ax
+    save(ax.figure, tmp_path / "given.svg")

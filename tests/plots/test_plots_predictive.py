@@ -1,0 +1,67 @@
+"""The predictive check: its numbers, then one drawing."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from scaleband.errors import UserError
+from scaleband.laws import LawDraws, SimulatedSweep, noise_scale, simulated_sweep
+from scaleband.plots import plot_predictive, predictive_data, save
+from scaleband.plots.predictive import CENSORED_ABOVE
+from scaleband.runs import run_table
+
+
+def test_under_the_truth_residuals_are_noise_and_pit_is_uniform(sweep: SimulatedSweep, runs: pd.DataFrame) -> None:
+    data = predictive_data(sweep.truth, runs)
+    assert len(data.pit) + data.n_censored == len(runs)
+    assert data.n_unknown == 0
+    assert data.inside() == pytest.approx(0.9, abs=0.05)
+    assert data.pit.mean() == pytest.approx(0.5, abs=0.05)
+    scaled = data.residual / noise_scale(data.excess, 0.09, 0.10)
+    assert np.median(np.abs(scaled)) == pytest.approx(0.741, abs=0.1)  # of Student's t with 4 degrees
+
+
+def test_without_noise_the_residuals_vanish() -> None:
+    sweep = simulated_sweep(noise=0.0)
+    data = predictive_data(sweep.truth, run_table(pd.DataFrame(sweep.columns)).frame)
+    assert np.abs(data.residual).max() < 5e-4  # losses are rounded
+    np.testing.assert_allclose(data.pit, 0.5, atol=5e-3)
+
+
+def test_band_is_the_models_own(sweep: SimulatedSweep, runs: pd.DataFrame) -> None:
+    one = sweep.truth
+    names = ("law", "scatter", "offset_scale", "state", "angle", "skew", "sigma", "rho", "nu", "shared")
+    many = replace(one, **{name: np.repeat(getattr(one, name), 400, axis=0) for name in names})
+    data = predictive_data(many, runs, mass=0.9)
+    assert data.band.shape == (1, 60)
+    half = 2.132 * noise_scale(data.band_excess, 0.09, 0.10)  # the 95 % point of t with 4 degrees
+    np.testing.assert_allclose(data.band[0], half, rtol=0.05)
+
+
+def test_rows_left_out_are_counted(draws: LawDraws, runs: pd.DataFrame) -> None:
+    strange = runs.assign(n_tokens=runs["n_tokens"].where(runs["n_tokens"] != 6e10, 7e10))
+    data = predictive_data(draws, strange)
+    assert data.n_unknown == 40
+    assert data.n_censored == (runs["status"] == "diverged").sum()
+    some = predictive_data(draws, runs[runs["arch"] == "dense"])
+    assert set(some.cell) == set(range(10))
+    with pytest.raises(UserError, match="no completed run of the table belongs to a fitted cell"):
+        predictive_data(draws, runs.assign(source="other"))
+
+
+def test_threshold_is_the_fits() -> None:
+    from scaleband.bayes.inputs import CENSOR_ABOVE
+
+    assert CENSORED_ABOVE == CENSOR_ABOVE
+
+
+def test_it_draws(draws: LawDraws, runs: pd.DataFrame, tmp_path: Path) -> None:
+    figure = plot_predictive(draws, runs)
+    assert save(figure, tmp_path / "predictive.png").stat().st_size > 10_000
+    assert "runs inside their 90 % interval" in figure.axes[1].get_title()
+    assert "diverged or far up the wall" in figure.axes[0].get_title()
