@@ -12,6 +12,8 @@ the prior is `pm.Data`, so the same compiled model serves other rows, other form
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 import pymc as pm
 import pytensor.tensor as pt
@@ -225,16 +227,18 @@ def model_data(inputs: ModelInputs, beliefs: Beliefs) -> dict[str, np.ndarray]:
     }
 
 
-def initial_point(inputs: ModelInputs, model: pm.Model, seed: int) -> dict[str, np.ndarray]:
+def initial_point(
+    inputs: ModelInputs, shapes: Mapping[str, tuple[int, ...]], seed: int
+) -> dict[str, np.ndarray]:
     """Where chains start: each cell at its best runs, everything else close to its prior mean.
 
     Close, not at it: NUTS refuses a start where a gradient is exactly zero, as a prior's is at its mean.
     """
     rng = np.random.default_rng(seed)
     point = {
-        rv.name: 0.1 * rng.standard_normal(tuple(int(n) for n in rv.shape.eval()))
-        for rv in model.free_RVs
-        if "_std" in rv.name or rv.name == "trunk_effect"
+        name: 0.1 * rng.standard_normal(shape)
+        for name, shape in shapes.items()
+        if "_std" in name or name == "trunk_effect"
     }
     for j in (0, 1):  # at a curvature of about 2 % per squared log unit
         point[f"effect_curvature_{j + 1}"] = 0.5 * centring(inputs)[j] + 0.05 * rng.standard_normal(len(inputs.best))
