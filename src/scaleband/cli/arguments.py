@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
-_COUNT = re.compile(r"(\d[\d_]*(?:\.\d*)?|\.\d+)(?:[eE]([+-]?\d{1,3}))?\s*([kKmMbBtT]?)")
+_COUNT = re.compile(r"([0-9][0-9_]*(?:\.[0-9]*)?|\.[0-9]+)(?:[eE]([+-]?[0-9]{1,3}))?\s*([kKmMbBtT]?)")
 _POWERS = {"": 0, "k": 3, "m": 6, "b": 9, "t": 12}
 
 _LIKE = "write it like 1e9, 1_000_000, 350M, 20B or 0.5T"
@@ -80,7 +80,7 @@ def whole(low: int, high: int) -> Callable[[str], int]:
     """A whole number from `low` to `high`."""
 
     def parse(text: str) -> int:
-        if not re.fullmatch(r"\d{1,12}", text) or not low <= int(text) <= high:
+        if not re.fullmatch(r"[0-9]{1,12}", text) or not low <= int(text) <= high:
             raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from {low:,} to {high:,}")
         return int(text)
 

@@ -1,0 +1,363 @@
+"""What the verbs answer, over a made-up fit."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from conftest import Command
+from synthetic import GROUPS, write_fit
+
+from scaleband.cli.arguments import count
+from scaleband.inference import released
+from scaleband.inference.store import read_draws
+from scaleband.predict import basins, interval, predict_log_loss, target_cells
+
+CELL = ("--params", "1B", "--tokens", "20B")
+KNOWN = (*CELL, "--source", "step-law", "--data", "web")
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("1e9", 1e9),
+        ("1_000_000", 1e6),
+        ("350M", 3.5e8),
+        ("20B", 2e10),
+        ("0.5T", 5e11),
+        ("20b", 2e10),
+        ("524288", 524288.0),
+        ("4k", 4e3),
+        (".5M", 5e5),
+        ("1.07 B", 1.07e9),
+        ("1.1e3M", 1.1e9),
+    ],
+)
+def test_counts(text: str, value: float) -> None:
+    assert count(text) == value
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "B", "1,000", "1e9x", "-1e9", "nan", "inf", "0x10", "1e999", "0", "1B2", "1e-400", "٣", "1__e", "9" * 400, "1 2"],
+)
+def test_no_counts(text: str, scaleband: Command, fit_file: Path) -> None:
+    done = scaleband("recommend", "--fit", fit_file, f"--params={text}", "--tokens", "20B")
+    assert (done.code, done.out) == (2, "")
+    assert "write" in done.err
+
+
+@pytest.mark.parametrize(
+    ("flag", "text", "says"),
+    [
+        ("--params", "7", "write 7B for seven billion"),
+        ("--tokens", "20", "write 20B for twenty billion"),
+        ("--params", "1e300", "outside"),
+        ("--interval", "90", "write 0.9 for 90 %"),
+        ("--interval", "1", "write 0.9 for 90 %"),
+        ("--source", "a/b", "without '/'"),
+        ("--source", "", "is no name"),
+        ("--data", "a\nb", "is no name"),
+        ("--batch-max", "-1", "is not a count"),
+        ("--lr-grid", "", "write 1 to 40 numbers"),
+        ("--lr-grid", "1e-3,x", "not a learning rate"),
+        ("--batch-grid", ",".join(["1M"] * 41), "write 1 to 40 numbers"),
+        ("--fit", "", "name a file"),
+    ],
+)
+def test_nonsense_is_refused(flag: str, text: str, says: str, scaleband: Command, fit_file: Path) -> None:
+    words = {"--fit": str(fit_file), "--params": "1B", "--tokens": "20B"} | {flag: text}
+    pairs = [word for pair in words.items() for word in pair]
+    done = scaleband("recommend", *pairs)
+    assert done.code == 2
+    assert says in " ".join(done.err.split())
+
+
+def test_text_says_everything(scaleband: Command, fit_file: Path) -> None:
+    done = scaleband("recommend", "--fit", fit_file, *KNOWN)
+    assert done.err == ""
+    lines = dict(line.split("  ", 1) for line in done.out.splitlines()[1:])
+    assert done.out.startswith("1B parameters, 20B tokens, group step-law/dense/web\n")
+    labels = ["recommended", "expected regret", "optimum", "plateau", "extrapolation", "conventions", "gate", "model"]
+    assert list(lines) == labels
+    assert "90 % intervals" in lines["optimum"]
+    assert "not stated: optimizer" in lines["conventions"]
+    assert "cosine" in lines["conventions"]
+    assert "70 runs in 7 cells" in lines["model"]
+
+
+def test_numbers_are_those_of_predict(scaleband: Command, fit_file: Path) -> None:
+    draws = read_draws(fit_file)
+    b = basins(draws, target_cells(1e9, 2e10, source="step-law", data="web"))
+    answer = scaleband("recommend", "--fit", fit_file, *KNOWN, "--interval", "0.5", "--json").json()
+    band = interval(b.lr_peak()[:, 0], 0.5)
+    assert answer["lr_peak"] == pytest.approx({"median": band.median, "lower": band.lower, "upper": band.upper})
+    setting = answer["recommended"]
+    words = ("--lr", setting["lr_peak"], "--batch-tokens", setting["batch_tokens"], "--json")
+    cost = scaleband("regret", "--fit", fit_file, *KNOWN, *words).json()
+    assert cost["expected_regret"] == pytest.approx(setting["expected_regret"])
+    assert cost["recommended"] == pytest.approx(setting)
+    edge = np.array(answer["plateau"]["polygon"])
+    assert answer["plateau"]["lr_peak"] == {"lower": edge[:, 0].min(), "upper": edge[:, 0].max()}
+
+
+def test_group_left_out_is_one_never_seen(scaleband: Command, fit_file: Path) -> None:
+    known = scaleband("recommend", "--fit", fit_file, *KNOWN, "--json").json()
+    done = scaleband("recommend", "--fit", fit_file, *CELL, "--json")
+    answer = done.json()
+    assert answer["group"] == "unseen/dense/unseen"
+    assert answer["extrapolation"]["unseen"] == ["source", "data"]
+    assert set(answer["conventions"]) == set(GROUPS)
+    assert "--source left out" in done.err
+    assert "step-law, us" in done.err
+
+    def width(a: dict) -> float:
+        return np.log(a["lr_peak"]["upper"] / a["lr_peak"]["lower"])
+
+    assert width(answer) > 1.5 * width(known)
+
+
+def test_a_misspelt_name_is_a_new_one_and_said(scaleband: Command, fit_file: Path) -> None:
+    done = scaleband("recommend", "--fit", fit_file, *CELL, "--source", "step_law", "--data", "web", "--json")
+    assert done.code == 0
+    assert done.json()["group"] == "step_law/dense/web"
+    assert "source 'step_law' is new to the fit" in done.err
+    assert "did you mean step-law?" in done.err
+    done = scaleband("recommend", "--fit", fit_file, *CELL, "--arch", "mamba", "--json")
+    assert "arch 'mamba' is new to the fit" in done.err
+
+
+def test_no_plateau_is_null(scaleband: Command, tmp_path: Path, fit_file: Path) -> None:
+    words = (*KNOWN, "--batch-tokens", "50M")
+    answer = scaleband("recommend", "--fit", fit_file, *words, "--json").json()
+    assert answer["plateau"] == {"threshold": 0.25, "lr_peak": None, "batch_tokens": None, "polygon": None}
+    assert "none: no setting" in scaleband("recommend", "--fit", fit_file, *words).out
+
+
+def test_cap_and_given_batch(scaleband: Command, fit_file: Path) -> None:
+    def ask(*words: str) -> dict:
+        return scaleband("recommend", "--fit", fit_file, *KNOWN, "--json", *words).json()
+
+    free = ask()
+    assert free["constrained"] is None
+    assert ask("--batch-max", "100M") == free
+    capped = ask("--batch-max", "0.1M")
+    assert capped["recommended"]["batch_tokens"] == pytest.approx(1e5)
+    assert capped["constrained"]["why"] == "batch_max"
+    assert capped["constrained"]["batch_tokens"]["upper"] <= 1e5 * (1 + 1e-9)
+    assert capped["constrained"]["lr_peak"]["median"] < free["lr_peak"]["median"]
+    assert capped["lr_peak"] == free["lr_peak"], "the optimum itself knows no cap"
+    given = ask("--batch-tokens", "2M")
+    assert given["recommended"]["batch_tokens"] == pytest.approx(2e6)
+    assert given["constrained"]["why"] == "batch_tokens"
+    assert "constrained" in scaleband("recommend", "--fit", fit_file, *KNOWN, "--batch-max", "0.1M").out
+
+
+def test_grids(scaleband: Command, fit_file: Path) -> None:
+    def ask(*words: str) -> dict:
+        return scaleband("recommend", "--fit", fit_file, *KNOWN, "--json", *words).json()["recommended"]
+
+    free = ask()
+    both = ask("--lr-grid", "5e-4,1e-3,2e-3", "--batch-grid", "131072,262144,0.5M")
+    assert both["lr_peak"] in (5e-4, 1e-3, 2e-3)
+    assert both["batch_tokens"] in (131072, 262144, 5e5)
+    assert both["expected_regret"] >= free["expected_regret"] - 1e-9
+    rates = ask("--lr-grid", "5e-4,2e-3")
+    assert rates["lr_peak"] in (5e-4, 2e-3)
+    assert free["expected_regret"] <= rates["expected_regret"] <= both["expected_regret"] + 0.2
+    fixed = ask("--lr-grid", "5e-4,2e-3", "--batch-tokens", "1M")
+    assert fixed["batch_tokens"] == 1e6
+    done = scaleband("recommend", "--fit", fit_file, *KNOWN, "--batch-grid", "1M,2M", "--batch-max", "0.5M")
+    assert done.code == 2
+    assert "add a smaller one" in done.err
+
+
+def test_moe_without_active_params_is_said(scaleband: Command, fit_file: Path) -> None:
+    done = scaleband("recommend", "--fit", fit_file, *KNOWN, "--arch", "moe-1in8")
+    assert "without --active-params" in done.err
+    done = scaleband("recommend", "--fit", fit_file, *KNOWN, "--arch", "moe-1in8", "--active-params", "250M")
+    assert done.err == ""
+    assert "(250M active)" in done.out
+
+
+def test_control_characters_of_a_file_are_not_printed(scaleband: Command, tmp_path: Path) -> None:
+    path = write_fit(tmp_path / "fit.nc", form="\x1b[31mred\n", conventions={"a/b/c": {"schedule": "\x07bell"}})
+    done = scaleband("recommend", "--fit", path, *CELL)
+    assert done.code == 0
+    assert not {"\x1b", "\x07"} & set(done.out + done.err)
+
+
+def test_facts_that_are_not_finite_become_null(scaleband: Command, tmp_path: Path, fit_file: Path) -> None:
+    import h5py
+
+    path = tmp_path / "fit.nc"
+    path.write_bytes(fit_file.read_bytes())
+    with h5py.File(path, "r+") as file:
+        file.attrs["meta"] = file.attrs["meta"].replace('"n_runs": 70', '"n_runs": NaN')
+    assert scaleband("recommend", "--fit", path, *KNOWN, "--json").json()["model"]["n_runs"] is None
+
+
+def test_predict(scaleband: Command, fit_file: Path, tmp_path: Path) -> None:
+    points = pd.DataFrame(
+        {
+            "id": ["007", "a b", "x,y"],
+            "source": ["step-law", "step-law", ""],
+            "data": ["web", "web", ""],
+            "n_params": [1e9, 1e9, 3e8],
+            "n_tokens": [2e10, 2e10, 6e9],
+            "lr_peak": [1e-3, np.nan, np.nan],
+            "batch_tokens": [5e5, np.nan, np.nan],
+        }
+    )
+    points.to_csv(tmp_path / "points.csv", index=False)
+    words = ("predict", "--fit", fit_file, "--points", tmp_path / "points.csv", "--out")
+    done = scaleband(*words, tmp_path / "one.csv")
+    assert (done.code, done.out) == (0, "")
+    assert "wrote 3 predictions" in done.err
+    assert "source not in the fit: left out" in done.err
+    assert scaleband(*words, tmp_path / "mean.csv", "--mean").code == 0
+    one, mean = (pd.read_csv(tmp_path / name, dtype={"id": str}) for name in ("one.csv", "mean.csv"))
+    assert list(one.columns) == [*points.columns, "loss_median", "loss_lower", "loss_upper"]
+    assert list(one["id"]) == list(points["id"])
+    assert (one["loss_upper"] - one["loss_lower"] > mean["loss_upper"] - mean["loss_lower"]).all()
+    assert mean["loss_median"][1] < mean["loss_median"][0], "the optimum is better than a setting"
+    draws = read_draws(fit_file)
+    b = basins(draws, target_cells(1e9, 2e10, source="step-law", data="web"))
+    band = np.exp(interval(predict_log_loss(draws, b, 1e-3, 5e5, mean=True)[:, 0]))
+    assert mean.loc[0, ["loss_median", "loss_lower", "loss_upper"]].to_numpy(float) == pytest.approx(band)
+
+
+def test_predict_many_points_in_pieces(scaleband: Command, fit_file: Path, tmp_path: Path) -> None:
+    n = 450
+    pd.DataFrame({"n_params": np.geomspace(1e8, 1e10, n), "n_tokens": 2e10}).to_parquet(tmp_path / "points.parquet")
+    words = ("--points", tmp_path / "points.parquet", "--out", tmp_path / "out.csv", "--mean")
+    assert scaleband("predict", "--fit", fit_file, *words).code == 0
+    out = pd.read_csv(tmp_path / "out.csv")
+    assert len(out) == n
+    assert np.isfinite(out["loss_median"]).all()
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["out.csv", "points.parquet"]
+
+
+def test_check(scaleband: Command, runs_csv: Path) -> None:
+    done = scaleband("check", runs_csv)
+    assert done.code == 0
+    assert "9: 9 completed" in done.out
+    assert "us/dense/web: 9 runs, 1 cells; 100M parameters, 2B tokens" in done.out
+    assert "warning: runs.csv: there is one cell only" in done.err
+
+
+def test_check_in_sequences(scaleband: Command, tmp_path: Path) -> None:
+    from malformed import good
+
+    good().assign(batch_tokens=lambda f: f["batch_tokens"] / 2048).to_csv(tmp_path / "runs.csv", index=False)
+    assert "--batch-in-sequences" in scaleband("check", tmp_path / "runs.csv").err
+    assert scaleband("check", tmp_path / "runs.csv", "--batch-in-sequences").code == 0
+
+
+@pytest.fixture
+def zoo(tmp_path: Path, fit_file: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder of released models with one in it."""
+    (tmp_path / "models" / "made-up").mkdir(parents=True)
+    (tmp_path / "models" / "made-up" / "posterior.nc").write_bytes(fit_file.read_bytes())
+    (tmp_path / "models" / "made-up" / "card.md").write_text("# made-up\n\nA model of nothing.\n\nMore.\n")
+    monkeypatch.setattr(released, "models_folder", lambda: tmp_path / "models")
+    return tmp_path / "models"
+
+
+def test_models(scaleband: Command, zoo: Path) -> None:
+    assert "A model of nothing." in scaleband("models", "list").out
+    assert [m["name"] for m in scaleband("models", "list", "--json").json()["models"]] == ["made-up"]
+    assert scaleband("models", "show", "made-up").out == "# made-up\n\nA model of nothing.\n\nMore.\n"
+    assert scaleband("models", "show", "made-up", "--json").json()["n_runs"] == 70
+    done = scaleband("models", "show", "madeup")
+    assert done.code == 1
+    assert "did you mean made-up?" in done.err
+    answer = scaleband("recommend", "--model", "made-up", *KNOWN, "--json").json()
+    assert answer["model"]["name"] == "made-up"
+    assert answer["model"]["card"] == "A model of nothing."
+
+
+def test_no_models(scaleband: Command, zoo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(released, "models_folder", lambda: zoo / "nowhere")
+    done = scaleband("models", "list")
+    assert (done.code, done.out) == (0, "")
+    assert "no released model" in done.err
+    assert "none is installed" in scaleband("models", "show", "made-up").err
+
+
+def test_data(scaleband: Command, tmp_path: Path) -> None:
+    assert "steplaw-dense" in scaleband("data", "list").out
+    assert {"name", "url", "sha256"} <= set(scaleband("data", "list", "--json").json()["data"][0])
+    done = scaleband("data", "fetch", "steplaw")
+    assert done.code == 1
+    assert "choose one of" in done.err
+    done = scaleband("data", "fetch", "steplaw-dense", "--dir", tmp_path / "a", "--mirror", tmp_path)
+    assert done.code == 1
+    assert "the mirror has no" in done.err
+
+
+def test_plot(scaleband: Command, fit_file: Path, tmp_path: Path) -> None:
+    done = scaleband("recommend", "--fit", fit_file, *KNOWN, "--plot", tmp_path / "basin.svg", "--json")
+    assert done.code == 0
+    assert (tmp_path / "basin.svg").read_text().startswith("<?xml")
+    for name, says in (("basin.gif", "end the name of --plot so"), ("nowhere/basin.png", "does not exist")):
+        done = scaleband("recommend", "--fit", fit_file, *KNOWN, "--plot", tmp_path / name)
+        assert (done.code, done.out) == (1, "")
+        assert says in done.err
+    assert [p.name for p in tmp_path.iterdir()] == ["basin.svg"]
+
+
+CODE = "import sys; from scaleband.cli import main; code = main(); {}; sys.exit(code)"
+
+
+def test_a_recommendation_imports_nothing_slow(fit_file: Path) -> None:
+    slow = ["arviz_base", "jax", "matplotlib", "numba", "pandas", "pyarrow", "pymc", "pytensor", "rich", "scipy", "xarray"]
+    code = CODE.format(f"print(*(set({slow!r}) & set(sys.modules)), file=sys.stderr)")
+    for words in (("recommend", *KNOWN), ("regret", *KNOWN, "--lr", "1e-3", "--batch-tokens", "1M")):
+        command = [sys.executable, "-c", code, words[0], "--fit", str(fit_file), *words[1:]]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        assert done.stderr.strip() == "", "import it inside the function that needs it"
+
+
+def test_a_closed_pipe_is_silent(fit_file: Path) -> None:
+    read, write = os.pipe()
+    os.close(read)
+    command = [sys.executable, "-c", CODE.format("0"), "recommend", "--fit", str(fit_file), *KNOWN, "--json"]
+    done = subprocess.run(command, stdout=write, stderr=subprocess.PIPE, text=True)
+    os.close(write)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_an_ascii_terminal(tmp_path: Path, fit_file: Path) -> None:
+    command = [sys.executable, "-c", CODE.format("0"), "recommend", "--fit", str(fit_file), *CELL, "--source", "wéb"]
+    environment = os.environ | {"PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0"}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
+    assert done.returncode == 0
+    assert "w\\xe9b" in done.stdout
+
+
+def test_a_defect_is_one_sentence(
+    scaleband: Command, fit_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object, **__: object) -> None:
+        raise ZeroDivisionError("by zero")
+
+    monkeypatch.setattr("scaleband.cli.recommend.recommend", broken)
+    done = scaleband("recommend", "--fit", fit_file, *KNOWN)
+    assert (done.code, done.out) == (1, "")
+    assert "please report it" in done.err
+    monkeypatch.setenv("SCALEBAND_DEBUG", "1")
+    with pytest.raises(ZeroDivisionError, match="by zero"):
+        scaleband("recommend", "--fit", fit_file, *KNOWN)
+
+
+def test_on_a_terminal_it_is_a_table(scaleband: Command, fit_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    done = scaleband("recommend", "--fit", fit_file, *KNOWN)
+    assert "recommended" in done.out
+    assert "name" in scaleband("data", "list").out

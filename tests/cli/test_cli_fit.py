@@ -1,0 +1,179 @@
+"""`fit` on the command line: refusals before sampling, progress, marks, interrupts, and one real fit."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from conftest import Command
+from malformed import good
+from synthetic import write_fit
+
+from scaleband.cli import progress as progress_module
+from scaleband.cli.progress import progress
+from scaleband.inference import fitting, prior
+from scaleband.inference.fitting import run_id_digests
+from scaleband.inference.store import read_draws
+
+ONE_CELL = ("--params", "1e8", "--tokens", "2e9", "--source", "us", "--data", "web")
+
+
+@pytest.fixture
+def no_sampling(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """`fitting.fit` replaced by one that notes what it got, reports progress and is interrupted."""
+    got: dict[str, Any] = {}
+
+    def interrupted(frame: Any, **options: Any) -> None:
+        got.update(options, frame=frame)
+        options["progress"]("compiling", 0, 1)
+        options["progress"]("sampling", 0, 100)
+        options["progress"]("sampling", 50, 100)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(fitting, "fit", interrupted)
+    return got
+
+
+def test_the_file_is_written_and_marked(real_fit: tuple[Path, int], scaleband: Command) -> None:
+    path, code = real_fit
+    assert code == 3, "100 draws are too few for the gate, and the exit code says so"
+    draws = read_draws(path)
+    assert draws.n_samples == 200
+    assert sorted(p.name for p in path.parent.iterdir()) == ["fit.nc", "runs.csv"]
+    done = scaleband("recommend", "--fit", path, *ONE_CELL, "--json")
+    assert done.code == 3
+    assert "warning: the diagnostic gate failed: " in done.err
+    answer = done.json()
+    assert answer["gate"]["passed"] is False
+    assert answer["extrapolation"]["verdict"] == "fitted cell"
+    # The table's minimum is at 2e-3 and 131,072 tokens.
+    assert answer["lr_peak"]["lower"] < 2e-3 < answer["lr_peak"]["upper"]
+    assert answer["batch_tokens"]["lower"] < 131072 < answer["batch_tokens"]["upper"]
+
+
+def test_an_interrupt_leaves_nothing(
+    scaleband: Command, runs_csv: Path, tmp_path: Path, no_sampling: dict[str, Any]
+) -> None:
+    words = ("--draws", 50, "--tune", 30, "--chains", 3, "--seed", 7)
+    done = scaleband("fit", runs_csv, "--out", tmp_path / "fit.nc", "--form", "quadratic", *words)
+    assert (done.code, done.out) == (130, "")
+    assert done.err.splitlines()[-4:] == [
+        "compiling ...",
+        "sampling ...",
+        "sampling: 50 %",
+        "interrupted: nothing was written",
+    ]
+    assert [p.name for p in tmp_path.iterdir()] == ["runs.csv"]
+    settings = dataclasses.asdict(no_sampling["settings"])
+    assert {k: settings[k] for k in ("draws", "tune", "chains", "seed")} == {
+        "draws": 50,
+        "tune": 30,
+        "chains": 3,
+        "seed": 7,
+    }
+    assert no_sampling["form"] == "quadratic"
+    assert no_sampling["beliefs"] is None
+
+
+def test_quiet_has_no_progress(
+    scaleband: Command, runs_csv: Path, tmp_path: Path, no_sampling: dict[str, Any]
+) -> None:
+    done = scaleband("fit", runs_csv, "--out", tmp_path / "fit.nc", "--quiet")
+    assert "sampling" not in done.err
+    assert "warning: runs.csv: there is one cell only" in done.err
+
+
+@pytest.mark.parametrize(
+    ("out", "says"),
+    [
+        ("nowhere/fit.nc", r"the folder .* does not exist; make it"),
+        (".", "this is a directory"),
+        ("runs.csv", "--out would overwrite what is read"),
+        ("same.csv", "--out would overwrite what is read"),
+    ],
+)
+def test_a_bad_place_is_refused_before_sampling(
+    out: str, says: str, scaleband: Command, runs_csv: Path, tmp_path: Path, no_sampling: dict[str, Any]
+) -> None:
+    (tmp_path / "same.csv").hardlink_to(runs_csv)
+    done = scaleband("fit", runs_csv, "--out", tmp_path / out)
+    assert done.code == 1
+    assert done.err.count("\n") == 1
+    assert no_sampling == {}
+    good().to_csv(tmp_path / "again.csv", index=False)
+    assert runs_csv.read_bytes() == (tmp_path / "again.csv").read_bytes()
+
+
+def test_a_prior_by_file(
+    scaleband: Command, runs_csv: Path, tmp_path: Path, fit_file: Path, no_sampling: dict[str, Any],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    asked: list[Any] = []
+    monkeypatch.setattr(prior, "beliefs_from", lambda *words: asked.append(words))
+    done = scaleband("fit", runs_csv, "--prior", fit_file, "--trust", "0.3", "--out", tmp_path / "fit.nc")
+    assert done.code == 130
+    no_sampling["beliefs"]("a design")
+    draws, design, form, trust = asked[0]
+    assert (draws.n_samples, design, trust) == (200, "a design", 0.3)
+
+
+def test_runs_that_the_prior_has_seen_are_refused(
+    scaleband: Command, runs_csv: Path, tmp_path: Path, no_sampling: dict[str, Any]
+) -> None:
+    seen = write_fit(tmp_path / "seen.nc", run_ids_sha256=run_id_digests(["r00", "r12", "row-000001"]))
+    done = scaleband("fit", runs_csv, "--prior", seen, "--out", tmp_path / "fit.nc")
+    assert done.code == 1
+    assert "2 runs of the table (run_id r00, ...) are among those" in done.err
+    assert "leave them out" in done.err
+    assert no_sampling == {}
+    good().drop(columns="run_id").to_csv(tmp_path / "unnamed.csv", index=False)
+    done = scaleband("fit", tmp_path / "unnamed.csv", "--prior", seen, "--out", tmp_path / "fit.nc")
+    assert "have no run_id" in done.err
+    assert no_sampling, "numbers of rows are no names"
+
+
+def test_an_unknown_prior(scaleband: Command, runs_csv: Path, tmp_path: Path) -> None:
+    done = scaleband("fit", runs_csv, "--prior", "nobody", "--out", tmp_path / "fit.nc")
+    assert done.code == 1
+    assert "no released model 'nobody'" in done.err
+
+
+def test_a_full_disk_leaves_nothing(
+    scaleband: Command, runs_csv: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Full:
+        subtree = ()
+
+        def to_netcdf(self, *_: object, **__: object) -> None:
+            raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(fitting, "fit", lambda *_, **__: SimpleNamespace())
+    monkeypatch.setattr(fitting, "tree_of", lambda fitted: Full())
+    done = scaleband("fit", runs_csv, "--out", tmp_path / "fit.nc")
+    assert done.code == 1
+    assert "No space left on device" in done.err
+    assert [p.name for p in tmp_path.iterdir()] == ["runs.csv"]
+
+
+def test_plain_progress_is_sparse(capsys: pytest.CaptureFixture[str]) -> None:
+    with progress(quiet=False) as report:
+        for done in range(0, 1001):
+            report("sampling", done, 1000)
+    assert len(capsys.readouterr().err.splitlines()) == progress_module.STEPS + 1
+
+
+def test_a_terminal_gets_a_bar(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    screen = Terminal()
+    monkeypatch.setattr("sys.stderr", screen)
+    with progress(quiet=False) as report:
+        report("compiling", 0, 1)
+        report("sampling", 500, 1000)
+    assert "sampling" in screen.getvalue()
