@@ -13,9 +13,11 @@ A fit whose chains disagree (R-hat above 1.1) is counted and, for the same reaso
 from __future__ import annotations
 
 import argparse
+import json
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -188,19 +190,22 @@ def calibration_table(ranks: pd.DataFrame) -> pd.DataFrame:
 
 def run(
     n_sweeps: int, seed: int, settings: SamplerSettings, *, frame: pd.DataFrame | None = None,
-    backend: Backend = "numba", width: float = 1.0, say: Callable[[str], None] = print,
+    backend: Backend = "numba", width: float = 1.0, say: Callable[[str], None] = print, keep: Path | None = None,
 ) -> list[Outcome]:
-    """All sweeps with one compiled model."""
+    """All sweeps with one compiled model; with `keep`, each outcome is a line of that file, and those there count."""
     frame = plan() if frame is None else frame
     cells = frame[["source", "arch", "data", "n_params", "n_active", "n_tokens"]].drop_duplicates()
     design = design_for(Cells(*(tuple(cells[k]) for k in ("source", "arch", "data")),
                               *(cells[k].to_numpy(float) for k in ("n_params", "n_active", "n_tokens"))))  # fmt: skip
     inputs = model_inputs(frame, design)
     compiled = compile_model(inputs, default_beliefs(design, FORMS["linear"]), backend=backend)
-    outcomes = []
-    for k in range(n_sweeps):
+    outcomes = [Outcome(**json.loads(line)) for line in keep.open()] if keep and keep.exists() else []
+    for k in range(len(outcomes), n_sweeps):
         outcomes.append(one_sweep(k, compiled, settings, seed=seed, width=width))
         o = outcomes[-1]
+        if keep:
+            with keep.open("a") as file:
+                file.write(json.dumps(asdict(o)) + "\n")
         say(f"sweep {k}: {o.seconds:.0f} s, R-hat {o.rhat:.3f}, {o.divergences} divergences, {o.drawn_again} redrawn")
     return outcomes
 
@@ -227,15 +232,16 @@ def main() -> None:
     parser.add_argument("--sweeps", type=int, default=120)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--backend", choices=("numba", "jax"), default="numba")
-    parser.add_argument("--draws", type=int, default=600)
+    parser.add_argument("--draws", type=int, default=400)
     parser.add_argument("--small", action="store_true", help="a few short fits of a tiny table: shows that it runs")
+    parser.add_argument("--keep", type=Path, help="file of outcomes, one a sweep: an interrupted run goes on from it")
     asked = parser.parse_args()
     n_sweeps, frame = asked.sweeps, None
-    settings = SamplerSettings(draws=asked.draws, tune=400, chains=2, seed=asked.seed, target_accept=0.9)
+    settings = SamplerSettings(draws=asked.draws, tune=300, chains=2, seed=asked.seed, target_accept=0.9)
     if asked.small:
         n_sweeps, settings = 12, SamplerSettings(draws=150, tune=150, chains=2, seed=asked.seed)
         frame = plan(GRID[:2] + GRID[6:8], n_lr=4, n_batch=3)
-    outcomes = run(n_sweeps, asked.seed, settings, frame=frame, backend=asked.backend,
+    outcomes = run(n_sweeps, asked.seed, settings, frame=frame, backend=asked.backend, keep=asked.keep,
                    say=lambda line: print(line, flush=True))  # fmt: skip
     print(f"seed {asked.seed}")
     print(report(outcomes))
