@@ -61,7 +61,6 @@ def test_every_fitted_cell_has_one_level_of_each_role_and_nothing_missing() -> N
     for role in ("source", "family", "data", "size"):
         np.testing.assert_array_equal(x[:, roles == role].sum(1), 1.0)
         assert design.missing(CELLS, role) == ["", "", "", ""]
-    assert design.missing(CELLS, "exponent") == ["", "", "", ""]
 
 
 def test_missing_levels_are_named_and_contribute_nothing() -> None:

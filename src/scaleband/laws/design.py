@@ -145,14 +145,7 @@ class Design:
         return x
 
     def missing(self, cells: Cells, role: str) -> list[str]:
-        """Per cell the level of `role` that has no column (a level never seen), else ''.
-
-        An `exponent` deviation belongs to a source; a family keeps the shared exponents where it is new.
-        """
-        if role == "exponent":
-            return [
-                "" if f"exponent:n:source:{s}" in self.columns else s for s in cells.source
-            ]
+        """Per cell the level of `role` that has no column (a level never seen), else ''."""
         known = {c for c in self.columns if c.startswith(f"{role}:")}
         return ["" if not lv or f"{role}:{lv}" in known else lv for lv in cells.labels(role)]
 

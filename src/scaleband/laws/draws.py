@@ -100,10 +100,10 @@ class LawDraws:
                 if level:
                     state[:, :, c] += self.offset_scale[:, :, r] * self.standard_normal(role, level)
         r = ROLES.index("exponent")
-        for c, level in enumerate(self.design.missing(cells, "exponent")):
-            if level:
-                for feature, value in (("n", cells.n()[c]), ("d", cells.d()[c])):
-                    draw = self.offset_scale[:, :, r] * self.standard_normal("exponent", feature, level)
+        for role in ("source", "family"):  # each has its own deviation from the shared exponents
+            for c, level in enumerate(self.design.missing(cells, role)):
+                for feature, value in (("n", cells.n()[c]), ("d", cells.d()[c])) if level else ():
+                    draw = self.offset_scale[:, :, r] * self.standard_normal("exponent", feature, role, level)
                     state[:, :, c] += value * draw
         for c in range(len(cells)):
             match = None if as_new else self.matching_cell(cells, c)

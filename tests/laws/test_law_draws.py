@@ -1,0 +1,123 @@
+"""`LawDraws.at`: fitted cells speak for themselves, new ones get the spread that the model gives them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from scaleband.laws import RESPONSES, ROLES, Cells, LawDraws, design_for
+
+N = 4000
+CELLS = Cells(
+    ("a", "a", "b"), ("dense", "moe-1in8", "dense"), ("web", "web", "code"),
+    np.array([1e8, 4e8, 1e9]), np.array([1e8, 1e8, 1e9]), np.array([2e10, 5e9, 4e10]),
+)  # fmt: skip
+
+
+def cells(source: str = "a", arch: str = "dense", data: str = "web", n: float = 1e8, d: float = 3e10) -> Cells:
+    return Cells((source,), (arch,), (data,), np.array([n]), np.array([n]), np.array([d]))
+
+
+@pytest.fixture
+def draws() -> LawDraws:
+    """Coefficients that are known exactly (no posterior spread) with one scatter and one scale per role."""
+    design, rng = design_for(CELLS), np.random.default_rng(0)
+    n_r, n_k = len(RESPONSES), len(design.columns)
+    scale = np.zeros((N, n_r, len(ROLES)))
+    scale[:, :, 1:] = 0.3 + 0.1 * np.arange(len(ROLES) - 1)
+    return LawDraws(
+        design=design, cells=CELLS, law=np.broadcast_to(rng.normal(size=(n_r, n_k)), (N, n_r, n_k)).copy(),
+        scatter=np.full((N, n_r), 0.2), offset_scale=scale, state=rng.normal(size=(N, n_r, len(CELLS))),
+        angle=np.zeros((N, 2)), skew=np.zeros((N, 2)), sigma=np.ones((N, 2)), rho=np.ones(N), nu=np.full(N, 5.0),
+        sources=("a", "b"), shared=np.zeros((N, 1)),
+    )  # fmt: skip
+
+
+def law_of(draws: LawDraws, target: Cells) -> np.ndarray:
+    return draws.law[0] @ draws.design.matrix(target)[0]
+
+
+def test_a_fitted_cell_speaks_for_itself(draws: LawDraws) -> None:
+    np.testing.assert_array_equal(draws.at(CELLS), draws.state)
+    near = cells(n=1e8 * 1.0004, d=2e10 * 0.9996)
+    np.testing.assert_array_equal(draws.at(near)[:, :, 0], draws.state[:, :, 0])
+
+
+@pytest.mark.parametrize("changed", [{"source": "b"}, {"arch": "moe"}, {"data": "code"}, {"n": 1.02e8}, {"d": 2.1e10}])
+def test_another_group_size_or_horizon_is_another_cell(draws: LawDraws, changed: dict) -> None:
+    target = cells(**({"d": 2e10} | changed))
+    assert not np.allclose(draws.at(target)[:, :, 0], draws.state[:, :, 0])
+
+
+def test_a_fitted_cell_as_new_comes_from_the_law_alone(draws: LawDraws) -> None:
+    state = draws.at(CELLS, as_new=True)
+    for c in range(len(CELLS)):
+        expected = draws.law[0] @ draws.design.matrix(CELLS)[c]
+        np.testing.assert_allclose(state[:, :, c].mean(0), expected, atol=5 * 0.2 / np.sqrt(N))
+        np.testing.assert_allclose(state[:, :, c].std(0), 0.2, rtol=0.05)
+    a, b = state[:, 0, 0] - state[:, 0, 0].mean(), state[:, 0, 1] - state[:, 0, 1].mean()
+    assert abs(np.corrcoef(a, b)[0, 1]) < 0.08, "two cells have effects of their own"
+
+
+def test_a_new_cell_of_known_levels_has_the_cell_scatter(draws: LawDraws) -> None:
+    target = cells(d=7e10)
+    state = draws.at(target)[:, :, 0]
+    np.testing.assert_allclose(state.mean(0), law_of(draws, target), atol=5 * 0.2 / np.sqrt(N))
+    np.testing.assert_allclose(state.std(0), 0.2, rtol=0.05)
+
+
+@pytest.mark.parametrize(
+    ("target", "role"),
+    [
+        (cells(data="books", d=7e10), "data"),
+        (cells(n=1.3e8), "size"),
+        (cells(arch="moe-1in64", n=4e8), "variant"),
+    ],
+)
+def test_a_new_level_spreads_by_its_offset_scale(draws: LawDraws, target: Cells, role: str) -> None:
+    extra = {"variant": ("variant", "size")}.get(role, (role,))  # a new variant's sizes are new too
+    scales = [draws.offset_scale[0, 0, ROLES.index(r)] for r in extra]
+    expected = np.sqrt(0.2**2 + sum(s**2 for s in scales))
+    np.testing.assert_allclose(draws.at(target)[:, :, 0].std(0), expected, rtol=0.05)
+
+
+def test_a_new_source_spreads_by_its_offset_its_exponents_and_its_size(draws: LawDraws) -> None:
+    target = cells(source="c", n=4e9, d=2e11)
+    source, size, exponent = (draws.offset_scale[0, 0, ROLES.index(r)] for r in ("source", "size", "exponent"))
+    n, d = np.log(4e9 / 5e8), np.log(2e11 / 2e10)
+    expected = np.sqrt(0.2**2 + source**2 + size**2 + exponent**2 * (n**2 + d**2))
+    np.testing.assert_allclose(draws.at(target)[:, :, 0].std(0), expected, rtol=0.05)
+
+
+def test_a_new_family_spreads_by_its_offset_and_its_exponents(draws: LawDraws) -> None:
+    target = cells(arch="ssm", n=4e9, d=2e11)
+    family, size, exponent = (draws.offset_scale[0, 0, ROLES.index(r)] for r in ("family", "size", "exponent"))
+    n, d = np.log(4e9 / 5e8), np.log(2e11 / 2e10)
+    expected = np.sqrt(0.2**2 + family**2 + size**2 + exponent**2 * (n**2 + d**2))
+    np.testing.assert_allclose(draws.at(target)[:, :, 0].std(0), expected, rtol=0.05)
+
+
+def test_one_new_source_is_one_draw_in_every_question(draws: LawDraws) -> None:
+    quiet = replace(draws, scatter=np.zeros_like(draws.scatter))
+    alone = quiet.at(cells(source="c", d=7e10))[:, :, 0]
+    both = quiet.at(Cells(("a", "c"), ("dense",) * 2, ("web",) * 2, *(np.array([1e8, 1e8]),) * 2, np.array([7e10, 7e10])))
+    np.testing.assert_array_equal(both[:, :, 1], alone)
+    np.testing.assert_array_equal(quiet.at(cells(source="c", d=7e10))[:, :, 0], alone)
+    other = quiet.at(cells(source="d", d=7e10))[:, :, 0]
+    assert abs(np.corrcoef(alone[:, 0], other[:, 0])[0, 1]) < 0.08
+
+
+def test_two_cells_of_a_new_source_share_its_offset(draws: LawDraws) -> None:
+    scale = draws.offset_scale.copy()
+    scale[:, :, ROLES.index("exponent")] = 0.0
+    quiet = replace(draws, scatter=np.zeros_like(draws.scatter), offset_scale=scale)
+    one, two = quiet.at(cells(source="c", d=7e10))[:, :, 0], quiet.at(cells(source="c", d=1e12))[:, :, 0]
+    difference = law_of(draws, cells(source="c", d=1e12)) - law_of(draws, cells(source="c", d=7e10))
+    np.testing.assert_allclose(two - one, np.broadcast_to(difference, one.shape), atol=1e-12)
+
+
+def test_responses_of_a_new_level_are_independent(draws: LawDraws) -> None:
+    correlation = np.corrcoef(draws.at(cells(source="c", d=7e10))[:, :, 0].T)
+    np.testing.assert_allclose(correlation, np.eye(len(RESPONSES)), atol=0.09)
