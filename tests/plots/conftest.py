@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from scaleband.laws import LawDraws, SimulatedSweep, simulated_sweep
+from scaleband.laws import RESPONSES, LawDraws, SimulatedSweep, simulated_sweep
 from scaleband.runs import run_table
 
 
@@ -31,7 +31,8 @@ def draws(sweep: SimulatedSweep) -> LawDraws:
         value = np.repeat(value, n, axis=0)
         return value + spread * rng.standard_normal(value.shape)
 
-    known = np.array([0.05, 0.05, 0.1, 0.1, 0.03])[:, None]
+    spreads = {"log_lr": 0.05, "log_batch": 0.05, "log_curvature_1": 0.1, "log_curvature_2": 0.1, "level": 0.03}
+    known = np.array([spreads.get(response, 0.01) for response in RESPONSES])[:, None]
     return replace(
         truth,
         law=repeated(truth.law, 0.01),
