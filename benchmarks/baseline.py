@@ -13,7 +13,7 @@ import pytensor.tensor as pt
 from scaleband.bayes import SHARED, Beliefs, ModelInputs
 from scaleband.bayes.beliefs import OWN, role_index
 from scaleband.bayes.model import _linex, _run_logp
-from scaleband.laws import ROLES
+from scaleband.laws import RESPONSES, ROLES
 
 
 def build_baseline(inputs: ModelInputs, beliefs: Beliefs) -> pm.Model:
@@ -25,9 +25,6 @@ def build_baseline(inputs: ModelInputs, beliefs: Beliefs) -> pm.Model:
     n_cells, n_columns = inputs.x.shape
     with pm.Model() as model:
         shared = beliefs.shared_mean + pt.dot(beliefs.shared_factor, pm.Normal("shared_std", 0, 1, shape=len(SHARED)))
-        half_gap = shared[index["angle_gap"]] / 2
-        angle = [shared[index["angle_mid"]] - half_gap, shared[index["angle_mid"]] + half_gap]
-        skew = [shared[index["skew_1"]], shared[index["skew_2"]]]
         rho = pt.exp(shared[index["log_rho"]])
         nu = 1 + pt.exp(shared[index["log_nu_minus_1"]])
         start = index["log_scatter_log_lr"]
@@ -41,17 +38,22 @@ def build_baseline(inputs: ModelInputs, beliefs: Beliefs) -> pm.Model:
         role = role_index(inputs.design)
 
         state = []
-        for r in range(5):
+        spreads = [scatter[0], scatter[1], scatter[2], scatter[3], scatter_level]
+        spreads += [pt.exp(shared[index[f"log_scatter_{name}"]]) for name in ("angle", "angle", "skew", "skew")]
+        for r in range(len(RESPONSES)):
             scale = pt.switch(beliefs.pooled, offset[r][role], 1.0) if r < 2 else np.ones(n_columns)
             b = pm.Normal(f"coefficient_std_{r}", 0, 1, shape=n_columns) * scale
             law = beliefs.law_mean[r] @ inputs.x.T + pt.dot(inputs.x @ beliefs.law_factor[r], b)
-            spread = scatter[r] if r < 4 else scatter_level
-            state.append(pm.Deterministic(f"state_{r}", law + spread * pm.Normal(f"effect_{r}", 0, 1, shape=n_cells)))
+            state.append(pm.Deterministic(f"state_{r}", law + spreads[r] * pm.Normal(f"effect_{r}", 0, 1, shape=n_cells)))
 
         cell = inputs.cell
         dx_lr, dx_batch = inputs.log_lr - state[0][cell], inputs.log_batch - state[1][cell]
         excess = sum(
-            _linex(pt.cos(angle[j]) * dx_lr + pt.sin(angle[j]) * dx_batch, pt.exp(state[2 + j])[cell], skew[j])
+            _linex(
+                pt.cos(state[5 + j])[cell] * dx_lr + pt.sin(state[5 + j])[cell] * dx_batch,
+                pt.exp(state[2 + j])[cell],
+                state[7 + j][cell],
+            )
             for j in (0, 1)
         )
         base = state[4][cell]

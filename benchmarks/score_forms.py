@@ -23,6 +23,7 @@ from scaleband.inference.fitting import Fit
 from scaleband.inference.gate import diagnose
 from scaleband.inference.sampler import SamplerSettings, compile_model, sample
 from scaleband.inference.scores import (
+    BASIN,
     CellScores,
     held_out_density,
     law_given_others,
@@ -53,8 +54,8 @@ def left_out_draws(
         law = law_given_others(flat, fitted.inputs, fitted.beliefs)
         part = {k: v[chosen] for k, v in flat.items()}
         part["state"] = part["state"].copy()
-        noise = rng.standard_normal((count, 4))
-        part["state"][:, :4, c] = law.mean[chosen][:, :, c] + np.sqrt(law.variance[chosen][:, :, c]) * noise
+        noise = rng.standard_normal((count, len(BASIN)))
+        part["state"][:, list(BASIN), c] = law.mean[chosen][:, :, c] + np.sqrt(law.variance[chosen][:, :, c]) * noise
         parts.append(part)
     joined = {k: np.concatenate([p[k] for p in parts])[None] for k in parts[0]}
     some = next(iter(fits.values()))
@@ -64,8 +65,9 @@ def left_out_draws(
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--forms", nargs="+", default=list(FORMS), choices=list(FORMS))
-    parser.add_argument("--draws", type=int, default=600)
+    parser.add_argument("--draws", type=int, default=1000)
     parser.add_argument("--tune", type=int, default=350)
+    parser.add_argument("--backend", choices=["jax", "numba"], default="jax")
     parser.add_argument("--skip-sizes", action="store_true", help="leave-one-cell-out scores alone")
     options = parser.parse_args()
 
@@ -74,7 +76,7 @@ def main() -> None:
     design = design_for(cells_of(cells))
     full = model_inputs(frame, design, cells=cells)
     settings = SamplerSettings(draws=options.draws, tune=options.tune, chains=2, seed=1)
-    compiled = compile_model(full, default_beliefs(design, FORMS[options.forms[0]]), backend="numba")
+    compiled = compile_model(full, default_beliefs(design, FORMS[options.forms[0]]), backend=options.backend)
     rows = cell_of_row(frame, cells)
     sizes = cells["arch"] + cells["n_params"].map(" {:.3g}".format)
 

@@ -79,7 +79,7 @@ def effective(options: argparse.Namespace) -> None:
             progress_bar=False, save_warmup=False,
         )  # fmt: skip
     seconds = time.perf_counter() - started
-    names = ["shared_std", "log_sigma_std", *(f"state_{r}" for r in range(5))]
+    names = ["shared_std", "log_sigma_std", *(f"state_{r}" for r in range(9))]
     ess, rhat = worst({name: tree["posterior"][name].to_numpy() for name in names})
     stats = tree["sample_stats"]
     print(f"baseline:  {seconds:.1f} s, min ESS {ess:.0f}, {ess / seconds:.3f} a second, R-hat {rhat:.3f}, "

@@ -27,16 +27,14 @@ _OFFSETS = {  # role: (median of the offset's standard deviation, log sd, reason
 }
 
 SHARED: dict[str, tuple[float, float, str]] = {
-    "angle_mid": (-0.35, 0.3, "mean direction of the basin's two axes, radians: rate and batch trade off"),
-    "angle_gap": (1.3, 0.3, "angle between the two axes, radians"),
-    "skew_1": (0.5, 0.5, "the wall of high rate with small batch is steeper than the far side"),
-    "skew_2": (0.5, 0.5, "high rate with large batch: steeper than the far side too"),
     "log_rho": (float(np.log(0.1)), 0.7, "misfit of the basin's shape, 5-20 % of the excess"),
     "log_nu_minus_1": (float(np.log(4.0)), 0.7, "tails: a few runs in a hundred are odd"),
     "log_scatter_log_lr": (float(np.log(0.1)), 0.7, "cells scatter around the law by 5-20 %"),
     "log_scatter_log_batch": (float(np.log(0.1)), 0.7, "cells scatter around the law by 5-20 %"),
     "log_scatter_log_curvature_1": (float(np.log(0.2)), 0.7, "curvatures scatter by 10-40 %"),
     "log_scatter_log_curvature_2": (float(np.log(0.2)), 0.7, "curvatures scatter by 10-40 %"),
+    "log_scatter_angle": (float(np.log(0.07)), 0.7, "the basin's axes turn by a few degrees from cell to cell"),
+    "log_scatter_skew": (float(np.log(0.2)), 0.7, "skews scatter by 0.1-0.5"),
 } | {
     f"log_offset_{role}_{hyper}": (float(np.log(median)), spread, reason)
     for hyper in HYPERPARAMETERS
@@ -58,6 +56,12 @@ _FEATURE_BELIEFS: dict[str, tuple[list[float], list[float]]] = {
     "log_curvature_1": ([0.5, 0, 0, 0, 0, 0, 0], [1.0, 0.3, 0.3, 0.1, 0.1, 0.1, 0.3]),
     "log_curvature_2": ([0.5, 0, 0, 0, 0, 0, 0], [1.0, 0.3, 0.3, 0.1, 0.1, 0.1, 0.3]),
     "level": ([90, -5, -5, 0, 0, 0, 2], [30.0, 5.0, 5.0, 2.0, 2.0, 2.0, 5.0]),
+    # Axes: high rate with small batch (about -57 degrees) and high rate with large batch (about 17 degrees); the wall
+    # of high rate is steeper than the far side.
+    "angle_1": ([-1.0, 0, 0, 0, 0, 0, 0], [0.3, 0.05, 0.05, 0.02, 0.02, 0.02, 0.05]),
+    "angle_2": ([0.3, 0, 0, 0, 0, 0, 0], [0.3, 0.05, 0.05, 0.02, 0.02, 0.02, 0.05]),
+    "skew_1": ([0.5, 0, 0, 0, 0, 0, 0], [0.5, 0.15, 0.15, 0.05, 0.05, 0.05, 0.15]),
+    "skew_2": ([0.5, 0, 0, 0, 0, 0, 0], [0.5, 0.15, 0.15, 0.05, 0.05, 0.05, 0.15]),
 }
 _FEATURE_REASONS = {
     "intercept": "at 5e8 parameters and 2e10 tokens: rate within e-fold of 1e-3, batch of 524,288 tokens",
@@ -73,7 +77,13 @@ _FIXED_OFFSETS = {  # standard deviations of offsets in responses whose pooling 
     "log_curvature_2": {"source": 0.5, "family": 0.3, "variant": 0.2, "data": 0.3, "size": 0.1, "exponent": 0.0},
     # Loss levels of different groups are never compared: their offsets are as good as free.
     "level": {"source": 30.0, "family": 30.0, "variant": 10.0, "data": 30.0, "size": 1.0, "exponent": 2.0},
-}
+} | {
+    f"{shape}_{j}": {
+        "source": 2 * unit, "family": 2 * unit, "variant": unit, "data": unit, "size": unit, "exponent": 0.0
+    }
+    for shape, unit in (("angle", 0.05), ("skew", 0.15))
+    for j in (1, 2)
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -175,6 +185,6 @@ def beliefs_table() -> list[dict[str, str]]:
             )
     for response, offsets in _FIXED_OFFSETS.items():
         for role, sd in offsets.items():
-            why = "levels of groups are not compared" if response == "level" else "curvature of one group"
+            why = "levels of groups are not compared" if response == "level" else "the basin of one group"
             row(f"{response}: {role} offset", f"Normal(0, {sd:g})", -z * sd, z * sd, why)
     return rows

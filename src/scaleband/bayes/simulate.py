@@ -15,7 +15,18 @@ from numpy.typing import NDArray
 
 from scaleband.bayes.beliefs import OWN, SHARED, Beliefs, role_index
 from scaleband.bayes.inputs import CENSOR_ABOVE, ModelInputs
-from scaleband.laws import HYPERPARAMETERS, RESPONSES, ROLES, Cells, Design, excess, noise_scale
+from scaleband.laws import (
+    ANGLE,
+    CURVATURE,
+    HYPERPARAMETERS,
+    RESPONSES,
+    ROLES,
+    SKEW,
+    Cells,
+    Design,
+    excess,
+    noise_scale,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -53,9 +64,10 @@ def simulate_states(
     sources = sorted(set(cells.source))
     shared = beliefs.shared_mean + rng.standard_normal((n, len(SHARED))) @ beliefs.shared_factor.T
     named = dict(zip(SHARED, shared.T, strict=True))
-    middle, gap = named["angle_mid"], named["angle_gap"]
     scatter = np.column_stack(
-        [np.exp(named[f"log_scatter_{r}"]) for r in RESPONSES[:4]] + [_own("log_scatter_level", rng, n)]
+        [np.exp(named[f"log_scatter_{r}"]) for r in RESPONSES[:4]]
+        + [_own("log_scatter_level", rng, n)]
+        + [np.exp(named[f"log_scatter_{r[:-2]}"]) for r in RESPONSES[5:]]
     )
     offset = np.empty((n, len(HYPERPARAMETERS), len(ROLES) - 1))
     for h, hyper in enumerate(HYPERPARAMETERS):
@@ -70,15 +82,16 @@ def simulate_states(
             z = np.where(beliefs.pooled, offset[:, r, role_of] * z, z)
         law[:, r] = beliefs.law_mean[r] + z @ beliefs.law_factor[r].T
     noise = rng.standard_normal((n, len(RESPONSES), len(cells)))
+    state = law @ x.T + scatter[:, :, None] * noise
     out = {
-        "angle": np.column_stack([middle - gap / 2, middle + gap / 2]),
-        "skew": np.column_stack([named["skew_1"], named["skew_2"]]),
+        "angle": state[:, ANGLE].mean(axis=2),
+        "skew": state[:, SKEW].mean(axis=2),
         "rho": np.exp(named["log_rho"]),
         "nu": 1 + np.exp(named["log_nu_minus_1"]),
         "sigma": _own("log_sigma", rng, n, len(sources)),
         "scatter": scatter,
         "offset_scale": offset,
-        "state": law @ x.T + scatter[:, :, None] * noise,
+        "state": state,
         "law": law,
         "shared": shared,
     }
@@ -114,9 +127,9 @@ def simulate_losses(inputs: ModelInputs, truth: Mapping[str, Array], rng: np.ran
     above = excess(
         inputs.log_lr - state[0],
         inputs.log_batch - state[1],
-        truth["angle"][:, None],
-        np.exp(state[2:4]),
-        truth["skew"][:, None],
+        state[ANGLE],
+        np.exp(state[CURVATURE]),
+        state[SKEW],
     )
     base = state[4]
     if inputs.n_trunks:

@@ -32,7 +32,9 @@ def between(low: float, high: float, what: str, hint: str) -> Callable[[str], fl
     def parse(text: str) -> float:
         value = count(text)
         if not low <= value <= high:
-            raise argparse.ArgumentTypeError(f"{text!r} is {value:g} {what}, outside {low:g} to {high:g}; {hint}")
+            raise argparse.ArgumentTypeError(
+                f"{text!r} is {value:g} {what}, outside {low:g} to {high:g}; {hint}"
+            )
         return value
 
     return parse
@@ -50,7 +52,9 @@ def learning_rate(text: str) -> float:
     except ValueError:
         value = math.nan
     if not 1e-12 <= value <= 1e3:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a learning rate; write a positive number such as 3e-4")
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not a learning rate; write a positive number such as 3e-4"
+        )
     return value
 
 
@@ -133,10 +137,18 @@ def add_target(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--params", type=n_params, required=True, metavar="N",
                         help="non-embedding parameters; for MoE the total")  # fmt: skip
     parser.add_argument("--tokens", type=n_tokens, required=True, metavar="D", help="training tokens")
-    parser.add_argument("--source", type=group_part, metavar="S", help="whose recipe; left out: one never seen")
-    parser.add_argument("--arch", type=group_part, metavar="A", help="dense (the default), moe, moe-1in8, ...")
-    parser.add_argument("--data", type=group_part, metavar="G", help="data distribution; left out: one never seen")
-    parser.add_argument("--active-params", type=n_params, metavar="NA", help="parameters used per token (MoE)")
+    parser.add_argument(
+        "--source", type=group_part, metavar="S", help="whose recipe; left out: one never seen"
+    )
+    parser.add_argument(
+        "--arch", type=group_part, metavar="A", help="dense (the default), moe, moe-1in8, ..."
+    )
+    parser.add_argument(
+        "--data", type=group_part, metavar="G", help="data distribution; left out: one never seen"
+    )
+    parser.add_argument(
+        "--active-params", type=n_params, metavar="NA", help="parameters used per token (MoE)"
+    )
 
 
 def add_interval(parser: argparse.ArgumentParser) -> None:
@@ -152,7 +164,11 @@ def add_json(parser: argparse.ArgumentParser) -> None:
 
 def add_tables(parser: argparse.ArgumentParser) -> None:
     """RUNS and how to read them."""
-    parser.add_argument("runs", nargs="+", type=path, metavar="RUNS", help="CSV or Parquet; several are one table")
-    parser.add_argument("--map", type=path, metavar="COLUMNS.toml", help="names, constants and units of columns")
+    parser.add_argument(
+        "runs", nargs="+", type=path, metavar="RUNS", help="CSV or Parquet; several are one table"
+    )
+    parser.add_argument(
+        "--map", type=path, metavar="COLUMNS.toml", help="names, constants and units of columns"
+    )
     parser.add_argument("--batch-in-sequences", action="store_true",
                         help="the batch column counts sequences: multiply it by seq_len")  # fmt: skip

@@ -72,7 +72,9 @@ def summary_of(table: RunTable) -> dict[str, Any]:
     return {
         "valid": True,
         "n_runs": len(frame),
-        "statuses": {str(k): int(v) for k, v in frame["status"].value_counts(sort=False).sort_index().items()},
+        "statuses": {
+            str(k): int(v) for k, v in frame["status"].value_counts(sort=False).sort_index().items()
+        },
         "n_groups": len(groups),
         "n_cells": len(cells),
         "groups": groups,
@@ -91,7 +93,9 @@ def rows_of(summary: dict[str, Any]) -> list[tuple[str, str]]:
         cells += f"; in {edge:,} the best run is at an end of the grid, the optimum may lie outside"
     rows = [("runs", f"{summary['n_runs']:,}: {statuses}"), ("cells", cells)]
     for group, facts in summary["groups"].items():
-        size, horizon = (" to ".join(dict.fromkeys(map(quantity, facts[k]))) for k in ("n_params", "n_tokens"))
+        size, horizon = (
+            " to ".join(dict.fromkeys(map(quantity, facts[k]))) for k in ("n_params", "n_tokens")
+        )
         text = f"{facts['n_runs']:,} runs, {facts['n_cells']:,} cells; {size} parameters, {horizon} tokens"
         rows.append(("group", f"{group}: {text}"))
     return rows + [("conventions", line) for line in convention_lines(summary["conventions"])]

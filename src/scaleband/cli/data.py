@@ -15,8 +15,12 @@ def add(parser: argparse.ArgumentParser) -> None:
     add_json(parts.add_parser("list", help="the data sets there are", allow_abbrev=False))
     fetch = parts.add_parser("fetch", help="get one, and print where it is", allow_abbrev=False)
     fetch.add_argument("name", metavar="NAME")
-    fetch.add_argument("--dir", type=path, metavar="FOLDER", help="where to keep it; the user's cache by default")
-    fetch.add_argument("--mirror", type=path, metavar="FOLDER", help="take it from here, not from the network")
+    fetch.add_argument(
+        "--dir", type=path, metavar="FOLDER", help="where to keep it; the user's cache by default"
+    )
+    fetch.add_argument(
+        "--mirror", type=path, metavar="FOLDER", help="take it from here, not from the network"
+    )
     add_json(fetch)
 
 

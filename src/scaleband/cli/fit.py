@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from scaleband.cli.arguments import add_tables, path, trust, whole
 from scaleband.cli.check import read_tables, tell_warnings
+from scaleband.cli.interrupts import interrupts
 from scaleband.cli.places import check_output
 from scaleband.cli.printing import say
 from scaleband.cli.progress import progress
@@ -31,7 +32,9 @@ def add(parser: argparse.ArgumentParser) -> None:
     """Flags."""
     add_tables(parser)
     parser.add_argument("--out", type=path, required=True, metavar="FIT.nc", help="the file to write")
-    parser.add_argument("--prior", metavar="MODEL", help="start from a released model (a name) or a fit (a file)")
+    parser.add_argument(
+        "--prior", metavar="MODEL", help="start from a released model (a name) or a fit (a file)"
+    )
     parser.add_argument("--trust", type=trust, metavar="0..1", help="how far to trust it; 1 by default")
     parser.add_argument("--form", choices=list(FORMS), default="linear", help="form of the law")
     parser.add_argument("--draws", type=whole(20, 100_000), default=1000, metavar="N", help="per chain; 1000")
@@ -44,7 +47,9 @@ def add(parser: argparse.ArgumentParser) -> None:
 def run(asked: argparse.Namespace) -> int:
     """Read, sample, judge, save."""
     if asked.trust is not None and asked.prior is None:
-        raise UsageError("--trust says how far to trust --prior; give --prior MODEL too, or leave --trust out")
+        raise UsageError(
+            "--trust says how far to trust --prior; give --prior MODEL too, or leave --trust out"
+        )
     prior_path = None if asked.prior is None else path_of_prior(asked.prior)
     given = [*asked.runs, asked.map, prior_path]
     check_output(asked.out, "--out", inputs=[p for p in given if p is not None])
@@ -57,8 +62,13 @@ def run(asked: argparse.Namespace) -> int:
     from scaleband.inference.sampler import SamplerSettings
 
     settings = SamplerSettings(draws=asked.draws, tune=asked.tune, chains=asked.chains, seed=asked.seed)
-    with progress(asked.quiet) as report:
-        fitted = fit(table.frame, form=asked.form, settings=settings, beliefs=beliefs, progress=report)
+    with interrupts() as insist, progress(asked.quiet) as report:
+
+        def each_step(stage: str, done: int, total: int) -> None:
+            insist()
+            report(stage, done, total)
+
+        fitted = fit(table.frame, form=asked.form, settings=settings, beliefs=beliefs, progress=each_step)
     write_fit(tree_of(fitted), asked.out)
     code = tell_outcome(fitted, asked)
     if prior is None:
@@ -91,7 +101,9 @@ def beliefs_of(prior: LawDraws, table: RunTable, asked: argparse.Namespace) -> C
     # Numbered by us for want of names, row 1 of one table is not row 1 of another.
     names = [str(v) for v in table.frame["run_id"] if not re.fullmatch(r"row-\d{6,}", str(v))]
     if len(names) < len(table.frame):
-        say(f"note: some runs have no run_id, so whether {asked.prior} was fitted to them already cannot be seen")
+        say(
+            f"note: some runs have no run_id, so whether {asked.prior} was fitted to them already cannot be seen"
+        )
     twice = overlapping_runs(prior, names)
     if twice:
         raise UserError(
@@ -108,7 +120,9 @@ def write_fit(tree: Any, out: Path) -> None:
         write_netcdf(tree, out)
     except OSError as error:
         why = error.strerror or type(error).__name__
-        raise UserError(f"{out}: cannot be written ({why}); free some space, or choose another --out") from None
+        raise UserError(
+            f"{out}: cannot be written ({why}); free some space, or choose another --out"
+        ) from None
 
 
 def tell_outcome(fitted: Fit, asked: argparse.Namespace) -> int:

@@ -26,7 +26,13 @@ def facts_of(name: str) -> dict[str, object]:
     draws = read_draws(model_path(name))
     keys = ("n_runs", "n_cells", "form", "prior", "scaleband", "conventions", "ranges")
     facts = {k: draws.meta.get(k) for k in keys}
-    return {"name": name, "card": card_line(name), "n_draws": draws.n_samples, "gate": gate_of(draws), **facts}
+    return {
+        "name": name,
+        "card": card_line(name),
+        "n_draws": draws.n_samples,
+        "gate": gate_of(draws),
+        **facts,
+    }
 
 
 def run(asked: argparse.Namespace) -> int:

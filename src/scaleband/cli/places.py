@@ -22,7 +22,9 @@ def check_output(out: Path, flag: str, *, inputs: Iterable[Path] = ()) -> None:
         if out.is_dir():
             raise UserError(f"{out}: this is a directory; name a file for {flag}")
         if not out.parent.is_dir():
-            raise UserError(f"{out}: the folder {out.parent} does not exist; make it, or choose another {flag}")
+            raise UserError(
+                f"{out}: the folder {out.parent} does not exist; make it, or choose another {flag}"
+            )
         if out.exists() and not out.is_file():
             raise UserError(f"{out}: this is not a regular file; choose another {flag}")
         for given in inputs:
@@ -57,4 +59,6 @@ def write_whole(out: Path, flag: str, write: Callable[[Path], object]) -> None:
             temporary.unlink(missing_ok=True)
     except OSError as error:
         why = error.strerror or type(error).__name__
-        raise UserError(f"{out}: cannot be written ({why}); free some space, or choose another {flag}") from None
+        raise UserError(
+            f"{out}: cannot be written ({why}); free some space, or choose another {flag}"
+        ) from None

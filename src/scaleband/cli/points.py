@@ -116,7 +116,9 @@ def row_problems(frame: pd.DataFrame, name: str, unreadable: dict[str, np.ndarra
     places = Places((name,), np.zeros(len(frame), dtype=int), np.arange(1, len(frame) + 1))
     nothing = np.full(len(frame), np.nan)
     value = {c: frame[c].to_numpy(float) if c in frame else nothing for c in NUMBER_COLUMNS}
-    fine = {c: ~unreadable.get(c, np.zeros(len(frame), dtype=bool)) for c in (*GROUP_COLUMNS, *NUMBER_COLUMNS)}
+    fine = {
+        c: ~unreadable.get(c, np.zeros(len(frame), dtype=bool)) for c in (*GROUP_COLUMNS, *NUMBER_COLUMNS)
+    }
     out: list[str] = []
 
     def refuse(bad: np.ndarray, says: Callable[[int], str], remedy: str) -> None:
@@ -129,10 +131,16 @@ def row_problems(frame: pd.DataFrame, name: str, unreadable: dict[str, np.ndarra
         outside = (v < low) | (v > high)
         refuse(outside, lambda i, c=column, v=v: f"{c} = {shown_value(float(v[i]))} cannot be", remedy)  # type: ignore[misc]
         if column in REQUIRED:
-            refuse(np.isnan(v) & fine[column], lambda i, c=column: f"{c} is missing (empty or NaN)", "give it")  # type: ignore[misc]
+            refuse(
+                np.isnan(v) & fine[column], lambda i, c=column: f"{c} is missing (empty or NaN)", "give it"
+            )  # type: ignore[misc]
     lr, size, active = value["lr_peak"], value["batch_tokens"], value["n_active"]
     half = (np.isnan(lr) != np.isnan(size)) & fine["lr_peak"] & fine["batch_tokens"]
-    refuse(half, lambda i: "only one of lr_peak and batch_tokens is given", "give both, or neither for the optimum")
+    refuse(
+        half,
+        lambda i: "only one of lr_peak and batch_tokens is given",
+        "give both, or neither for the optimum",
+    )
     refuse(active > value["n_params"] * (1 + 1e-9), lambda i: f"n_active = {active[i]:g} is larger than n_params",
            "n_params is the total; swap them?")  # fmt: skip
     refuse(size > value["n_tokens"], lambda i: f"batch_tokens = {size[i]:g} is larger than n_tokens",

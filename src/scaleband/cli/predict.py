@@ -28,7 +28,9 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--points", type=path, required=True, metavar="POINTS.csv",
                         help="n_params, n_tokens; source, arch, data, n_active; lr_peak with batch_tokens, "
                              "or neither for the optimum")  # fmt: skip
-    parser.add_argument("--out", type=path, required=True, metavar="PREDICTIONS.csv", help="the points and their loss")
+    parser.add_argument(
+        "--out", type=path, required=True, metavar="PREDICTIONS.csv", help="the points and their loss"
+    )
     parser.add_argument("--mean", action="store_true", help="the expected loss, not that of one new run")
     add_interval(parser)
 
@@ -44,7 +46,9 @@ def run(asked: argparse.Namespace) -> int:
     table = points.raw.assign(**{name: bands[:, k] for k, name in enumerate(ADDED)})
     write_whole(asked.out, "--out", lambda p: table.to_csv(p, index=False))
     what = "expected loss" if asked.mean else "loss of one new run"
-    say(f"wrote {len(table):,} predictions ({what}, {mass(asked.interval)} intervals, equal tails) to {asked.out}")
+    say(
+        f"wrote {len(table):,} predictions ({what}, {mass(asked.interval)} intervals, equal tails) to {asked.out}"
+    )
     return mark(draws)
 
 
@@ -54,14 +58,21 @@ def predicted(draws: LawDraws, points: Points, mean: bool, share: float) -> np.n
     for begin in range(0, len(out), CHUNK):
         rows = slice(begin, begin + CHUNK)
         c = points.cells
-        part = Cells(c.source[rows], c.arch[rows], c.data[rows], c.n_params[rows], c.n_active[rows], c.n_tokens[rows])
+        part = Cells(
+            c.source[rows], c.arch[rows], c.data[rows], c.n_params[rows], c.n_active[rows], c.n_tokens[rows]
+        )
         logs = predict_log_loss(
             draws, basins(draws, part), points.lr_peak[rows], points.batch_tokens[rows], mean=mean, seed=begin
         )
         # Quantiles of the log are quantiles of the loss. Beyond exp(700) no float holds the loss.
         out[rows] = np.exp(np.minimum(np.stack(interval(logs, share), axis=1), 700.0))
         if sys.stderr.isatty() and len(out) > 10 * CHUNK:
-            print(f"\r{min(begin + CHUNK, len(out)):,} of {len(out):,} points", end="", file=sys.stderr, flush=True)
+            print(
+                f"\r{min(begin + CHUNK, len(out)):,} of {len(out):,} points",
+                end="",
+                file=sys.stderr,
+                flush=True,
+            )
     if sys.stderr.isatty() and len(out) > 10 * CHUNK:
         print(file=sys.stderr)
     return out
@@ -73,7 +84,9 @@ def tell_new_groups(draws: LawDraws, cells: Cells) -> None:
         known = sorted(set(getattr(draws.cells, part)))
         new = sorted(set(getattr(cells, part)) - set(known))
         if new:
-            names = ", ".join("left out" if v == UNSEEN else v for v in new[:8]) + (", ..." if len(new) > 8 else "")
+            names = ", ".join("left out" if v == UNSEEN else v for v in new[:8]) + (
+                ", ..." if len(new) > 8 else ""
+            )
             say(f"note: {part} not in the fit: {names}; the fit knows {', '.join(known[:8])}")
 
 

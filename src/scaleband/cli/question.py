@@ -65,7 +65,12 @@ def ask(asked: argparse.Namespace) -> Question:
         say(f"note: {arch} without --active-params: taken as if every parameter were used for every token")
     draws, card = open_draws(asked)
     cells = target_cells(
-        asked.params, asked.tokens, source=asked.source, arch=asked.arch, data=asked.data, n_active=asked.active_params
+        asked.params,
+        asked.tokens,
+        source=asked.source,
+        arch=asked.arch,
+        data=asked.data,
+        n_active=asked.active_params,
     )
     where = extrapolation(draws, cells)
     tell_unknown(draws, {p: getattr(asked, p) for p in PARTS}, where.unseen)

@@ -32,18 +32,26 @@ def add(parser: argparse.ArgumentParser) -> None:
     add_target(parser)
     limit = parser.add_mutually_exclusive_group()
     limit.add_argument("--batch-max", type=batch, metavar="TOKENS", help="the largest batch that fits")
-    limit.add_argument("--batch-tokens", type=batch, metavar="B", help="the batch is given: the best rate for it")
-    parser.add_argument("--lr-grid", type=grid(learning_rate), metavar="X,X,...", help="rates that can be used")
+    limit.add_argument(
+        "--batch-tokens", type=batch, metavar="B", help="the batch is given: the best rate for it"
+    )
+    parser.add_argument(
+        "--lr-grid", type=grid(learning_rate), metavar="X,X,...", help="rates that can be used"
+    )
     parser.add_argument("--batch-grid", type=grid(batch), metavar="B,B,...", help="batches that can be used")
     add_interval(parser)
-    parser.add_argument("--plot", type=path, metavar="FILE", help="a picture of the basin: .png, .svg or .pdf")
+    parser.add_argument(
+        "--plot", type=path, metavar="FILE", help="a picture of the basin: .png, .svg or .pdf"
+    )
     add_json(parser)
 
 
 def run(asked: argparse.Namespace) -> int:
     """Answer and print."""
     if asked.batch_tokens is not None and asked.batch_grid is not None:
-        raise UsageError("--batch-tokens fixes the batch, so --batch-grid has nothing to choose; leave one out")
+        raise UsageError(
+            "--batch-tokens fixes the batch, so --batch-grid has nothing to choose; leave one out"
+        )
     if (asked.batch_tokens or 0) > asked.tokens:
         raise UsageError("--batch-tokens is larger than --tokens; it is tokens per optimizer step")
     if asked.plot is not None:
@@ -66,7 +74,9 @@ def setting_of(q: Question, asked: argparse.Namespace) -> Setting:
     """The recommended setting under the constraints that were given."""
     free = recommend(q.basins, batch_max=asked.batch_max, batch_tokens=asked.batch_tokens)
     if not np.isfinite([free.lr_peak[0], free.batch_tokens[0], free.expected_regret[0]]).all():
-        raise UserError(f"{q.group}: the fit gives no finite answer this far out; ask for a target nearer its cells")
+        raise UserError(
+            f"{q.group}: the fit gives no finite answer this far out; ask for a target nearer its cells"
+        )
     if asked.lr_grid is None and asked.batch_grid is None:
         return free
     # An axis without a grid stays free: fine steps around the unrounded setting, where the best one is near.
@@ -81,7 +91,11 @@ def setting_of(q: Question, asked: argparse.Namespace) -> Setting:
             raise UsageError("every batch of --batch-grid is above --batch-max; add a smaller one")
     rounded = round_to_grid(q.basins, rates, batches)
     return Setting(
-        rounded.lr_peak, rounded.batch_tokens, rounded.expected_regret, rounded.p_within_plateau, free.at_batch_bound
+        rounded.lr_peak,
+        rounded.batch_tokens,
+        rounded.expected_regret,
+        rounded.p_within_plateau,
+        free.at_batch_bound,
     )
 
 

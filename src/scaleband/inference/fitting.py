@@ -19,10 +19,13 @@ from scaleband.inference.sampler import Backend, Compiled, SamplerSettings, comp
 from scaleband.inference.store import to_tree
 from scaleband.inference.unpack import unpack
 from scaleband.laws import (
+    ANGLE,
+    CURVATURE,
     FORMS,
     HYPERPARAMETERS,
     RESPONSES,
     ROLES,
+    SKEW,
     LawDraws,
     design_for,
     excess,
@@ -198,13 +201,13 @@ def log_likelihood(fitted: Fit) -> Array:
     """log density of every run, (chain, draw, run), trunk effects included."""
     p, i = fitted.posterior, fitted.inputs
     state = p["state"][..., i.cell]
-    h = np.exp(state[:, :, 2:4])
+    angle, h, skew = state[:, :, ANGLE], np.exp(state[:, :, CURVATURE]), state[:, :, SKEW]
     spread = excess(
         i.log_lr - state[:, :, 0],
         i.log_batch - state[:, :, 1],
-        np.moveaxis(p["angle"], 2, 0)[..., None],
+        np.moveaxis(angle, 2, 0),
         np.moveaxis(h, 2, 0),
-        np.moveaxis(p["skew"], 2, 0)[..., None],
+        np.moveaxis(skew, 2, 0),
     )
     base = state[:, :, 4]
     if "trunk_effect" in p:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from scaleband.bayes import SHARED, Beliefs, default_beliefs
 from scaleband.errors import UserError
 from scaleband.inference.fitting import Fit, run_id_digests
-from scaleband.laws import RESPONSES, Design, Form, LawDraws
+from scaleband.laws import LEVEL, RESPONSES, Design, Form, LawDraws
 
 Array = NDArray[np.float64]
 
@@ -70,7 +70,7 @@ def beliefs_from(draws: LawDraws, design: Design, form: Form, trust: float = 1.0
     here, there = _known_columns(design, draws)
     mean, factor, pooled = stated.law_mean.copy(), stated.law_factor.copy(), stated.pooled.copy()
     pooled[here] = False
-    for r in range(len(RESPONSES) - 1):
+    for r in (r for r in range(len(RESPONSES)) if r != LEVEL):
         block_mean, block = _moments(draws.law[:, r][:, there], trust)
         mean[r, here] = block_mean
         factor[r][here, :] = 0.0
@@ -109,7 +109,9 @@ def prior_data_conflict(fitted: Fit) -> list[str]:
         (name, beliefs.shared_mean[k], prior_sd[k], fitted.posterior["shared"][..., k].ravel())
         for k, name in enumerate(SHARED)
     ]
-    for r, response in enumerate(RESPONSES[:4]):
+    for r, response in enumerate(RESPONSES):
+        if r == LEVEL:
+            continue
         sds = np.sqrt((beliefs.law_factor[r] ** 2).sum(1))
         for k, column in enumerate(fitted.inputs.design.columns):
             if not beliefs.pooled[k] and sds[k] > 1e-5:

@@ -34,7 +34,9 @@ def _folder(name: str) -> Path:
         return models_folder() / name
     shown = name if name.isprintable() and len(name) <= 60 else repr(name[:60])
     if not names:
-        raise UserError(f"no released model {shown!r}: none is installed; fit your own runs and use --fit FIT.nc")
+        raise UserError(
+            f"no released model {shown!r}: none is installed; fit your own runs and use --fit FIT.nc"
+        )
     near = get_close_matches(name, names, n=1)
     hint = f" (did you mean {near[0]}?)" if near else ""
     raise UserError(

@@ -22,7 +22,7 @@ Backend = Literal["jax", "numba"]
 class SamplerSettings:
     """How long to sample. `target_accept` is NUTS's; more is slower and safer."""
 
-    draws: int = 1000
+    draws: int = 2000
     tune: int = 400
     chains: int = 2
     seed: int = 1

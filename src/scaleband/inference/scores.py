@@ -21,18 +21,21 @@ from scipy.special import logsumexp
 
 from scaleband.bayes import Beliefs, ModelInputs
 from scaleband.bayes.beliefs import role_index
-from scaleband.laws import excess, run_log_density
+from scaleband.laws import ANGLE, CURVATURE, LEVEL, SKEW, excess, run_log_density
 
 Array = NDArray[np.float64]
+
+BASIN = (0, 1, 2, 3, 5, 6, 7, 8)
+"""Responses that make up a cell's basin: all but its level."""
 
 _PROPOSAL_DF = 6.0
 
 
 @dataclass(frozen=True)
 class LawGivenOthers:
-    """Mean and variance of every cell's (log rate, log batch, two log curvatures) given the other cells.
+    """Mean and variance of every cell's state but its level (`BASIN`), given the other cells.
 
-    Both (sample, 4, cell).
+    Both (sample, 8, cell).
     """
 
     mean: Array
@@ -43,9 +46,9 @@ def law_given_others(flat: dict[str, Array], inputs: ModelInputs, beliefs: Belie
     """Leave-one-out conditionals of the marginal law, by Woodbury; `flat` has a leading sample dim."""
     design, prior = inputs.scaled_design(beliefs), inputs.prior_mean(beliefs)
     n, n_cells = len(flat["rho"]), len(inputs.cells)
-    mean, variance = np.empty((n, 4, n_cells)), np.empty((n, 4, n_cells))
+    mean, variance = np.empty((n, len(BASIN), n_cells)), np.empty((n, len(BASIN), n_cells))
     role = role_index(inputs.design)
-    for r in range(4):
+    for k, r in enumerate(BASIN):
         tau2 = flat["scatter"][:, r] ** 2
         if r < 2:
             scale = np.where(beliefs.pooled, flat["offset_scale"][:, r][:, role], 1.0)
@@ -58,25 +61,26 @@ def law_given_others(flat: dict[str, Array], inputs: ModelInputs, beliefs: Belie
             half = np.linalg.solve(np.linalg.cholesky(a), w.T)
             precision = (1 - (half**2).sum(0) / tau2[s]) / tau2[s]
             alpha = (resid[s] - half.T @ (half @ resid[s]) / tau2[s]) / tau2[s]
-            mean[s, r] = flat["state"][s, r] - alpha / precision
-            variance[s, r] = 1 / precision
+            mean[s, k] = flat["state"][s, r] - alpha / precision
+            variance[s, k] = 1 / precision
     return LawGivenOthers(mean, variance)
 
 
 def _proposal(own: Array, n: int, rng: np.random.Generator) -> tuple[Array, Array]:
-    """Student-t points around a cell's posterior draws (sample, 5) and their log density."""
-    mean, covariance = own.mean(0), np.cov(own.T) * 1.5
-    chol = np.linalg.cholesky(covariance + 1e-12 * np.eye(5))
-    u = rng.standard_normal((n, 5)) / np.sqrt(rng.chisquare(_PROPOSAL_DF, (n, 1)) / _PROPOSAL_DF)
+    """Student-t points around a cell's posterior draws (sample, response) and their log density."""
+    size = own.shape[1]
+    mean, covariance = own.mean(0), np.cov(own.T) * 1.3
+    chol = np.linalg.cholesky(covariance + 1e-12 * np.eye(size))
+    u = rng.standard_normal((n, size)) / np.sqrt(rng.chisquare(_PROPOSAL_DF, (n, 1)) / _PROPOSAL_DF)
     d2 = (u**2).sum(1)
     from scipy.special import gammaln
 
     log_q = (
-        gammaln((_PROPOSAL_DF + 5) / 2)
+        gammaln((_PROPOSAL_DF + size) / 2)
         - gammaln(_PROPOSAL_DF / 2)
-        - 2.5 * np.log(_PROPOSAL_DF * np.pi)
+        - size / 2 * np.log(_PROPOSAL_DF * np.pi)
         - np.log(np.diag(chol)).sum()
-        - (_PROPOSAL_DF + 5) / 2 * np.log1p(d2 / _PROPOSAL_DF)
+        - (_PROPOSAL_DF + size) / 2 * np.log1p(d2 / _PROPOSAL_DF)
     )
     return mean + u @ chol.T, log_q
 
@@ -92,27 +96,28 @@ def cell_log_density(
         Draws with a leading sample dim, and the law's conditionals for the same draws.
     inputs
         With the rows of cell `c`.
-    own (sample, 5)
+    own (sample, response)
         Posterior draws of the cell's state from any fit that saw it: where to put the points.
     """
     rng = np.random.default_rng([seed, c])
     points, log_q = _proposal(own, n_points, rng)
     rows = inputs.cell == c
     dx = inputs.log_lr[rows] - points[:, 0, None], inputs.log_batch[rows] - points[:, 1, None]
-    h = np.exp(points[:, 2:4]).T[:, :, None]
+    angle, h, skew = (v.T[:, :, None] for v in (points[:, ANGLE], np.exp(points[:, CURVATURE]), points[:, SKEW]))
+    e = excess(dx[0], dx[1], angle, h, skew)
+    basin = points[:, list(BASIN)]
     y, censored, y_se = inputs.y[rows], inputs.censored[rows], inputs.y_se[rows]
     source = inputs.source[rows][0] if rows.any() else 0
     out = np.empty(len(flat["rho"]))
     for s in range(len(out)):
-        e = excess(dx[0], dx[1], flat["angle"][s], h, flat["skew"][s])
-        base = points[:, 4, None]
+        base = points[:, LEVEL, None]
         if "trunk_effect" in flat:
             base = base + np.append(flat["trunk_effect"][s], 0.0)[inputs.trunk[rows]]
         fit = run_log_density(
             y, base, e, flat["sigma"][s, source], flat["rho"][s], flat["nu"][s], censored, y_se
         ).sum(1)
         m, v = law.mean[s, :, c], law.variance[s, :, c]
-        prior = -0.5 * (((points[:, :4] - m) ** 2 / v) + np.log(2 * np.pi * v)).sum(1)
+        prior = -0.5 * (((basin - m) ** 2 / v) + np.log(2 * np.pi * v)).sum(1)
         out[s] = logsumexp(fit + prior - log_q) - np.log(n_points)
     return out
 
@@ -145,7 +150,7 @@ class CellScores:
 
 
 def leave_one_cell_out(
-    posterior: dict[str, Array], inputs: ModelInputs, beliefs: Beliefs, *, n_draws: int = 400, n_points: int = 128,
+    posterior: dict[str, Array], inputs: ModelInputs, beliefs: Beliefs, *, n_draws: int = 400, n_points: int = 256,
     seed: int = 1,
 ) -> CellScores:
     """Score every cell from one fit that saw them all; no refits."""
@@ -167,7 +172,7 @@ def leave_one_cell_out(
 
 def held_out_density(
     posterior: dict[str, Array], beliefs: Beliefs, full: ModelInputs, cells: Array, own: Array, *, n_draws: int = 200,
-    n_points: int = 128, seed: int = 1,
+    n_points: int = 256, seed: int = 1,
 ) -> Array:
     """log p(contrasts of each of `cells` | a fit without them), (len(cells),).
 

@@ -160,6 +160,8 @@ def _read(file: Any, path: Path) -> LawDraws:
     constant, posterior = _member(file, "constant_data", path), _member(file, "posterior", path)
     design, cells = _design(constant, path), _cells(constant, path)
     sources = _texts(constant, "source", path)
+    if _texts(constant, "response", path) != RESPONSES:
+        raise _damaged(path, "its responses are not those of the format")
     sizes = {
         "direction": 2,
         "source": len(sources),

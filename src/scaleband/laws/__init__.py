@@ -5,12 +5,16 @@ These functions are the oracle of the tests; `bayes` states the same laws in PyM
 
 from scaleband.laws.basin import conditional_log_lr, excess, excess_gradient, linex
 from scaleband.laws.design import (
+    ANGLE,
+    CURVATURE,
     FEATURES,
     FORMS,
     HYPERPARAMETERS,
+    LEVEL,
     REFERENCE,
     RESPONSES,
     ROLES,
+    SKEW,
     Cells,
     Design,
     Form,
@@ -22,12 +26,16 @@ from scaleband.laws.simulated import SimulatedSweep, simulated_sweep
 from scaleband.laws.steplaw import published_optimum
 
 __all__ = [
+    "ANGLE",
+    "CURVATURE",
     "FEATURES",
     "FORMS",
     "HYPERPARAMETERS",
+    "LEVEL",
     "REFERENCE",
     "RESPONSES",
     "ROLES",
+    "SKEW",
     "SPONTANEOUS",
     "Cells",
     "Design",

@@ -1,6 +1,6 @@
 """The law above the cells: what moves the optimum, the curvature and the level from cell to cell.
 
-Every response (log rate, log batch, two log curvatures, the level) is linear in the same columns:
+Every response (`RESPONSES`: optimum, curvatures, level, shape) is linear in the same columns:
 
     response_c = sum_k X[c, k] coefficient[k] + cell effect
 
@@ -27,7 +27,12 @@ REFERENCE: Mapping[str, float] = {
 """Where the logs are centred (natural logs of the ratio to these)."""
 
 HYPERPARAMETERS = ("log_lr", "log_batch")
-RESPONSES = ("log_lr", "log_batch", "log_curvature_1", "log_curvature_2", "level")
+RESPONSES = (
+    "log_lr", "log_batch", "log_curvature_1", "log_curvature_2", "level", "angle_1", "angle_2", "skew_1", "skew_2",
+)  # fmt: skip
+"""What a cell's state consists of: the optimum, the curvatures, the level, the basin's shape."""
+CURVATURE, LEVEL, ANGLE, SKEW = slice(2, 4), 4, slice(5, 7), slice(7, 9)
+"""Positions in `RESPONSES`."""
 
 FEATURES = ("intercept", "n", "d", "n2", "d2", "nd", "sparsity")
 """n = log(n_params / 5e8), d = log(n_tokens / 2e10), sparsity = log(n_params / n_active)."""

@@ -23,15 +23,15 @@ class LawDraws:
     design, cells
         The columns of the law and the fitted cells.
     law (sample, response, coefficient)
-        Coefficients of log rate, log batch, two log curvatures and the level (natural logs; level in 100 log nats).
+        Coefficients of every response of `RESPONSES` (natural logs; level in 100 log nats; angles in radians).
     scatter (sample, response)
         Standard deviation of the cell effect.
     offset_scale (sample, response, role)
         Standard deviation of a level's offset, one per role of `ROLES` (0 for `shared`).
     state (sample, response, cell)
-        The fitted cells' own optimum, curvatures and level.
+        The fitted cells' own optimum, curvatures, level and shape.
     angle, skew (sample, direction)
-        Shape of the basin: radians, per log unit.
+        Shape of the basin, mean over the fitted cells: radians, per log unit. A cell's own is in `state`.
     sigma (sample, source), rho (sample,), nu (sample,)
         Noise in 100 log units by source; noise per unit of excess; degrees of freedom.
     sources

@@ -13,7 +13,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scaleband.laws.basin import excess
-from scaleband.laws.design import FEATURES, REFERENCE, RESPONSES, ROLES, Cells, design_for
+from scaleband.laws.design import (
+    ANGLE,
+    CURVATURE,
+    FEATURES,
+    REFERENCE,
+    RESPONSES,
+    ROLES,
+    SKEW,
+    Cells,
+    design_for,
+)
 from scaleband.laws.draws import LawDraws
 from scaleband.laws.likelihood import noise_scale
 
@@ -37,10 +47,13 @@ _LAW = {  # response: coefficient of intercept, n, d, n2, d2, nd, sparsity (see 
     "log_curvature_1": (1.0, 0.05, 0.0, 0.0, 0.0, 0.0, 0.0),
     "log_curvature_2": (0.3, 0.0, 0.05, 0.0, 0.0, 0.0, 0.0),
     "level": (96.0, -5.0, -4.0, 0.0, 0.0, 0.0, 2.0),
+    "angle_1": (-0.97, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0),
+    "angle_2": (0.29, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0),
+    "skew_1": (0.5, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0),
+    "skew_2": (0.9, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0),
 }
 _FAMILY = {"family:dense": (0.1, 0.0), "family:moe": (-0.1, 0.1)}  # offsets of log rate, log batch
-_SCATTER = (0.08, 0.09, 0.10, 0.06, 0.4)
-_ANGLE, _SKEW = (-0.97, 0.29), (0.5, 0.9)
+_SCATTER = (0.08, 0.09, 0.10, 0.06, 0.4, 0.03, 0.03, 0.05, 0.05)
 _SIGMA, _RHO, _NU = 0.09, 0.10, 4.0
 _DIVERGED_ABOVE = 100 * float(np.log(1.5))  # percent: half again the loss of the best setting
 
@@ -100,9 +113,9 @@ def simulated_sweep(seed: int = 0, *, noise: float = 1.0) -> SimulatedSweep:
     above = excess(
         np.log(lr / REFERENCE["lr_peak"]) - state[0, cell],
         np.log(batch / REFERENCE["batch_tokens"]) - state[1, cell],
-        np.array(_ANGLE),
-        np.exp(state[2:4, cell]),
-        np.array(_SKEW),
+        state[ANGLE, cell],
+        np.exp(state[CURVATURE, cell]),
+        state[SKEW, cell],
     )
     y = state[4, cell] + above
     y = y + noise * noise_scale(above, _SIGMA, _RHO) * rng.standard_t(_NU, size=y.shape)
@@ -145,8 +158,8 @@ def _truth(cells: Cells, rng: np.random.Generator) -> LawDraws:
         # A group that the simulation does not have is taken to be like those it has.
         offset_scale=np.zeros((1, len(RESPONSES), len(ROLES))),
         state=state[one],
-        angle=np.array(_ANGLE)[one],
-        skew=np.array(_SKEW)[one],
+        angle=np.array([[_LAW["angle_1"][0], _LAW["angle_2"][0]]]),
+        skew=np.array([[_LAW["skew_1"][0], _LAW["skew_2"][0]]]),
         sigma=np.array([[_SIGMA]]),
         rho=np.array([_RHO]),
         nu=np.array([_NU]),

@@ -54,7 +54,7 @@ def _log_setting(lr_peak: ArrayLike, batch_tokens: ArrayLike) -> tuple[Array, Ar
 
 def _shape(b: Basins) -> tuple[Array, Array, Array]:
     """(angle, curvature, skew), direction first, then (sample, target)."""
-    return b.angle.T[:, :, None], np.moveaxis(b.curvature, 1, 0), b.skew.T[:, :, None]
+    return np.moveaxis(b.angle, 1, 0), np.moveaxis(b.curvature, 1, 0), np.moveaxis(b.skew, 1, 0)
 
 
 def regret(b: Basins, lr_peak: ArrayLike, batch_tokens: ArrayLike) -> Array:
@@ -192,7 +192,7 @@ def plateau(b: Basins, setting: Setting, *, threshold: float = PLATEAU, n_points
             x = centre[:, t, None] + radius * rays
             return excess(
                 x[0] - b.optimum[:, 0, t, None], x[1] - b.optimum[:, 1, t, None],
-                angle[:, :, 0, None], curvature[:, :, t, None], skew[:, :, 0, None],
+                angle[:, :, t, None], curvature[:, :, t, None], skew[:, :, t, None],
             ).mean(0)  # fmt: skip
 
         low, high = np.zeros(n_points), np.full(n_points, 0.5)

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from scaleband.errors import UserError
-from scaleband.laws import REFERENCE, Cells, LawDraws
+from scaleband.laws import ANGLE, CURVATURE, LEVEL, REFERENCE, SKEW, Cells, LawDraws
 
 Array = NDArray[np.float64]
 
@@ -90,8 +90,8 @@ class Basins:
         Percent per squared log unit.
     level (sample, target)
         100 log of the loss at the optimum.
-    angle, skew (sample, direction)
-        Shape.
+    angle, skew (sample, direction, target)
+        Shape: radians, per log unit.
     """
 
     cells: Cells
@@ -116,10 +116,10 @@ def basins(draws: LawDraws, cells: Cells, *, as_new: bool = False) -> Basins:
     return Basins(
         cells=cells,
         optimum=state[:, :2],
-        curvature=np.exp(np.clip(state[:, 2:4], -20, 20)),
-        level=state[:, 4],
-        angle=draws.angle,
-        skew=draws.skew,
+        curvature=np.exp(np.clip(state[:, CURVATURE], -20, 20)),
+        level=state[:, LEVEL],
+        angle=state[:, ANGLE],
+        skew=state[:, SKEW],
     )
 
 
