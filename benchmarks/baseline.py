@@ -44,7 +44,8 @@ def build_baseline(inputs: ModelInputs, beliefs: Beliefs) -> pm.Model:
             scale = pt.switch(beliefs.pooled, offset[r][role], 1.0) if r < 2 else np.ones(n_columns)
             b = pm.Normal(f"coefficient_std_{r}", 0, 1, shape=n_columns) * scale
             law = beliefs.law_mean[r] @ inputs.x.T + pt.dot(inputs.x @ beliefs.law_factor[r], b)
-            state.append(pm.Deterministic(f"state_{r}", law + spreads[r] * pm.Normal(f"effect_{r}", 0, 1, shape=n_cells)))
+            effect = pm.Normal(f"effect_{r}", 0, 1, shape=n_cells)
+            state.append(pm.Deterministic(f"state_{r}", law + spreads[r] * effect))
 
         cell = inputs.cell
         dx_lr, dx_batch = inputs.log_lr - state[0][cell], inputs.log_batch - state[1][cell]
