@@ -77,6 +77,17 @@ def real_fit(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, int]:
     """The one fit of this suite that is sampled: its file, and the exit code."""
     folder = tmp_path_factory.mktemp("real")
     good().to_csv(folder / "runs.csv", index=False)
-    words = ["fit", folder / "runs.csv", "--out", folder / "fit.nc", "--draws", 100, "--tune", 100, "--chains", 2]
+    words = [
+        "fit",
+        folder / "runs.csv",
+        "--out",
+        folder / "fit.nc",
+        "--draws",
+        100,
+        "--tune",
+        100,
+        "--chains",
+        2,
+    ]
     code = main([str(w) for w in [*words, "--quiet"]])
     return folder / "fit.nc", code

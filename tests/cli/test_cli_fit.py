@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import io
+import signal
+import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from conftest import Command
 from malformed import good
 from synthetic import write_fit
 
+from conftest import Command
 from scaleband.cli import progress as progress_module
 from scaleband.cli.progress import progress
 from scaleband.inference import fitting, prior
@@ -79,6 +82,27 @@ def test_an_interrupt_leaves_nothing(
     assert no_sampling["beliefs"] is None
 
 
+@pytest.mark.parametrize("goes_on", [False, True])
+def test_a_swallowed_interrupt_still_counts(
+    goes_on: bool, scaleband: Command, runs_csv: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def swallows(frame: Any, **options: Any) -> SimpleNamespace:
+        with contextlib.suppress(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+        if goes_on:
+            options["progress"]("sampling", 0, 100)
+            time.sleep(1)
+        return SimpleNamespace()
+
+    monkeypatch.setattr(fitting, "fit", swallows)
+    before = signal.getsignal(signal.SIGINT)
+    done = scaleband("fit", runs_csv, "--out", tmp_path / "fit.nc", "--quiet")
+    assert done.code == 130
+    assert done.err.endswith("interrupted: nothing was written\n")
+    assert [p.name for p in tmp_path.iterdir()] == ["runs.csv"]
+    assert signal.getsignal(signal.SIGINT) is before
+
+
 def test_quiet_has_no_progress(
     scaleband: Command, runs_csv: Path, tmp_path: Path, no_sampling: dict[str, Any]
 ) -> None:
@@ -117,7 +141,7 @@ def test_a_prior_by_file(
     done = scaleband("fit", runs_csv, "--prior", fit_file, "--trust", "0.3", "--out", tmp_path / "fit.nc")
     assert done.code == 130
     no_sampling["beliefs"]("a design")
-    draws, design, form, trust = asked[0]
+    draws, design, _, trust = asked[0]
     assert (draws.n_samples, design, trust) == (200, "a design", 0.3)
 
 

@@ -1,3 +1,4 @@
+# ruff: noqa: E501 (a table of cases reads best one a line)
 """Bad artefacts: exit 1, one sentence with the name and the remedy, no traceback, nothing half-written."""
 
 from __future__ import annotations
@@ -8,10 +9,11 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import Command, Done
 from malformed import MALFORMED, options
 from malformed import Builder as TableBuilder
 from malformed_fits import MALFORMED_FITS, Builder
+
+from conftest import Command, Done
 
 CELL = ("--params", "1B", "--tokens", "20B")
 HEADER = "source,arch,data,n_params,n_tokens,lr_peak,batch_tokens\n"
@@ -56,7 +58,12 @@ def test_every_verb_refuses_a_bad_fit(verb: str, scaleband: Command, runs_csv: P
 
 @pytest.mark.parametrize(("name", "build", "says"), MALFORMED, ids=[case[0] for case in MALFORMED])
 def test_bad_tables(
-    name: str, build: TableBuilder, says: str, scaleband: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    name: str,
+    build: TableBuilder,
+    says: str,
+    scaleband: Command,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     paths = build(tmp_path)
     mapping = options(name, tmp_path).get("mapping")
@@ -109,8 +116,12 @@ def test_bad_points(
 
 
 def test_all_problems_of_the_points_at_once(scaleband: Command, fit_file: Path, tmp_path: Path) -> None:
-    (tmp_path / "points.csv").write_text(HEADER + "a,dense,b,x,2e10,,\na,dense,b,1e9,-1,,\na/c,dense,b,1e9,2e10,1,\n")
-    done = scaleband("predict", "--fit", fit_file, "--points", tmp_path / "points.csv", "--out", tmp_path / "o.csv")
+    (tmp_path / "points.csv").write_text(
+        HEADER + "a,dense,b,x,2e10,,\na,dense,b,1e9,-1,,\na/c,dense,b,1e9,2e10,1,\n"
+    )
+    done = scaleband(
+        "predict", "--fit", fit_file, "--points", tmp_path / "points.csv", "--out", tmp_path / "o.csv"
+    )
     rows = [int(line.split("row ")[1].split(":")[0]) for line in done.err.splitlines()]
     assert sorted(rows) == [1, 2, 3, 3]
 

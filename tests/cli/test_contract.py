@@ -6,8 +6,8 @@ import argparse
 from pathlib import Path
 
 import pytest
-from conftest import Command
 
+from conftest import Command
 from scaleband.cli.program import VERBS, build_parser
 
 FIT = {"--fit", "--model"}
@@ -92,7 +92,17 @@ def test_regret_json(scaleband: Command, fit_file: Path) -> None:
 
 def test_check_json(scaleband: Command, runs_csv: Path) -> None:
     answer = scaleband("check", runs_csv, "--json").json()
-    keys = {"valid", "n_runs", "statuses", "n_groups", "n_cells", "groups", "cells", "conventions", "warnings"}
+    keys = {
+        "valid",
+        "n_runs",
+        "statuses",
+        "n_groups",
+        "n_cells",
+        "groups",
+        "cells",
+        "conventions",
+        "warnings",
+    }
     assert set(answer) == keys
     assert (answer["valid"], answer["n_runs"], answer["n_cells"]) == (True, 9, 1)
 
@@ -112,8 +122,14 @@ def test_check_json_of_a_bad_table(scaleband: Command, tmp_path: Path) -> None:
         (("recommend", *CELL), "--fit"),
         (("recommend", "--fit", "a.nc", "--model", "b", *CELL), "not allowed with"),
         (("recommend", "--fit", "a.nc", "--params", "1B"), "--tokens"),
-        (("recommend", "--fit", "a.nc", *CELL, "--batch-max", "1M", "--batch-tokens", "1M"), "not allowed with"),
-        (("recommend", "--fit", "a.nc", *CELL, "--batch-tokens", "1M", "--batch-grid", "1M"), "leave one out"),
+        (
+            ("recommend", "--fit", "a.nc", *CELL, "--batch-max", "1M", "--batch-tokens", "1M"),
+            "not allowed with",
+        ),
+        (
+            ("recommend", "--fit", "a.nc", *CELL, "--batch-tokens", "1M", "--batch-grid", "1M"),
+            "leave one out",
+        ),
         (("recommend", "--fit", "a.nc", *CELL, "--batch-tokens", "30B"), "larger than --tokens"),
         (("recommend", "--fit", "a.nc", *CELL, "--active-params", "2B", "--arch", "moe"), "swap them"),
         (("recommend", "--fit", "a.nc", *CELL, "--active-params", "0.2B"), "add --arch moe"),
@@ -136,7 +152,9 @@ def test_bad_usage_is_2_with_a_sentence(scaleband: Command, words: tuple[str, ..
     assert "Traceback" not in done.err
 
 
-@pytest.mark.parametrize("words", [("--help",), ("--version",), ("recommend", "--help"), ("models", "show", "-h")])
+@pytest.mark.parametrize(
+    "words", [("--help",), ("--version",), ("recommend", "--help"), ("models", "show", "-h")]
+)
 def test_help_and_version(scaleband: Command, words: tuple[str, ...]) -> None:
     done = scaleband(*words)
     assert (done.code, done.err) == (0, "")
