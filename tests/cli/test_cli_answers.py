@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -13,85 +10,12 @@ import pytest
 from synthetic import GROUPS, write_fit
 
 from conftest import Command
-from scaleband.cli.arguments import count
 from scaleband.inference import released
 from scaleband.inference.store import read_draws
 from scaleband.predict import basins, interval, predict_log_loss, target_cells
 
 CELL = ("--params", "1B", "--tokens", "20B")
 KNOWN = (*CELL, "--source", "step-law", "--data", "web")
-
-
-@pytest.mark.parametrize(
-    ("text", "value"),
-    [
-        ("1e9", 1e9),
-        ("1_000_000", 1e6),
-        ("350M", 3.5e8),
-        ("20B", 2e10),
-        ("0.5T", 5e11),
-        ("20b", 2e10),
-        ("524288", 524288.0),
-        ("4k", 4e3),
-        (".5M", 5e5),
-        ("1.07 B", 1.07e9),
-        ("1.1e3M", 1.1e9),
-    ],
-)
-def test_counts(text: str, value: float) -> None:
-    assert count(text) == value
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        "",
-        "B",
-        "1,000",
-        "1e9x",
-        "-1e9",
-        "nan",
-        "inf",
-        "0x10",
-        "1e999",
-        "0",
-        "1B2",
-        "1e-400",
-        "٣",
-        "9" * 400,
-        "1 2",
-    ],
-)
-def test_no_counts(text: str, scaleband: Command, fit_file: Path) -> None:
-    done = scaleband("recommend", "--fit", fit_file, f"--params={text}", "--tokens", "20B")
-    assert (done.code, done.out) == (2, "")
-    assert "write" in done.err
-
-
-@pytest.mark.parametrize(
-    ("flag", "text", "says"),
-    [
-        ("--params", "7", "write 7B for seven billion"),
-        ("--tokens", "20", "write 20B for twenty billion"),
-        ("--params", "1e300", "outside"),
-        ("--interval", "90", "write 0.9 for 90 %"),
-        ("--interval", "1", "write 0.9 for 90 %"),
-        ("--source", "a/b", "without '/'"),
-        ("--source", "", "is no name"),
-        ("--data", "a\nb", "is no name"),
-        ("--batch-max", "-1", "is not a count"),
-        ("--lr-grid", "", "write 1 to 40 numbers"),
-        ("--lr-grid", "1e-3,x", "not a learning rate"),
-        ("--batch-grid", ",".join(["1M"] * 41), "write 1 to 40 numbers"),
-        ("--fit", "", "name a file"),
-    ],
-)
-def test_nonsense_is_refused(flag: str, text: str, says: str, scaleband: Command, fit_file: Path) -> None:
-    words = {"--fit": str(fit_file), "--params": "1B", "--tokens": "20B"} | {flag: text}
-    pairs = [word for pair in words.items() for word in pair]
-    done = scaleband("recommend", *pairs)
-    assert done.code == 2
-    assert says in " ".join(done.err.split())
 
 
 def test_text_says_everything(scaleband: Command, fit_file: Path) -> None:
@@ -342,77 +266,3 @@ def test_plot(scaleband: Command, fit_file: Path, tmp_path: Path) -> None:
         assert (done.code, done.out) == (1, "")
         assert says in done.err
     assert [p.name for p in tmp_path.iterdir()] == ["basin.svg"]
-
-
-CODE = "import sys; from scaleband.cli import main; code = main(); {}; sys.exit(code)"
-
-
-def test_a_recommendation_imports_nothing_slow(fit_file: Path) -> None:
-    slow = [
-        "arviz_base",
-        "jax",
-        "matplotlib",
-        "pandas",
-        "pyarrow",
-        "pymc",
-        "pytensor",
-        "rich",
-        "scipy",
-        "xarray",
-    ]
-    code = CODE.format(f"print(*(set({slow!r}) & set(sys.modules)), file=sys.stderr)")
-    for words in (("recommend", *KNOWN), ("regret", *KNOWN, "--lr", "1e-3", "--batch-tokens", "1M")):
-        command = [sys.executable, "-c", code, words[0], "--fit", str(fit_file), *words[1:]]
-        done = subprocess.run(command, capture_output=True, text=True, check=True)
-        assert done.stderr.strip() == "", "import it inside the function that needs it"
-
-
-def test_a_closed_pipe_is_silent(fit_file: Path) -> None:
-    read, write = os.pipe()
-    os.close(read)
-    command = [sys.executable, "-c", CODE.format("0"), "recommend", "--fit", str(fit_file), *KNOWN, "--json"]
-    done = subprocess.run(command, stdout=write, stderr=subprocess.PIPE, text=True)
-    os.close(write)
-    assert (done.returncode, done.stderr) == (0, "")
-
-
-def test_an_ascii_terminal(tmp_path: Path, fit_file: Path) -> None:
-    command = [
-        sys.executable,
-        "-c",
-        CODE.format("0"),
-        "recommend",
-        "--fit",
-        str(fit_file),
-        *CELL,
-        "--source",
-        "wéb",
-    ]
-    environment = os.environ | {"PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0"}
-    done = subprocess.run(command, capture_output=True, text=True, env=environment)
-    assert done.returncode == 0
-    assert "w\\xe9b" in done.stdout
-
-
-def test_a_defect_is_one_sentence(
-    scaleband: Command, fit_file: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def broken(*_: object, **__: object) -> None:
-        raise ZeroDivisionError("by zero")
-
-    monkeypatch.setattr("scaleband.cli.recommend.recommend", broken)
-    done = scaleband("recommend", "--fit", fit_file, *KNOWN)
-    assert (done.code, done.out) == (1, "")
-    assert "please report it" in done.err
-    monkeypatch.setenv("SCALEBAND_DEBUG", "1")
-    with pytest.raises(ZeroDivisionError, match="by zero"):
-        scaleband("recommend", "--fit", fit_file, *KNOWN)
-
-
-def test_on_a_terminal_it_is_a_table(
-    scaleband: Command, fit_file: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
-    done = scaleband("recommend", "--fit", fit_file, *KNOWN)
-    assert "recommended" in done.out
-    assert "name" in scaleband("data", "list").out

@@ -79,7 +79,7 @@ def run(asked: argparse.Namespace) -> int:
     for sentence in prior_data_conflict(fitted):
         say(f"warning: {sentence}")
     # A prior whose own draws may not be reported taints what starts from it.
-    return max(code, mark(prior))
+    return max(code, mark(prior, "the diagnostic gate of the prior"))
 
 
 def path_of_prior(text: str) -> Path:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
@@ -116,38 +115,35 @@ def row_problems(frame: pd.DataFrame, name: str, unreadable: dict[str, np.ndarra
     places = Places((name,), np.zeros(len(frame), dtype=int), np.arange(1, len(frame) + 1))
     nothing = np.full(len(frame), np.nan)
     value = {c: frame[c].to_numpy(float) if c in frame else nothing for c in NUMBER_COLUMNS}
-    fine = {
-        c: ~unreadable.get(c, np.zeros(len(frame), dtype=bool)) for c in (*GROUP_COLUMNS, *NUMBER_COLUMNS)
-    }
+    good = np.ones(len(frame), dtype=bool)
+    fine = {c: good & ~unreadable.get(c, ~good) for c in NUMBER_COLUMNS}
     out: list[str] = []
 
-    def refuse(bad: np.ndarray, says: Callable[[int], str], remedy: str) -> None:
+    def refuse(bad: np.ndarray, column: str, what: str, remedy: str) -> None:
         for i, more in listed(np.flatnonzero(bad), places):
+            given = frame[column].iloc[i] if column in frame else np.nan
+            field = (
+                f"{column} = {shown_value(given)!r}" if isinstance(given, str) else f"{column} = {given:.10g}"
+            )
             tail = f" (and {more:,} more rows like this)" if more else ""
-            out.append(f"{places.of(i)}: {says(i)}; {remedy}{tail}")
+            out.append(f"{places.of(i)}: {column if given != given else field} {what}; {remedy}{tail}")
 
     for column, (low, high, remedy) in BOUNDS.items():
-        v = value[column]
-        outside = (v < low) | (v > high)
-        refuse(outside, lambda i, c=column, v=v: f"{c} = {shown_value(float(v[i]))} cannot be", remedy)  # type: ignore[misc]
-        if column in REQUIRED:
-            refuse(
-                np.isnan(v) & fine[column], lambda i, c=column: f"{c} is missing (empty or NaN)", "give it"
-            )  # type: ignore[misc]
+        refuse((value[column] < low) | (value[column] > high), column, "cannot be", remedy)
+    for column in REQUIRED:
+        refuse(np.isnan(value[column]) & fine[column], column, "is missing (empty or NaN)", "give it")
     lr, size, active = value["lr_peak"], value["batch_tokens"], value["n_active"]
-    half = (np.isnan(lr) != np.isnan(size)) & fine["lr_peak"] & fine["batch_tokens"]
-    refuse(
-        half,
-        lambda i: "only one of lr_peak and batch_tokens is given",
-        "give both, or neither for the optimum",
-    )
-    refuse(active > value["n_params"] * (1 + 1e-9), lambda i: f"n_active = {active[i]:g} is larger than n_params",
-           "n_params is the total; swap them?")  # fmt: skip
-    refuse(size > value["n_tokens"], lambda i: f"batch_tokens = {size[i]:g} is larger than n_tokens",
-           "batch_tokens is per optimizer step")  # fmt: skip
+    both = fine["lr_peak"] & fine["batch_tokens"]
+    remedy = "give lr_peak and batch_tokens, or neither for the optimum"
+    refuse(np.isnan(lr) & ~np.isnan(size) & both, "lr_peak", "is missing and batch_tokens is given", remedy)
+    refuse(~np.isnan(lr) & np.isnan(size) & both, "batch_tokens", "is missing and lr_peak is given", remedy)
+    remedy = "n_params is the total; swap them?"
+    refuse(active > value["n_params"] * (1 + 1e-9), "n_active", "is larger than n_params", remedy)
+    remedy = "batch_tokens is per optimizer step"
+    refuse(size > value["n_tokens"], "batch_tokens", "is larger than n_tokens", remedy)
+    remedy = "a group is written source/arch/data; give its parts in three columns"
     for column in GROUP_COLUMNS:
         if column in frame:
             slash = frame[column].str.contains("/", regex=False).to_numpy(dtype=bool)
-            refuse(slash, lambda i, c=column: f"{c} = {frame[c].iloc[i]!r} contains '/'",  # type: ignore[misc]
-                   "a group is written source/arch/data; give its parts in three columns")  # fmt: skip
+            refuse(slash, column, "contains '/'", remedy)
     return out

@@ -97,13 +97,13 @@ def gate_of(draws: LawDraws) -> dict[str, Any]:
     return {"passed": gate["passed"], "messages": list(gate["messages"])}
 
 
-def mark(draws: LawDraws) -> int:
+def mark(draws: LawDraws, whose: str = "the diagnostic gate") -> int:
     """Repeat a failed gate's mark on stderr; the exit code that goes with it."""
     gate = gate_of(draws)
     if gate["passed"]:
         return Exit.DONE
-    for message in gate["messages"]:
-        say(f"warning: the diagnostic gate failed: {message}")
+    for message in gate["messages"] or ["no reason was recorded"]:
+        say(f"warning: {whose} failed: {message}")
     return Exit.GATE_FAILED
 
 

@@ -1,0 +1,85 @@
+"""Numbers and names as flags: what is understood, and what is refused with a sentence."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from conftest import Command
+from scaleband.cli.arguments import count
+
+CELL = ("--params", "1B", "--tokens", "20B")
+KNOWN = (*CELL, "--source", "step-law", "--data", "web")
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("1e9", 1e9),
+        ("1_000_000", 1e6),
+        ("350M", 3.5e8),
+        ("20B", 2e10),
+        ("0.5T", 5e11),
+        ("20b", 2e10),
+        ("524288", 524288.0),
+        ("4k", 4e3),
+        (".5M", 5e5),
+        ("1.07 B", 1.07e9),
+        ("1.1e3M", 1.1e9),
+    ],
+)
+def test_counts(text: str, value: float) -> None:
+    assert count(text) == value
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "B",
+        "1,000",
+        "1e9x",
+        "-1e9",
+        "nan",
+        "inf",
+        "0x10",
+        "1e999",
+        "0",
+        "1B2",
+        "1e-400",
+        "٣",
+        "9" * 400,
+        "1 2",
+    ],
+)
+def test_no_counts(text: str, scaleband: Command, fit_file: Path) -> None:
+    done = scaleband("recommend", "--fit", fit_file, f"--params={text}", "--tokens", "20B")
+    assert (done.code, done.out) == (2, "")
+    assert "write" in done.err
+
+
+@pytest.mark.parametrize(
+    ("flag", "text", "says"),
+    [
+        ("--params", "7", "write 7B for seven billion"),
+        ("--tokens", "20", "write 20B for twenty billion"),
+        ("--params", "1e300", "outside"),
+        ("--interval", "90", "write 0.9 for 90 %"),
+        ("--interval", "1", "write 0.9 for 90 %"),
+        ("--source", "a/b", "without '/'"),
+        ("--source", "", "is no name"),
+        ("--data", "a\nb", "is no name"),
+        ("--batch-max", "-1", "is not a count"),
+        ("--lr-grid", "", "write 1 to 40 numbers"),
+        ("--lr-grid", "1e-3,x", "not a learning rate"),
+        ("--batch-grid", ",".join(["1M"] * 41), "write 1 to 40 numbers"),
+        ("--fit", "", "name a file"),
+    ],
+)
+def test_nonsense_is_refused(flag: str, text: str, says: str, scaleband: Command, fit_file: Path) -> None:
+    words = {"--fit": str(fit_file), "--params": "1B", "--tokens": "20B"} | {flag: text}
+    pairs = [word for pair in words.items() for word in pair]
+    done = scaleband("recommend", *pairs)
+    assert done.code == 2
+    assert says in " ".join(done.err.split())
