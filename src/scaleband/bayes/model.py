@@ -87,8 +87,8 @@ def build_model(inputs: ModelInputs, beliefs: Beliefs) -> pm.Model:
     Returns
     -------
     A model whose free variables are `shared_std` (shared), `log_sigma_std` (source), `log_scatter_level_std`,
-    `log_lr` and `log_batch` (cell), `law_std_*` (basis), `effect_*` (cell), `level` (cell) and, when runs
-    share trunks, `log_trunk_std` and `trunk_effect` (trunk).
+    `state_std` (response, cell) in the coordinates of `bayes.coordinates` and, when runs share trunks,
+    `log_trunk_std` and `trunk_effect` (trunk).
     """
     data = model_data(inputs, beliefs)
     index = {name: k for k, name in enumerate(SHARED)}

@@ -1,0 +1,247 @@
+"""The model's density against independent ones: SciPy's normals and Student-t, and the laws in NumPy."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytensor
+import pytensor.tensor as pt
+import pytest
+from scipy import stats
+from small_table import Simulated, simulated
+
+from scaleband.bayes import default_beliefs
+from scaleband.bayes.beliefs import OWN, SHARED
+from scaleband.bayes.coordinates import coordinates
+from scaleband.bayes.model import (
+    _linex,
+    _run_logp,
+    build_model,
+    fixed_law_logp,
+    initial_point,
+    marginal_law_logp,
+    model_data,
+)
+from scaleband.laws import (
+    FORMS,
+    HYPERPARAMETERS,
+    RESPONSES,
+    ROLES,
+    SPONTANEOUS,
+    excess,
+    linex,
+    run_log_density,
+)
+
+FAST = "FAST_COMPILE"  # the graph as written, nothing compiled: seconds instead of minutes
+Point = dict[str, np.ndarray]
+
+
+def shapes_of(model: Any) -> dict[str, tuple[int, ...]]:
+    return {rv.name: tuple(int(n) for n in rv.shape.eval()) for rv in model.free_RVs}
+
+
+def log_density(model: Any) -> Callable[[Point], float]:
+    function = model.compile_fn(model.logp(jacobian=False), mode=FAST, inputs=model.value_vars)
+    return lambda point: float(function(point))
+
+
+@pytest.fixture(scope="module")
+def table() -> Simulated:
+    return simulated(0)
+
+
+@pytest.fixture(scope="module")
+def model(table: Simulated) -> Any:
+    return build_model(table.inputs, table.beliefs)
+
+
+@pytest.fixture(scope="module")
+def density(model: Any) -> Callable[[Point], float]:
+    return log_density(model)
+
+
+def expected_density(table: Simulated, point: Point) -> float:
+    """The joint density, told from the README of the model and not from its code."""
+    inputs, beliefs = table.inputs, table.beliefs
+    shared = dict(zip(SHARED, beliefs.shared_mean + beliefs.shared_factor @ point["shared_std"], strict=True))
+    total = sum(stats.norm.logpdf(point[k]).sum() for k in point if k.startswith(("shared", "log_")))
+
+    def own(name: str) -> np.ndarray:
+        return np.exp(OWN[name][0] + OWN[name][1] * point[f"{name}_std"])
+
+    state = np.empty((len(RESPONSES), len(inputs.cells)))
+    where = coordinates(inputs)
+    for c in range(len(inputs.cells)):
+        state[:, c] = where.centre[:, c] + where.factor[c] @ point["state_std"][:, c]
+    for r, name in enumerate(RESPONSES):
+        if name == "level":
+            scatter = float(own("log_scatter_level"))
+        else:
+            scatter = np.exp(shared[f"log_scatter_{name}" if r < 4 else f"log_scatter_{name[:-2]}"])
+        sd = np.ones(len(inputs.design.columns))
+        for k, role in enumerate(inputs.design.roles):
+            if r < len(HYPERPARAMETERS) and role != "shared":
+                sd[k] = np.exp(shared[f"log_offset_{role}_{name}"])
+        w = inputs.x @ beliefs.law_factor[r] * sd
+        covariance = scatter**2 * np.eye(len(inputs.cells)) + w @ w.T
+        total += stats.multivariate_normal(inputs.x @ beliefs.law_mean[r], covariance).logpdf(state[r])
+
+    total += stats.norm.logpdf(point["trunk_effect"], 0, own("log_trunk")).sum()
+    sigma, rho, nu = own("log_sigma"), np.exp(shared["log_rho"]), 1 + np.exp(shared["log_nu_minus_1"])
+    for i in range(len(inputs.y)):
+        c = inputs.cell[i]
+        e = excess(
+            inputs.log_lr[i] - state[0, c], inputs.log_batch[i] - state[1, c], state[5:7, c], np.exp(state[2:4, c]),
+            state[7:9, c],
+        )  # fmt: skip
+        base = state[4, c]
+        if inputs.trunk[i] < inputs.n_trunks:
+            base = base + point["trunk_effect"][inputs.trunk[i]]
+        at = inputs.y[i] - base if inputs.censored[i] else e
+        scale = np.sqrt(sigma[inputs.source[i]] ** 2 + inputs.y_se[i] ** 2 + (rho * at) ** 2)
+        if inputs.censored[i]:
+            total += np.log(SPONTANEOUS + (1 - SPONTANEOUS) * stats.logistic.sf((inputs.y[i] - base - e) / scale))
+        else:
+            total += stats.t.logpdf(inputs.y[i], nu, base + e, scale)
+    return float(total)
+
+
+def test_the_table_has_everything_in_it(table: Simulated) -> None:
+    inputs = table.inputs
+    assert inputs.n_trunks == 4
+    assert len(inputs.sources) == 2
+    assert 3 <= inputs.censored.sum() < len(inputs.y) / 2
+    assert (inputs.y_se > 0).any()
+    assert {"variant", "exponent", "size"} <= set(inputs.design.roles)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_joint_density_is_the_one_written_by_hand(
+    table: Simulated, model: Any, density: Callable[[Point], float], seed: int
+) -> None:
+    rng = np.random.default_rng(seed)
+    start = initial_point(table.inputs, shapes_of(model), 0)
+    point = {name: value + 0.3 * rng.standard_normal(value.shape) for name, value in start.items()}
+    assert density(point) == pytest.approx(expected_density(table, point), rel=1e-8, abs=1e-6)
+
+
+def test_density_is_finite_at_every_start(table: Simulated, model: Any, density: Callable[[Point], float]) -> None:
+    starts = [initial_point(table.inputs, shapes_of(model), seed) for seed in range(5)]
+    values = [density(point) for point in starts]
+    assert np.isfinite(values).all()
+    assert len(set(values)) == 5, "chains start in different places"
+
+
+def test_names_dims_and_coords(table: Simulated, model: Any) -> None:
+    n_cells = len(table.inputs.cells)
+    assert shapes_of(model) == {
+        "shared_std": (len(SHARED),), "log_sigma_std": (2,), "log_scatter_level_std": (),
+        "state_std": (len(RESPONSES), n_cells), "log_trunk_std": (), "trunk_effect": (4,),
+    }  # fmt: skip
+    assert list(model.coords["shared"]) == list(SHARED)
+    assert list(model.coords["source"]) == ["team-a", "team-b"]
+    assert len(model.coords["cell"]) == n_cells
+    assert [v.name for v in model.observed_RVs] == ["log_loss"]
+
+
+def test_shared_offset_scales_are_read_in_the_order_of_the_roles() -> None:
+    names = [name for name in SHARED if name.startswith("log_offset_")]
+    assert names == [f"log_offset_{role}_{hyper}" for hyper in HYPERPARAMETERS for role in ROLES[1:]]
+    first = list(SHARED).index(names[0])
+    assert list(SHARED)[first : first + len(names)] == names
+    first = list(SHARED).index("log_scatter_log_lr")
+    assert list(SHARED)[first : first + 4] == [f"log_scatter_{r}" for r in RESPONSES[:4]]
+
+
+@pytest.mark.parametrize("columns", [3, 9])
+def test_marginal_law_is_a_dense_normal(columns: int) -> None:
+    rng = np.random.default_rng(columns)
+    value, mean, w, scatter = rng.normal(size=6), rng.normal(size=6), rng.normal(size=(6, columns)), 0.3
+    expected = stats.multivariate_normal(mean, scatter**2 * np.eye(6) + w @ w.T).logpdf(value)
+    args = [pt.as_tensor(v) for v in (value, mean, w, np.float64(scatter))]
+    assert marginal_law_logp(*args).eval(mode=FAST) == pytest.approx(expected, rel=1e-10)
+    u, width, _ = np.linalg.svd(w, full_matrices=False)
+    args = [pt.as_tensor(v) for v in (value - mean, u, width, np.float64(scatter))]
+    assert fixed_law_logp(*args).eval(mode=FAST) == pytest.approx(expected, rel=1e-10)
+
+
+def test_runs_are_student_t_or_at_least_that_high() -> None:
+    rng = np.random.default_rng(0)
+    y, mean, scale, nu = rng.normal(size=8), rng.normal(size=8), np.exp(rng.normal(size=8)), 3.4
+    censored = np.arange(8) % 2 == 1
+    got = _run_logp(*(pt.as_tensor(v) for v in (y, mean, scale, np.float64(nu), censored))).eval(mode=FAST)
+    np.testing.assert_allclose(got[~censored], stats.t.logpdf(y, nu, mean, scale)[~censored], rtol=1e-12)
+    assert (got[censored] < 0).all()
+    e = np.abs(rng.normal(size=8)) * 3
+    level, sigma, rho, se = 0.4, 0.2, 0.3, 0.1
+    noise = np.sqrt(sigma**2 + se**2 + (rho * np.where(censored, y - level, e)) ** 2)
+    got = _run_logp(*(pt.as_tensor(v) for v in (y, level + e, noise, np.float64(nu), censored))).eval(mode=FAST)
+    np.testing.assert_allclose(got, run_log_density(y, level, e, sigma, rho, nu, censored, se), rtol=1e-12)
+
+
+def test_linex_and_its_slope_are_those_of_the_laws() -> None:
+    v, s = pt.dvector(), pt.dscalar()
+    function = pytensor.function([v, s], [_linex(v, 1.7, s), pt.grad(_linex(v, 1.7, s).sum(), v)], mode=FAST)
+    grid = np.linspace(-4, 4, 41)
+    for skew in (-1.1, -1e-8, 0.0, 2e-3, 0.6):
+        value, slope = function(grid, skew)
+        np.testing.assert_allclose(value, linex(grid, 1.7, skew), rtol=1e-7, atol=1e-12)
+        step = 1e-6
+        expected = (linex(grid + step, 1.7, skew) - linex(grid - step, 1.7, skew)) / (2 * step)
+        np.testing.assert_allclose(slope, expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("change", ["form", "rows", "prior"])
+def test_swapping_data_is_building_anew(
+    table: Simulated, model: Any, density: Callable[[Point], float], change: str
+) -> None:
+    inputs, beliefs = table.inputs, table.beliefs
+    if change == "form":
+        beliefs = default_beliefs(inputs.design, FORMS["group-exponents"])
+    elif change == "rows":
+        keep = np.arange(len(inputs.y)) % 3 != 0
+        rows = ("log_lr", "log_batch", "y", "censored", "y_se", "cell", "source", "trunk")
+        inputs = replace(inputs, **{name: getattr(inputs, name)[keep] for name in rows})
+    else:
+        beliefs = replace(beliefs, shared_mean=beliefs.shared_mean + 0.2, law_mean=beliefs.law_mean - 0.1)
+    point = initial_point(inputs, shapes_of(model), 1)
+    anew, before = build_model(inputs, beliefs), density(point)
+    expected = log_density(anew)(point)
+    old = {name: model[name].get_value() for name in model_data(inputs, beliefs)}
+    try:
+        for name, value in model_data(inputs, beliefs).items():
+            model[name].set_value(value.astype(old[name].dtype))
+        assert density(point) == pytest.approx(expected, rel=1e-10)
+    finally:
+        for name, value in old.items():
+            model[name].set_value(value)
+    assert abs(expected - before) > 1e-3, "the change must matter, or this test shows nothing"
+
+
+def test_coordinates_are_no_part_of_the_posterior(
+    table: Simulated, model: Any, density: Callable[[Point], float]
+) -> None:
+    """Other centres and factors, the same states: the same density (the Jacobian is a constant, and left out)."""
+    where = coordinates(table.inputs)
+    rng = np.random.default_rng(5)
+    centre = where.centre + rng.normal(size=where.centre.shape)
+    factor = where.factor * 1.5 + np.eye(len(RESPONSES)) * 0.2
+    point = initial_point(table.inputs, shapes_of(model), 2)
+    state = where.centre + np.einsum("crm,mc->rc", where.factor, point["state_std"])
+    unit = [np.linalg.solve(factor[c], (state - centre)[:, c]) for c in range(state.shape[1])]
+    other = point | {"state_std": np.stack(unit, axis=1)}
+    before = density(point)
+    old = model["centre"].get_value(), model["factor"].get_value()
+    try:
+        model["centre"].set_value(centre)
+        model["factor"].set_value(factor)
+        after = density(other)
+    finally:
+        model["centre"].set_value(old[0])
+        model["factor"].set_value(old[1])
+    assert after == pytest.approx(before, rel=1e-9)
+    assert not np.allclose(other["state_std"], point["state_std"], atol=0.1)
