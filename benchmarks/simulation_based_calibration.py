@@ -29,7 +29,7 @@ from scaleband.inference.fitting import Fit
 from scaleband.inference.gate import diagnose
 from scaleband.inference.sampler import Backend, Compiled, SamplerSettings, compile_model, sample
 from scaleband.inference.unpack import unpack
-from scaleband.laws import FORMS, RESPONSES, Cells, LawDraws, design_for
+from scaleband.laws import ANGLE, FORMS, RESPONSES, SKEW, Cells, LawDraws, design_for
 from scaleband.runs import run_table
 
 N_RANKS = 32  # 31 thinned draws; eight bins of four ranks
@@ -96,7 +96,8 @@ def quantities(draws: LawDraws, target_state: np.ndarray) -> dict[str, np.ndarra
     for r, response in enumerate(RESPONSES[:2]):
         out[f"{response}: cell of a new source"] = target_state[:, r, 1]
     for j in (0, 1):
-        out[f"angle {j + 1}"], out[f"skew {j + 1}"] = draws.angle[:, j], draws.skew[:, j]
+        out[f"angle {j + 1}, mean over cells"] = draws.state[:, ANGLE][:, j].mean(1)
+        out[f"skew {j + 1}, mean over cells"] = draws.state[:, SKEW][:, j].mean(1)
     for j, source in enumerate(draws.sources):
         out[f"sigma {source}"] = draws.sigma[:, j]
     return out | {"rho": draws.rho, "nu": draws.nu}

@@ -7,7 +7,7 @@ import pytest
 from scipy import stats
 from small_table import Simulated, settings, simulated
 
-from scaleband.bayes import beliefs_table, cells_of, default_beliefs, model_inputs
+from scaleband.bayes import SHARED, beliefs_table, cells_of, default_beliefs, model_inputs
 from scaleband.bayes.beliefs import fixed_offset_scales
 from scaleband.bayes.inputs import CENSOR_ABOVE
 from scaleband.bayes.simulate import (
@@ -45,8 +45,9 @@ def named_draws(drawn: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         for k, feature in enumerate(FEATURES):
             out[f"{response}: {feature}"] = drawn["law"][:, r, k]
         if r < 2:
-            for k, role in enumerate(ROLES[1:]):
-                out[f"offset_{role}_{response}"] = drawn["offset_scale"][:, r, k]
+            for role in ROLES[1:]:
+                name = f"offset_{role}_{response}"
+                out[name] = np.exp(drawn["shared"][:, list(SHARED).index(f"log_{name}")])
     return out
 
 
@@ -76,6 +77,16 @@ def test_offsets_have_the_stated_spread(table: Simulated, drawn: dict[str, np.nd
                 assert column.std() == pytest.approx(fixed[r, at], rel=0.03, abs=1e-12)
             elif role != "exponent":  # switched off in this form
                 assert (column / drawn["offset_scale"][:, r, at]).std() == pytest.approx(1.0, rel=0.03)
+
+
+@pytest.mark.parametrize("form", ["linear", "group-exponents"])
+def test_a_role_that_the_form_switches_off_has_no_offset_for_a_new_level(table: Simulated, form: str) -> None:
+    """Else a new source's band would hold exponents that no fitted source may have."""
+    beliefs = default_beliefs(table.inputs.design, FORMS[form])
+    scale = prior_draws(table.inputs, beliefs, 50, 1)["offset_scale"][0]
+    for k, role in enumerate(ROLES[1:]):
+        assert (scale[:, :, k] > 0).all() == (role != "exponent" or form == "group-exponents"), role
+    assert (scale[:, :, ROLES.index("exponent") - 1] == 0).all() == (form == "linear")
 
 
 @pytest.mark.parametrize("form", sorted(FORMS))

@@ -157,6 +157,21 @@ def role_index(design: Design) -> NDArray[np.int64]:
     return np.array([max(ROLES.index(role) - 1, 0) for role in design.roles], dtype=np.int64)
 
 
+def offsets_in_use(design: Design, beliefs: Beliefs) -> NDArray[np.bool_]:
+    """Which offset scales a fit may hand to a level never seen: (hyperparameter, role without `shared`).
+
+    A form may switch a role off (`exponent`): then a new level has no offset either. A role without any column
+    yet (no variant was fitted) stays in use.
+    """
+    on = np.ones((len(HYPERPARAMETERS), len(ROLES) - 1), bool)
+    for k, role in enumerate(ROLES[1:]):
+        columns = [c for c, r in enumerate(design.roles) if r == role]
+        if columns:
+            # a released posterior as a prior leaves 1e-6 where its form had nothing
+            on[:, k] = (np.abs(beliefs.law_factor[: len(HYPERPARAMETERS)][:, columns]) > 1e-5).any(axis=(1, 2))
+    return on
+
+
 def beliefs_table() -> list[dict[str, str]]:
     """Every stated belief as a row: parameter, prior, its central 90 %, why."""
     rows: list[dict[str, str]] = []

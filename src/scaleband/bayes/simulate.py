@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from scaleband.bayes.beliefs import OWN, SHARED, Beliefs, role_index
+from scaleband.bayes.beliefs import OWN, SHARED, Beliefs, offsets_in_use, role_index
 from scaleband.bayes.inputs import CENSOR_ABOVE, ModelInputs
 from scaleband.laws import (
     ANGLE,
@@ -90,7 +90,7 @@ def simulate_states(
         "nu": 1 + np.exp(named["log_nu_minus_1"]),
         "sigma": _own("log_sigma", rng, n, len(sources)),
         "scatter": scatter,
-        "offset_scale": offset,
+        "offset_scale": offset * offsets_in_use(design, beliefs),
         "state": state,
         "law": law,
         "shared": shared,

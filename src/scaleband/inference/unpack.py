@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scaleband.bayes import ModelInputs
-from scaleband.bayes.beliefs import OWN, SHARED, Beliefs, role_index
+from scaleband.bayes.beliefs import OWN, SHARED, Beliefs, offsets_in_use, role_index
 from scaleband.bayes.coordinates import coordinates
 from scaleband.inference.sampler import RawDraws
 from scaleband.laws import ANGLE, HYPERPARAMETERS, RESPONSES, ROLES, SKEW
@@ -80,7 +80,7 @@ def unpack(raw: RawDraws, inputs: ModelInputs, beliefs: Beliefs, *, seed: int) -
         "nu": 1 + np.exp(named["log_nu_minus_1"]),
         "sigma": _own("log_sigma", flat["log_sigma_std"]),
         "scatter": scatter,
-        "offset_scale": offset,
+        "offset_scale": offset * offsets_in_use(inputs.design, beliefs),
         "state": state,
         "law": law,
         "shared": shared,
