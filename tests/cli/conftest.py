@@ -2,42 +2,19 @@
 
 from __future__ import annotations
 
-import json
 import sys
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 # The malformed tables serve the reader's tests and these.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "runs"))
 
+from command import Command, Done
 from malformed import good
 from synthetic import GATE, write_fit
 
 from scaleband.cli import main
-
-
-@dataclass(frozen=True)
-class Done:
-    """What a command left."""
-
-    code: int
-    out: str
-    err: str
-
-    def json(self) -> Any:
-        """stdout, read strictly: NaN is no JSON."""
-
-        def refuse(name: str) -> None:
-            raise AssertionError(f"{name} in JSON")
-
-        return json.loads(self.out, parse_constant=refuse)
-
-
-Command = Callable[..., Done]
 
 
 @pytest.fixture

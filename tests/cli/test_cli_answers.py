@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from command import Command
 from synthetic import GROUPS, write_fit
 
-from conftest import Command
 from scaleband.inference import released
 from scaleband.inference.store import read_draws
 from scaleband.predict import basins, interval, predict_log_loss, target_cells

@@ -12,10 +12,10 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from command import Command
 from malformed import good
 from synthetic import write_fit
 
-from conftest import Command
 from scaleband.cli import progress as progress_module
 from scaleband.cli.progress import progress
 from scaleband.inference import fitting, prior

@@ -9,11 +9,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from command import Command, Done
 from malformed import MALFORMED, options
 from malformed import Builder as TableBuilder
 from malformed_fits import MALFORMED_FITS, Builder
-
-from conftest import Command, Done
 
 CELL = ("--params", "1B", "--tokens", "20B")
 HEADER = "source,arch,data,n_params,n_tokens,lr_peak,batch_tokens\n"

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from command import Command
 
-from conftest import Command
 from scaleband.cli.arguments import count
 
 CELL = ("--params", "1B", "--tokens", "20B")

@@ -8,8 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-
-from conftest import Command
+from command import Command
 
 CELL = ("--params", "1B", "--tokens", "20B")
 KNOWN = (*CELL, "--source", "step-law", "--data", "web")

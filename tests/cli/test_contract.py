@@ -6,8 +6,8 @@ import argparse
 from pathlib import Path
 
 import pytest
+from command import Command
 
-from conftest import Command
 from scaleband.cli.program import VERBS, build_parser
 
 FIT = {"--fit", "--model"}
