@@ -25,8 +25,8 @@ setup:
 
 demo: setup
 	$(BIN)/scaleband models list
-	$(BIN)/scaleband recommend --model step-law --params 1e9 --tokens 2e10
-	$(BIN)/scaleband regret --model step-law --params 1e9 --tokens 2e10 --lr 3e-3 --batch-tokens 524288
+	$(BIN)/scaleband recommend --model step-law --params 1e9 --tokens 2e10 --source step-law --data steplaw_main
+	$(BIN)/scaleband regret --model step-law --params 1e9 --tokens 2e10 --source step-law --data steplaw_main --lr 3e-3 --batch-tokens 524288
 
 test: setup
 	$(BIN)/python -m pytest$(if $(ARGS), $(ARGS))
