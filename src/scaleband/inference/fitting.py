@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 Array = NDArray[np.float64]
 
-DEFAULT_FORM = "linear"
+DEFAULT_FORM = "quadratic"
 
 
 @dataclass(frozen=True)

@@ -90,7 +90,7 @@ def diagnose(
             bulk = np.asarray(array_stats.ess(flat, chain_axis=0, draw_axis=1, method="bulk"))
             tail = np.asarray(array_stats.ess(flat, chain_axis=0, draw_axis=1, method="tail", prob=(0.05, 0.95)))
         # A constant (a form without this term) has no R-hat and needs none.
-        varies = flat.std(axis=(0, 1)) > 0
+        varies = (flat != flat[:1, :1]).any(axis=(0, 1))
         if not varies.any():
             continue
         for key, stat, pick in (("rhat", rhat, np.argmax), ("bulk", bulk, np.argmin), ("tail", tail, np.argmin)):

@@ -23,7 +23,7 @@ class SamplerSettings:
     """How long to sample. `target_accept` is NUTS's; more is slower and safer."""
 
     draws: int = 2000
-    tune: int = 400
+    tune: int = 500
     chains: int = 2
     seed: int = 1
     target_accept: float = 0.85
