@@ -115,7 +115,7 @@ def diagnose(
     for kind in ("bulk", "tail"):
         ess, where = worst[kind]
         if not ess >= ESS_MIN:
-            more = int(np.ceil(n_draws * 1.3 * ESS_MIN / max(ess, 20.0) / 100) * 100)
+            more = int(np.ceil(n_draws * 1.3 * ESS_MIN / float(np.fmax(ess, 20.0)) / 100) * 100)
             messages.append(
                 f"{kind} ESS {ess:.0f} at {where} is below {ESS_MIN:.0f}: {Failure.ESS.format(draws=more)}"
             )

@@ -1,0 +1,107 @@
+"""The gate: draws made to fail each criterion, and whether it names the right one."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from scaleband.inference.gate import ESS_MIN, REPORTED, diagnose
+
+CHAINS, DRAWS = 2, 1000
+FINE = np.zeros((CHAINS, DRAWS), bool)
+
+
+@pytest.fixture
+def posterior() -> dict[str, np.ndarray]:
+    rng = np.random.default_rng(0)
+    dims = {
+        "angle": (2,), "skew": (2,), "rho": (), "nu": (), "sigma": (2,), "scatter": (9,), "offset_scale": (2, 6),
+        "state": (9, 3), "trunk_scale": (), "law": (9, 5),
+    }  # fmt: skip
+    return {name: rng.standard_normal((CHAINS, DRAWS, *shape)) for name, shape in dims.items()}
+
+
+def test_independent_draws_pass(posterior: dict[str, np.ndarray]) -> None:
+    gate = diagnose(posterior, FINE)
+    assert gate.passed
+    assert gate.messages == ()
+    assert gate.rhat[0] < 1.01
+    assert min(gate.ess_bulk[0], gate.ess_tail[0]) > ESS_MIN
+    assert json.loads(json.dumps(gate.as_dict(), allow_nan=False))["passed"] is True
+
+
+def test_chains_that_disagree_are_named(posterior: dict[str, np.ndarray]) -> None:
+    posterior["state"][1, :, 2, 1] += 1.0
+    gate = diagnose(posterior, FINE, names={"state": ["cell a", "cell b", "cell c"]})
+    assert not gate.passed
+    assert gate.rhat[0] > 1.05
+    assert gate.rhat[1] == "state[2, cell b]"
+    assert "the chains disagree" in gate.messages[0]
+    assert "state[2, cell b]" in gate.messages[0]
+
+
+def test_sticky_draws_are_named(posterior: dict[str, np.ndarray]) -> None:
+    rng, x = np.random.default_rng(1), np.zeros((CHAINS, DRAWS))
+    for i in range(1, DRAWS):
+        x[:, i] = 0.97 * x[:, i - 1] + rng.standard_normal(CHAINS)
+    posterior["offset_scale"][:, :, 1, 4] = x
+    gate = diagnose(posterior, FINE)
+    assert not gate.passed
+    assert gate.ess_bulk[1] == "offset_scale[1, 4]"
+    assert any("too few effective draws" in message for message in gate.messages)
+
+
+def test_sticky_tails_are_named(posterior: dict[str, np.ndarray]) -> None:
+    """Rare long visits to a tail: the middle mixes, the tail does not."""
+    for start in (200, 900):
+        posterior["rho"][:, start : start + 60] = 4 + 0.01 * np.random.default_rng(2).standard_normal((CHAINS, 60))
+    gate = diagnose(posterior, FINE)
+    assert gate.ess_tail[1] == "rho"
+    assert gate.ess_tail[0] < ESS_MIN
+    assert any(message.startswith("tail ESS") for message in gate.messages)
+
+
+def test_one_divergence_fails(posterior: dict[str, np.ndarray]) -> None:
+    diverging = FINE.copy()
+    diverging[1, 7] = True
+    gate = diagnose(posterior, diverging)
+    assert not gate.passed
+    assert gate.divergences == 1
+    assert gate.messages[0].startswith("1 divergent transitions")
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_draws_that_are_not_finite_fail(posterior: dict[str, np.ndarray], value: float) -> None:
+    posterior["sigma"][0, 3, 1] = value
+    gate = diagnose(posterior, FINE)
+    assert not gate.passed
+    assert any("not finite" in message for message in gate.messages)
+
+
+def test_a_constant_is_not_judged(posterior: dict[str, np.ndarray]) -> None:
+    posterior["nu"][:] = 0.1  # not a binary fraction: its mean over draws is not quite itself
+    posterior["offset_scale"][..., 5] = 0.0
+    assert diagnose(posterior, FINE).passed
+
+
+def test_chains_stuck_at_two_values_fail(posterior: dict[str, np.ndarray]) -> None:
+    posterior["rho"][0], posterior["rho"][1] = 1.0, 2.0
+    gate = diagnose(posterior, FINE)
+    assert not gate.passed
+    assert any("rho" in message for message in gate.messages)
+
+
+def test_coefficients_of_the_law_are_not_judged_twice(posterior: dict[str, np.ndarray]) -> None:
+    posterior["law"][1] += 5.0
+    assert diagnose(posterior, FINE).passed
+    assert "law" not in REPORTED
+
+
+@pytest.mark.parametrize("name", REPORTED)
+def test_everything_reported_is_judged_and_labelled(posterior: dict[str, np.ndarray], name: str) -> None:
+    last = tuple(n - 1 for n in posterior[name].shape[2:])
+    posterior[name][(1, slice(None), *last)] += 1.0
+    gate = diagnose(posterior, FINE)
+    assert gate.rhat[1] == (f"{name}[{', '.join(str(i) for i in last)}]" if last else name)
