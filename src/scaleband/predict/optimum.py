@@ -201,11 +201,22 @@ def plateau(b: Basins, setting: Setting, *, threshold: float = PLATEAU, n_points
             if not inside.any():
                 break
             high = np.where(inside, 2 * high, high)
+        # Illinois steps on the root of the regret, which is almost linear along a ray.
+        goal = np.sqrt(threshold)
+        f_low = np.full(n_points, np.sqrt(setting.expected_regret[t]) - goal)
+        f_high = np.sqrt(value(high)) - goal
+        side = np.zeros(n_points)  # the end that moved last: the other end's value is halved when it moves again
         for _ in range(30):
-            middle = (low + high) / 2
-            inside = value(middle) <= threshold
+            middle = np.clip(low - f_low * (high - low) / (f_high - f_low), low, high)
+            f = np.sqrt(value(middle)) - goal
+            inside = f <= 0
             low, high = np.where(inside, middle, low), np.where(inside, high, middle)
-        edge = centre[:, t, None] + low * rays
+            f_low = np.where(inside, f, np.where(side > 0, f_low / 2, f_low))
+            f_high = np.where(inside, np.where(side < 0, f_high / 2, f_high), f)
+            side = np.where(inside, -1.0, 1.0)
+            if np.abs(f).max() < 1e-7 * goal:
+                break
+        edge = centre[:, t, None] + middle * rays
         out[t] = np.exp(edge.T) * (REFERENCE["lr_peak"], REFERENCE["batch_tokens"])
     return out
 
