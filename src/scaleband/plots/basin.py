@@ -108,7 +108,8 @@ def basin_data(
     target = one_cell(cells, c)
     b = basins(draws, target)
     setting = recommend(b, batch_max=batch_max, batch_tokens=batch_tokens, threshold=threshold)
-    edge = plateau(b, setting, threshold=threshold, n_points=96)[0]
+    # The plateau is the same region whatever limits the batch; rays from its middle trace it evenly.
+    edge = plateau(b, recommend(b), threshold=threshold, n_points=120)[0]
     optimum = np.stack([b.lr_peak()[:, 0], b.batch_tokens()[:, 0]], axis=1)
     ellipse = _ellipse(optimum, mass)
     best = np.array([setting.lr_peak[0], setting.batch_tokens[0]])
@@ -217,13 +218,11 @@ def _verdict(data: BasinData) -> str:
 
 def _draw_runs(ax: Axes, data: BasinData, colours: ListedColormap, norm: BoundaryNorm) -> None:
     """The cell's runs; one outside the picture sits at its edge."""
-    if not len(data.runs):
-        return
     low, high = np.array([data.lr[0], data.batch[0]]), np.array([data.lr[-1], data.batch[-1]])
     x, y = np.clip(data.runs, low, high).T
     done, lost = ~data.runs_diverged, data.runs_diverged
     excess = np.clip(data.runs_excess[done], 1e-6, None)
-    style: dict[str, Any] = {"zorder": 5, "clip_on": False}
+    style: dict[str, Any] = {"zorder": 5, "clip_on": False, "snap": False}
     # A white rim below the ink keeps them visible on pale and on dark ground.
     ax.scatter(x[done], y[done], s=75, color="white", linewidths=0, **style)
     ax.scatter(
