@@ -78,6 +78,7 @@ def test_draws_that_are_not_finite_fail(posterior: dict[str, np.ndarray], value:
     gate = diagnose(posterior, FINE)
     assert not gate.passed
     assert any("not finite" in message for message in gate.messages)
+    assert "not finite" in json.dumps(gate.as_dict(), allow_nan=False), "a fit that failed is still written"
 
 
 def test_a_constant_is_not_judged(posterior: dict[str, np.ndarray]) -> None:

@@ -50,8 +50,12 @@ class Gate:
     messages: tuple[str, ...]
 
     def as_dict(self) -> dict[str, object]:
-        """Plain values for JSON."""
-        return asdict(self)
+        """Plain values for JSON, which knows no NaN: a statistic that could not be computed is None."""
+        values = asdict(self)
+        for name in ("rhat", "ess_bulk", "ess_tail"):
+            statistic, where = values[name]
+            values[name] = (statistic if np.isfinite(statistic) else None, where)
+        return values
 
 
 REPORTED = ("angle", "skew", "rho", "nu", "sigma", "scatter", "offset_scale", "state", "trunk_scale")
