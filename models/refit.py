@@ -182,6 +182,8 @@ def main() -> None:
     posterior.pop("trunk_effect", None)
     first = fits[used[0]]
     gate = worst_gate([fits[form].gate for form in used])
+    if not gate.passed:
+        raise SystemExit(f"not released, the gate failed: {'; '.join(gate.messages)}")
     meta = first.meta | {
         "name": options.name,
         "form": "stack",
