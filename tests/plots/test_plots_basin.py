@@ -59,6 +59,7 @@ def test_recommendation_constraint_and_published_point(draws: LawDraws) -> None:
     np.testing.assert_allclose(data.recommended, [setting.lr_peak[4], setting.batch_tokens[4]], rtol=1e-6)
     assert data.recommended[1] == pytest.approx(200_000)
     assert data.batch_limit == 200_000
+    np.testing.assert_array_equal(data.plateau, basin_data(draws, draws.cells, 4).plateau)  # no limit moves it
     np.testing.assert_allclose(data.published, published_optimum(draws.cells.n_params[4], draws.cells.n_tokens[4]))
 
 
@@ -80,7 +81,9 @@ def test_target_without_runs_and_without_a_plateau(draws: LawDraws) -> None:
     assert np.isnan(data.plateau).all()
     assert len(data.runs) == 0
     assert np.isfinite(data.regret).all()
-    assert "no setting is expected to be within 0.001 %" in draw_basin(data).get_title()
+    ax = draw_basin(data)
+    assert "no setting is expected to be within 0.001 %" in ax.get_title()
+    assert "run" not in ax.get_legend_handles_labels()[1]
 
 
 def test_a_wild_run_does_not_stretch_the_picture(draws: LawDraws, runs: pd.DataFrame) -> None:

@@ -187,7 +187,8 @@ def draw_basin(data: BasinData, ax: Axes | None = None) -> Axes:
         closed = np.concatenate([data.plateau, data.plateau[:1]])
         label = f"plateau, regret ≤ {percent_label(data.threshold)} %"
         ax.plot(*closed.T, color=INK, lw=1.8, label=label, zorder=4)
-    _draw_runs(ax, data, colours, norm)
+    if len(data.runs):
+        _draw_runs(ax, data, colours, norm)
     if data.batch_limit is not None:
         ax.axhline(data.batch_limit, color=INK, lw=1.2, ls=":", label="limit on the batch", zorder=4)
     ax.plot(*data.published, "D", ms=7, mfc="white", mec=INK, mew=1.4, label="published Step Law", zorder=6)
