@@ -26,7 +26,7 @@ class SamplerSettings:
     tune: int = 500
     chains: int = 2
     seed: int = 1
-    target_accept: float = 0.85
+    target_accept: float = 0.9
 
 
 @dataclass(frozen=True)
