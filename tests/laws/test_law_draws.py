@@ -102,7 +102,8 @@ def test_a_new_family_spreads_by_its_offset_and_its_exponents(draws: LawDraws) -
 def test_one_new_source_is_one_draw_in_every_question(draws: LawDraws) -> None:
     quiet = replace(draws, scatter=np.zeros_like(draws.scatter))
     alone = quiet.at(cells(source="c", d=7e10))[:, :, 0]
-    both = quiet.at(Cells(("a", "c"), ("dense",) * 2, ("web",) * 2, *(np.array([1e8, 1e8]),) * 2, np.array([7e10, 7e10])))
+    sizes, tokens = np.array([1e8, 1e8]), np.array([7e10, 7e10])
+    both = quiet.at(Cells(("a", "c"), ("dense",) * 2, ("web",) * 2, sizes, sizes, tokens))
     np.testing.assert_array_equal(both[:, :, 1], alone)
     np.testing.assert_array_equal(quiet.at(cells(source="c", d=7e10))[:, :, 0], alone)
     other = quiet.at(cells(source="d", d=7e10))[:, :, 0]
