@@ -1,0 +1,118 @@
+"""Targets from plain values, how far they are from what was fitted, and how wide a band a new group gets."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from scaleband.errors import UserError
+from scaleband.laws import RESPONSES, ROLES, Cells, LawDraws, design_for
+from scaleband.predict import basins, extrapolation, interval, target_cells
+
+FITTED = Cells(
+    ("a", "a", "a", "b"), ("dense", "dense", "moe-1in8", "dense"), ("web", "web", "web", "code"),
+    np.array([1e8, 1e9, 2e9, 3e9]), np.array([1e8, 1e9, 5e8, 3e9]), np.array([2e9, 2e10, 4e10, 1e11]),
+)  # fmt: skip
+
+
+@pytest.fixture
+def draws() -> LawDraws:
+    n, design, rng = 3000, design_for(FITTED), np.random.default_rng(0)
+    scale = np.full((n, len(RESPONSES), len(ROLES)), 0.3)
+    scale[:, :, 0] = 0.0
+    return LawDraws(
+        design=design, cells=FITTED, law=0.05 * rng.standard_normal((n, len(RESPONSES), len(design.columns))),
+        scatter=np.full((n, len(RESPONSES)), 0.1), offset_scale=scale,
+        state=0.05 * rng.standard_normal((n, len(RESPONSES), 4)), angle=np.zeros((n, 2)), skew=np.zeros((n, 2)),
+        sigma=np.ones((n, 2)), rho=np.ones(n), nu=np.full(n, 5.0), sources=("a", "b"), shared=np.zeros((n, 1)),
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("target", "verdict", "params", "tokens"),
+    [
+        ((1e8, 2e9), "fitted cell", 0.0, 0.0),
+        ((3e8, 1e10), "inside", 0.0, 0.0),
+        ((2e9, 1e10), "near", np.log10(2), 0.0),
+        ((3e8, 1e9), "near", 0.0, -np.log10(2)),
+        ((1e9, 2e11), "far", 0.0, 1.0),
+        ((1e7, 2e8), "far", -1.0, -1.0),
+    ],
+)
+def test_verdict_and_decades(draws: LawDraws, target: tuple, verdict: str, params: float, tokens: float) -> None:
+    found = extrapolation(draws, target_cells(*target, source="a", data="web"))
+    assert found.verdict == verdict
+    assert found.against == "a/dense/web"
+    assert found.decades_n_params == pytest.approx(params, abs=1e-3)
+    assert found.decades_n_tokens == pytest.approx(tokens, abs=1e-3)
+    assert found.unseen == ()
+
+
+def test_decades_are_against_the_closest_group_that_was_fitted(draws: LawDraws) -> None:
+    family = extrapolation(draws, target_cells(2e9, 4e10, source="z", arch="moe-1in64", data="web"))
+    assert family.against == "the fitted moe cells"
+    assert family.verdict == "inside"
+    assert family.unseen == ("source",)
+    anything = extrapolation(draws, target_cells(2e9, 4e10, source="a", arch="ssm", data="books"))
+    assert anything.against == "the fitted cells"
+    assert anything.unseen == ("arch", "data")
+
+
+@pytest.mark.parametrize(
+    ("target", "says"),
+    [
+        (target_cells(1e8, 2e9, source="a", data="web"), "this cell was fitted"),
+        (target_cells(3e8, 1e10, source="a", data="web"), "inside the sizes and token counts of a/dense/web"),
+        (target_cells(1e7, 1e10, source="a", data="web"), "1 decades below in parameters; far"),
+        (target_cells(3e8, 1e10), "source and data never seen"),
+    ],
+)
+def test_sentences(draws: LawDraws, target: Cells, says: str) -> None:
+    assert says in extrapolation(draws, target).sentence()
+
+
+def test_the_less_is_known_the_wider_the_band(draws: LawDraws) -> None:
+    def width(**group: str) -> float:
+        band = interval(np.log(basins(draws, target_cells(3e8, 1e10, **group)).lr_peak()), 0.9)
+        return float((band.upper - band.lower)[0])
+
+    known = width(source="a", data="web")
+    assert known < width(source="a", data="books") < width(source="z", data="books")
+    assert width(source="z", data="books") < width(source="z", data="books", arch="ssm")
+    assert width() == pytest.approx(width(source="z", data="books"), rel=0.1), "left out means never seen"
+    own = interval(np.log(basins(draws, FITTED).lr_peak()), 0.9)
+    as_new = interval(np.log(basins(draws, FITTED, as_new=True).lr_peak()), 0.9)
+    assert (own.upper - own.lower < as_new.upper - as_new.lower).all()
+
+
+def test_basins_are_the_state_in_its_units(draws: LawDraws) -> None:
+    b = basins(draws, FITTED)
+    np.testing.assert_allclose(b.lr_peak(), 1e-3 * np.exp(draws.state[:, 0]))
+    np.testing.assert_allclose(b.batch_tokens(), 524_288 * np.exp(draws.state[:, 1]))
+    np.testing.assert_allclose(b.curvature, np.exp(draws.state[:, 2:4]))
+    np.testing.assert_array_equal(b.level, draws.state[:, RESPONSES.index("level")])
+    np.testing.assert_array_equal(b.angle, draws.state[:, 5:7])
+    np.testing.assert_array_equal(b.skew, draws.state[:, 7:9])
+    wild = replace(draws, state=draws.state * 1e4)
+    assert np.isfinite(basins(wild, FITTED).curvature).all()
+
+
+def test_targets_broadcast_and_default() -> None:
+    cells = target_cells([1e8, 1e9], 2e10, source=["a", "b"])
+    assert (cells.source, cells.arch, cells.data) == (("a", "b"), ("dense",) * 2, ("unseen",) * 2)
+    np.testing.assert_array_equal(cells.n_tokens, [2e10, 2e10])
+    np.testing.assert_array_equal(cells.n_active, cells.n_params)
+
+
+def test_impossible_targets_are_refused_in_words() -> None:
+    with pytest.raises(UserError, match="n_tokens = -1 cannot be"):
+        target_cells(1e9, -1.0)
+    with pytest.raises(UserError, match="is larger than n_params"):
+        target_cells(1e9, 1e10, n_active=2e9)
+    with pytest.raises(UserError, match="source has 2 entries for 3 targets"):
+        target_cells([1e8, 1e9, 1e10], 1e10, source=["a", "b"])
+    with pytest.raises(UserError, match="n_params = nan cannot be") as caught:
+        target_cells(np.nan, np.inf)
+    assert "n_tokens = inf cannot be" in str(caught.value)
