@@ -23,7 +23,7 @@ import numpy as np
 import pandas as pd
 from scipy.stats import chi2
 
-from scaleband.bayes import ModelInputs, default_beliefs, model_inputs
+from scaleband.bayes import ModelInputs, cells_of, default_beliefs, model_inputs
 from scaleband.bayes.simulate import simulate_runs, simulate_state
 from scaleband.inference.fitting import Fit
 from scaleband.inference.gate import diagnose
@@ -109,7 +109,7 @@ def rank(truth: float, draws: np.ndarray) -> int:
     return int((draws[at] < truth).sum())
 
 
-def as_draws(values: Mapping[str, np.ndarray], inputs: ModelInputs, fitted: Fit | None = None) -> LawDraws:
+def as_draws(values: Mapping[str, np.ndarray], inputs: ModelInputs) -> LawDraws:
     """Named values with leading (chain, draw) as `LawDraws`, the way a fit does it."""
     gate = diagnose(values, np.zeros((1, 1), bool))
     return Fit(dict(values), {}, inputs, default_beliefs(inputs.design, FORMS["linear"]), gate, {}).draws()
@@ -189,18 +189,20 @@ def calibration_table(ranks: pd.DataFrame) -> pd.DataFrame:
     return table
 
 
-def run(
-    n_sweeps: int, seed: int, settings: SamplerSettings, *, frame: pd.DataFrame | None = None,
-    backend: Backend = "numba", width: float = 1.0, say: Callable[[str], None] = print, keep: Path | None = None,
-) -> list[Outcome]:
-    """All sweeps with one compiled model; with `keep`, each outcome is a line of that file, and those there count."""
-    frame = plan() if frame is None else frame
+def compiled_for(frame: pd.DataFrame, backend: Backend) -> Compiled:
+    """The model of the plan's cells, compiled once for all sweeps."""
     cells = frame[["source", "arch", "data", "n_params", "n_active", "n_tokens"]].drop_duplicates()
-    design = design_for(Cells(*(tuple(cells[k]) for k in ("source", "arch", "data")),
-                              *(cells[k].to_numpy(float) for k in ("n_params", "n_active", "n_tokens"))))  # fmt: skip
-    inputs = model_inputs(frame, design)
-    compiled = compile_model(inputs, default_beliefs(design, FORMS["linear"]), backend=backend)
-    outcomes = [Outcome(**json.loads(line)) for line in keep.open()] if keep and keep.exists() else []
+    design = design_for(cells_of(cells))
+    return compile_model(model_inputs(frame, design), default_beliefs(design, FORMS["linear"]), backend=backend)
+
+
+def run(
+    n_sweeps: int, seed: int, settings: SamplerSettings, compiled: Compiled, *, width: float = 1.0,
+    say: Callable[[str], None] = print, keep: Path | None = None,
+) -> list[Outcome]:
+    """All sweeps; with `keep`, each outcome is a line of that file, and those already there count."""
+    lines = keep.read_text().splitlines() if keep and keep.exists() else []
+    outcomes = [Outcome(**json.loads(line)) for line in lines]
     for k in range(len(outcomes), n_sweeps):
         outcomes.append(one_sweep(k, compiled, settings, seed=seed, width=width))
         o = outcomes[-1]
@@ -214,7 +216,7 @@ def run(
 def report(outcomes: list[Outcome]) -> str:
     """The calibration table with its counts, as text."""
     kept = [o for o in outcomes if o.rhat <= RHAT_LIMIT]
-    table = calibration_table(pd.DataFrame([o.ranks for o in kept]))
+    table = calibration_table(pd.DataFrame([o.ranks for o in kept or outcomes]))
     lines = [
         f"{len(outcomes)} sweeps fitted, {sum(o.drawn_again for o in outcomes)} drawn again (a run above 1.5x its "
         f"cell's best); {len(outcomes) - len(kept)} left out (R-hat above {RHAT_LIMIT})",
@@ -237,13 +239,13 @@ def main() -> None:
     parser.add_argument("--small", action="store_true", help="a few short fits of a tiny table: shows that it runs")
     parser.add_argument("--keep", type=Path, help="file of outcomes, one a sweep: an interrupted run goes on from it")
     asked = parser.parse_args()
-    n_sweeps, frame = asked.sweeps, None
+    n_sweeps, frame = asked.sweeps, plan()
     settings = SamplerSettings(draws=asked.draws, tune=300, chains=2, seed=asked.seed, target_accept=0.9)
     if asked.small:
         n_sweeps, settings = 12, SamplerSettings(draws=150, tune=150, chains=2, seed=asked.seed)
         frame = plan(GRID[:2] + GRID[6:8], n_lr=4, n_batch=3)
-    outcomes = run(n_sweeps, asked.seed, settings, frame=frame, backend=asked.backend, keep=asked.keep,
-                   say=lambda line: print(line, flush=True))  # fmt: skip
+    compiled = compiled_for(frame, asked.backend)
+    outcomes = run(n_sweeps, asked.seed, settings, compiled, keep=asked.keep, say=lambda line: print(line, flush=True))
     print(f"seed {asked.seed}")
     print(report(outcomes))
 
