@@ -2,6 +2,7 @@
 
     python benchmarks/other_teams.py                       all four sources, zero-shot
     python benchmarks/other_teams.py --source open-euro-llm --few-shot
+    python benchmarks/other_teams.py --source open-euro-llm --few-shot --base step-law    the released model as base
 
 Definition (fixed before the first held-out figure was looked at):
 
@@ -25,9 +26,11 @@ import pandas as pd
 from common import RESULTS, load
 from held_out import score_cell, summary
 from scaleband.bayes import cells_of, model_inputs
-from scaleband.inference.fitting import Fit, fit
+from scaleband.inference.fitting import fit
 from scaleband.inference.prior import beliefs_from
+from scaleband.inference.released import model_path
 from scaleband.inference.sampler import SamplerSettings
+from scaleband.inference.store import read_draws
 from scaleband.laws import FORMS, LawDraws, design_for
 from scaleband.runs import cell_table
 from unpooled import fit_basin
@@ -59,9 +62,8 @@ def report(table: pd.DataFrame, what: str) -> None:
         summary(table[~table["edge"]], f"{what}, best run inside its grid")
 
 
-def few_shot(base: Fit, frame: pd.DataFrame, form: str, seeds: int) -> None:
-    """Ten of the source's cheapest runs on top of the fit that never saw it."""
-    prior = base.draws()
+def few_shot(prior: LawDraws, frame: pd.DataFrame, form: str, seeds: int) -> None:
+    """Ten of the source's cheapest runs on top of draws that never saw it."""
     completed = frame[frame["status"] == "completed"]
     cheap = completed.nsmallest(len(completed) // 5, "flops")
     tables = []
@@ -102,26 +104,34 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--source", action="append")
     parser.add_argument("--few-shot", action="store_true")
-    parser.add_argument("--form", choices=list(FORMS), default="linear")
+    parser.add_argument("--form", choices=list(FORMS), default="quadratic")
     parser.add_argument("--draws", type=int, default=1000)
     parser.add_argument("--tune", type=int, default=600)
+    parser.add_argument("--base", help="a released model that never saw the source, instead of a fit to the others")
     parser.add_argument("--seeds", type=int, default=10)
     options = parser.parse_args()
     frame = load(TABLES)
     RESULTS.mkdir(exist_ok=True)
     for source in options.source or sorted(set(frame["source"])):
         held = frame["source"] == source
-        fitted = fit(
-            frame[~held],
-            form=options.form,
-            settings=SamplerSettings(draws=options.draws, tune=options.tune, chains=2, seed=1),
-        )
-        print(f"\nwithout {source}: {fitted.meta['seconds']}", fitted.gate.messages or "gate passed", flush=True)
-        table = score_source(fitted.draws(), frame[held])
+        if options.base:
+            draws = read_draws(model_path(options.base))
+            if source in draws.sources:
+                parser.error(f"{options.base} has seen {source}")
+            print(f"\n{source} from the released model {options.base}", flush=True)
+        else:
+            fitted = fit(
+                frame[~held],
+                form=options.form,
+                settings=SamplerSettings(draws=options.draws, tune=options.tune, chains=2, seed=1),
+            )
+            draws = fitted.draws()
+            print(f"\nwithout {source}: {fitted.meta['seconds']}", fitted.gate.messages or "gate passed", flush=True)
+        table = score_source(draws, frame[held])
         table.to_csv(RESULTS / f"zero_shot_{source}.csv", index=False, float_format="%.6g")
         report(table, f"zero-shot {source}")
         if options.few_shot:
-            few_shot(fitted, frame[held], options.form, options.seeds)
+            few_shot(draws, frame[held], options.form, options.seeds)
 
 
 if __name__ == "__main__":
