@@ -1,0 +1,117 @@
+"""A released posterior as a prior: its moments, what trust does to them, overlap and conflict."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from made_fits import made_fit, small_inputs
+
+from scaleband.bayes import SHARED, default_beliefs
+from scaleband.bayes.simulate import prior_draws
+from scaleband.errors import UserError
+from scaleband.inference.fitting import Fit
+from scaleband.inference.prior import beliefs_from, overlapping_runs, prior_data_conflict
+from scaleband.laws import FORMS, LEVEL, RESPONSES, Cells, design_for
+
+
+@pytest.fixture(scope="module")
+def fitted() -> Fit:
+    return made_fit(400)
+
+
+def new_design() -> tuple:
+    """A table of team-a again and of a new team with a new size: some columns known, some not."""
+    n = np.array([1e8, 7e9])
+    return design_for(Cells(("team-a", "team-c"), ("dense", "dense"), ("web", "web"), n, n, np.array([5e9, 2e11])))
+
+
+def spread(factor: np.ndarray) -> np.ndarray:
+    return np.sqrt((factor**2).sum(-1))
+
+
+def test_full_trust_takes_the_posterior_at_its_word(fitted: Fit) -> None:
+    draws, design = fitted.draws(), new_design()
+    beliefs = beliefs_from(draws, design, FORMS["linear"])
+    np.testing.assert_allclose(beliefs.shared_mean, draws.shared.mean(0))
+    np.testing.assert_allclose(
+        beliefs.shared_factor @ beliefs.shared_factor.T, np.cov(draws.shared.T), atol=1e-9
+    )
+    for name in ("n", "d", "source:team-a", "family:dense", "data:web"):
+        here, there = design.columns.index(name), draws.design.columns.index(name)
+        assert not beliefs.pooled[here]
+        for r in range(len(RESPONSES)):
+            if r != LEVEL:
+                assert beliefs.law_mean[r, here] == pytest.approx(draws.law[:, r, there].mean())
+                own = draws.law[:, r, there].std(ddof=1)
+                assert spread(beliefs.law_factor[r])[here] == pytest.approx(own, rel=1e-3)
+    n, d = (draws.design.columns.index(k) for k in "nd")
+    covariance = beliefs.law_factor[0] @ beliefs.law_factor[0].T
+    assert covariance[1, 2] == pytest.approx(np.cov(draws.law[:, 0, [n, d]].T)[0, 1], abs=1e-9)
+
+
+def test_what_the_model_does_not_know_keeps_the_stated_beliefs(fitted: Fit) -> None:
+    design = new_design()
+    stated = default_beliefs(design, FORMS["linear"])
+    beliefs = beliefs_from(fitted.draws(), design, FORMS["linear"])
+    for name in ("source:team-c", "size:team-c/dense/7e+09", "size:team-a/dense/1e+08"):
+        k = design.columns.index(name)
+        assert beliefs.pooled[k]
+        np.testing.assert_array_equal(beliefs.law_factor[:, k], stated.law_factor[:, k])
+    np.testing.assert_array_equal(beliefs.law_mean[LEVEL], stated.law_mean[LEVEL])
+    np.testing.assert_array_equal(beliefs.law_factor[LEVEL], stated.law_factor[LEVEL])
+
+
+def test_trust_widens_and_zero_trust_is_no_trust(fitted: Fit) -> None:
+    draws, design = fitted.draws(), new_design()
+    full, quarter = (beliefs_from(draws, design, FORMS["linear"], trust) for trust in (1.0, 0.25))
+    np.testing.assert_allclose(spread(quarter.shared_factor), 2 * spread(full.shared_factor), rtol=1e-5)
+    np.testing.assert_array_equal(quarter.shared_mean, full.shared_mean)
+    k = design.columns.index("n")
+    assert spread(quarter.law_factor[0])[k] == pytest.approx(2 * spread(full.law_factor[0])[k], rel=1e-5)
+    none, stated = beliefs_from(draws, design, FORMS["linear"], 0.0), default_beliefs(design, FORMS["linear"])
+    np.testing.assert_array_equal(none.shared_factor, stated.shared_factor)
+    assert none.origin == "stated beliefs"
+    assert quarter.origin.endswith("trust 0.25")
+    with pytest.raises(UserError, match="outside 0 to 1"):
+        beliefs_from(draws, design, FORMS["linear"], 1.5)
+
+
+def test_a_prior_from_a_fit_draws_what_the_fit_says(fitted: Fit) -> None:
+    """Round trip: prior draws under the fit's beliefs have the fit's own means and spreads."""
+    inputs, _ = small_inputs(0)
+    beliefs = beliefs_from(fitted.draws(), inputs.design, FORMS["linear"])
+    law = prior_draws(inputs, beliefs, 20_000, 1)["law"][0]
+    own = fitted.draws().law
+    for r in (0, 1, 2, 5, 8):
+        for name in ("n", "d", "family:moe", "source:team-b"):
+            k = inputs.design.columns.index(name)
+            assert law[:, r, k].std() == pytest.approx(own[:, r, k].std(), rel=0.05)
+            assert law[:, r, k].mean() == pytest.approx(own[:, r, k].mean(), abs=0.05 * own[:, r, k].std())
+
+
+def test_runs_that_the_model_saw_are_found(fitted: Fit) -> None:
+    known = list(fitted.inputs.run_ids[:2])
+    assert overlapping_runs(fitted.draws(), [*known, "another"]) == known
+    assert overlapping_runs(replace(fitted.draws(), meta={}), known) == []
+
+
+def test_a_conflict_is_named_and_agreement_is_silent(fitted: Fit) -> None:
+    beliefs, rng = fitted.beliefs, np.random.default_rng(0)
+    mean, sd = beliefs.shared_mean, spread(beliefs.shared_factor)
+    shape = (2, 500)
+
+    def sharpened(moved: float) -> Fit:
+        """A posterior a tenth as wide as the prior; rho moved by so many prior sds."""
+        shared = mean + 0.1 * sd * rng.standard_normal((*shape, len(SHARED)))
+        shared[..., list(SHARED).index("log_rho")] += moved * sd[list(SHARED).index("log_rho")]
+        law = np.broadcast_to(beliefs.law_mean, (*shape, *beliefs.law_mean.shape)) + 0.0
+        factors = np.stack([spread(f) for f in beliefs.law_factor])
+        law = law + 0.1 * factors * rng.standard_normal(law.shape)
+        return replace(fitted, posterior=fitted.posterior | {"shared": shared, "law": law})
+
+    assert prior_data_conflict(sharpened(0.0)) == []
+    said = prior_data_conflict(sharpened(6.0))
+    assert len(said) == 1
+    assert said[0].startswith("log_rho: the prior (stated beliefs) says -2.3")
