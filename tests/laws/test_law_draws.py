@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 
 from scaleband.laws import RESPONSES, ROLES, Cells, LawDraws, design_for
+from scaleband.laws import draws as draws_module
+from scaleband.runs import cells as cells_module
 
 N = 4000
 CELLS = Cells(
@@ -43,6 +45,19 @@ def test_a_fitted_cell_speaks_for_itself(draws: LawDraws) -> None:
     np.testing.assert_array_equal(draws.at(CELLS), draws.state)
     near = cells(n=1e8 * 1.0004, d=2e10 * 0.9996)
     np.testing.assert_array_equal(draws.at(near)[:, :, 0], draws.state[:, :, 0])
+
+
+def test_a_target_is_the_cell_that_a_run_there_would_be_in(draws: LawDraws) -> None:
+    """Token counts are often steps times batch: they differ by a part of a step, in a table and in a question."""
+    assert (draws_module.PARAMS_TOLERANCE, draws_module.TOKENS_TOLERANCE) == (
+        cells_module.PARAMS_TOLERANCE, cells_module.TOKENS_TOLERANCE
+    )  # fmt: skip
+    for factor, match in ((1.004, 0), (0.996, 0), (1.006, None)):
+        assert draws.matching_cell(cells(d=2e10 * factor), 0) == match
+    two = Cells(("a",) * 2, ("dense",) * 2, ("web",) * 2, *(np.array([1e8, 1e8]),) * 2, np.array([1e10, 1.006e10]))
+    close = replace(draws, cells=two)
+    assert close.matching_cell(cells(d=1.004e10), 0) == 1
+    assert close.matching_cell(cells(d=1.002e10), 0) == 0
 
 
 @pytest.mark.parametrize("changed", [{"source": "b"}, {"arch": "moe"}, {"data": "code"}, {"n": 1.02e8}, {"d": 2.1e10}])

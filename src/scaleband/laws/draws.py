@@ -13,6 +13,10 @@ from scaleband.laws.design import ROLES, Cells, Design
 
 Array = NDArray[np.float64]
 
+# As in `runs.cells`, whose import would bring pandas into a recommendation.
+PARAMS_TOLERANCE = 1e-3
+TOKENS_TOLERANCE = 5e-3
+
 
 @dataclass(frozen=True)
 class LawDraws:
@@ -73,18 +77,19 @@ class LawDraws:
         return rng.standard_normal((self.n_samples, self.law.shape[1]))
 
     def matching_cell(self, cells: Cells, c: int) -> int | None:
-        """Index of the fitted cell that target `c` is (same group, n_params and n_tokens within 0.1 %)."""
-        own = self.cells
+        """Index of the fitted cell that target `c` is, or None.
+
+        Same group, n_params within 0.1 %, n_tokens within 0.5 %: what makes two runs of a table one cell (see
+        `runs.cell_table`). Of several, the closest.
+        """
+        own, found = self.cells, []
         for k in range(len(own)):
-            if (
-                own.source[k] == cells.source[c]
-                and own.arch[k] == cells.arch[c]
-                and own.data[k] == cells.data[c]
-                and abs(own.n_params[k] / cells.n_params[c] - 1) < 1e-3
-                and abs(own.n_tokens[k] / cells.n_tokens[c] - 1) < 1e-3
-            ):
-                return k
-        return None
+            group = (own.source[k], own.arch[k], own.data[k]) == (cells.source[c], cells.arch[c], cells.data[c])
+            params = abs(np.log(own.n_params[k] / cells.n_params[c]))
+            tokens = abs(np.log(own.n_tokens[k] / cells.n_tokens[c]))
+            if group and params <= PARAMS_TOLERANCE and tokens <= TOKENS_TOLERANCE:
+                found.append((params + tokens, k))
+        return min(found)[1] if found else None
 
     def at(self, cells: Cells, *, as_new: bool = False) -> Array:
         """State of target cells: (sample, response, cell).
