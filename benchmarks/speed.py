@@ -98,7 +98,8 @@ def cold_fit(options: argparse.Namespace) -> None:
     """The whole command, as a process."""
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "fit.nc"
-        command = [str(Path(sys.executable).with_name("scaleband")), "fit", *(str(data_folder() / f"{n}.csv") for n in RELEASED)]
+        tables = [str(data_folder() / f"{name}.csv") for name in RELEASED]
+        command = [str(Path(sys.executable).with_name("scaleband")), "fit", *tables]
         for k in range(options.repeat):
             started = time.perf_counter()
             done = subprocess.run([*command, "--out", str(out), "--quiet"], check=False, capture_output=True, text=True)
