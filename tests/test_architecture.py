@@ -36,9 +36,14 @@ HOMES = {
     "nutpie": {"inference"},
     "matplotlib": {"plots"},
     "torch": {"training"},
+    "optuna": {"campaign"},
+    "sqlalchemy": {"campaign"},
 }
 
-LAZY = ["arviz_base", "arviz_stats", "matplotlib", "nutpie", "pandas", "pymc", "pytensor", "torch", "xarray"]
+LAZY = [
+    "arviz_base", "arviz_stats", "matplotlib", "nutpie", "optuna", "pandas", "pymc", "pytensor", "sqlalchemy", "torch",
+    "xarray",
+]  # fmt: skip
 VAGUE = {"utils", "util", "helpers", "helper", "base", "common", "misc"}
 LINES_AT_MOST = 400
 

@@ -20,18 +20,18 @@ def storage(request: pytest.FixtureRequest) -> str | None:
 
 
 def test_eight_workers_at_once(tmp_path: Path, storage: str | None) -> None:
-    Campaign.create(tmp_path, replace(bench.settings(40, 1), name="together"), storage=storage).close()
+    Campaign.create(tmp_path, replace(bench.settings(30, 1), name="together"), storage=storage).close()
     facts = bench.together(tmp_path, 8, seed=1)
-    assert facts["attempts"] > facts["runs"] - facts["given_up"]
+    assert facts["attempts"] >= facts["runs"] + 2  # failed ones came back
     assert facts["workers_told"] >= 2
 
 
 def test_killed_workers(tmp_path: Path, storage: str | None) -> None:
-    settings = replace(bench.settings(60, 2, grace_s=3, retries=20), name="killed")
+    settings = replace(bench.settings(40, 2, grace_s=8, retries=20), name="killed")
     Campaign.create(tmp_path, settings, storage=storage).close()
-    facts = bench.under_kills(tmp_path, 3, 4, seed=2)
-    assert facts["kills"] == 4
-    assert facts["completed"] > 30
+    facts = bench.under_kills(tmp_path, 3, 3, seed=2)
+    assert facts["kills"] == 3
+    assert facts["completed"] > 20
 
 
 def test_the_checks_can_fail(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from scaleband.campaign import pool
-from scaleband.campaign.proposers import PROPOSERS
+from scaleband.campaign.proposers import PROPOSERS, grid_in_limits
 from scaleband.campaign.records import (
     GIVEN_BACK,
     Account,
@@ -26,7 +26,7 @@ from scaleband.campaign.records import (
     table_of,
     told_runs,
 )
-from scaleband.campaign.refit import Posterior, check_prior, posterior_for
+from scaleband.campaign.refit import Posterior, check_prior, data_digest, posterior_for, prior_draws_of
 from scaleband.campaign.results import checked_result
 from scaleband.campaign.settings import INPUTS, Settings, checked, setting_key, settings_from_json
 from scaleband.campaign.storage import SETTINGS, Place, create, join, open_place
@@ -97,6 +97,10 @@ class Campaign:
         """
         settings = checked(settings, list(PROPOSERS))
         check_prior(settings)
+        if settings.limits:
+            draws = prior_draws_of(settings, data_digest(None, settings))
+            grid = grid_in_limits(draws, settings.target, settings.limits)
+            settings = replace(settings, candidates={str(k): grid[k].tolist() for k in grid})
         return cls(create(Path(folder), settings, storage), settings, proposer)
 
     @classmethod
@@ -296,6 +300,7 @@ class Campaign:
         return Request(
             target=self.settings.target,
             candidates=self.settings.candidate_frame(),
+            limits=self.settings.limits,
             history=history,
             pending=_pending(runs, self.settings),
             given_up=frozenset(r.key for r in runs if r.state == "failed"),
@@ -314,7 +319,8 @@ class Campaign:
         if n <= 0:
             return []
         with self.place.locked():
-            ids = pool.take(self.place, pool.mended(self.place, self.settings, self._attempts()), n, heartbeat)
+            now = pool.mended(self.place, self.settings, self._attempts(), silent=True)
+            ids = pool.take(self.place, now, n, heartbeat)
             runs = {r.run_id: r for r in self.runs()} if ids else {}
         return [runs[i] for i in ids]
 

@@ -111,30 +111,28 @@ def _close(place: Place, trial_id: int, result: Result) -> None:
     place.storage.set_trial_state_values(trial_id, TrialState[_ENDS[result.status]], values)
 
 
-def mended(place: Place, settings: Settings, found: Sequence[Attempt]) -> list[Attempt]:
-    """Finish what a killed process left half done, and take silent workers for lost; all attempts afterwards."""
-    for attempt in found:
-        if attempt.result is not None and attempt.state in ("WAITING", "RUNNING"):
-            _close(place, attempt.trial_id, attempt.result)
-    changed = _fail_silent(place, found)
-    now = attempts(place) if changed else list(found)
+def mended(place: Place, settings: Settings, found: Sequence[Attempt], *, silent: bool = False) -> list[Attempt]:
+    """Finish what a killed process left half done, and (`silent`) take silent workers for lost; all attempts afterwards."""
+    half = [a for a in found if a.result is not None and a.state in ("WAITING", "RUNNING")]
+    for attempt in half:
+        _close(place, attempt.trial_id, attempt.result)  # type: ignore[arg-type]
+    lost = silent and any(a.state == "RUNNING" for a in found)
+    if lost:
+        _fail_silent(place)
+    now = attempts(place) if half or lost else list(found)
     again = _comes_back(now, settings)
     for attempt in again:
         add(place, attempt.proposal)
     return attempts(place) if again else now
 
 
-def _fail_silent(place: Place, found: Sequence[Attempt]) -> bool:
-    """Optuna's own look for stale trials; whether there was anything to look at."""
+def _fail_silent(place: Place) -> None:
+    """Optuna's own look for stale trials."""
     import optuna
 
-    out = [a for a in found if a.state in ("WAITING", "RUNNING")]
-    if not any(a.state == "RUNNING" for a in out):
-        return any(a.result is not None for a in out)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         optuna.storages.fail_stale_trials(place.study())
-    return True
 
 
 def _comes_back(found: Sequence[Attempt], settings: Settings) -> list[Attempt]:

@@ -45,6 +45,9 @@ class Settings:
         What all runs together may cost, FLOP.
     candidates
         Column -> values: the runs that could be made (`INPUTS` and `flops`; `bundle` where runs are bought together).
+        Left out, they are a grid inside `limits`.
+    limits
+        Of that grid: sizes, tokens, flops_max, ..., as `design.Limits` has them.
     given
         Column -> values: run-table rows that were there before; they cost nothing here. May be empty.
     target_runs
@@ -69,7 +72,8 @@ class Settings:
     name: str
     target: Mapping[str, str | float]
     budget_flops: float
-    candidates: Mapping[str, Sequence[Any]]
+    candidates: Mapping[str, Sequence[Any]] = field(default_factory=dict)
+    limits: Mapping[str, Any] = field(default_factory=dict)
     given: Mapping[str, Sequence[Any]] = field(default_factory=dict)
     target_runs: float = 1.0
     strategy: str = "evsi"
@@ -153,11 +157,13 @@ def checked(settings: Settings, strategies: Sequence[str]) -> Settings:
     if unknown:
         problems.append(f"{unknown[0]!r} is no convention; choose from {', '.join(STATED)}")
     problems += _target_problems(settings.target)
+    if bool(settings.candidates) == bool(settings.limits):
+        problems.append("give a table of runs that could be made, or limits to make a grid in, one of the two")
     if problems:
         raise UserError(problems)
     plain = plain_target(settings.target)
     return replace(
-        settings, target=plain, candidates=_candidates(settings.candidates), given=_given(settings.given),
+        settings, target=plain, candidates=_candidates(settings.candidates) if settings.candidates else {}, given=_given(settings.given),
         stated={k: v for k, v in settings.stated.items() if v},
     )  # fmt: skip
 
@@ -192,7 +198,7 @@ def _candidates(columns: Mapping[str, Sequence[Any]]) -> dict[str, list[Any]]:
 
     frame = pd.DataFrame({k: list(v) for k, v in columns.items()})
     if not len(frame):
-        raise UserError("there are no candidates; give a table of runs that could be made, or limits to make a grid in")
+        raise UserError("the candidate table has no rows; give one row per run that could be made")
     checked_rows = checked_settings(frame, "candidates")
     flops = training_flops(checked_rows["n_active"], checked_rows["n_tokens"])
     if "flops" in frame:

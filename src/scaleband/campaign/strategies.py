@@ -28,6 +28,8 @@ class Request:
         The decision's cell: source, arch, data, n_params, n_active, n_tokens.
     candidates
         Runs that could be made: `settings.INPUTS`, `flops`, perhaps `bundle`.
+    limits
+        Of the grid that the candidates were made in; empty where they came from a table.
     history
         Run table of what was told, and of runs that were there before; None if empty.
     pending
@@ -48,6 +50,7 @@ class Request:
 
     target: Mapping[str, str | float]
     candidates: pd.DataFrame
+    limits: Mapping[str, Any]
     history: pd.DataFrame | None
     pending: pd.DataFrame | None
     given_up: frozenset[str]
@@ -99,9 +102,12 @@ def in_order(request: Request, order: NDArray[np.int64], n: int, name: str) -> P
     why = (
         f"{len(proposals)} runs for {cost:.3g} FLOP, chosen {name.replace('-', ' ')}: this strategy does not weigh what they teach"
         if proposals
-        else ("every candidate was made, is out, or was given up" if not len(order) else
-              f"no candidate costs as little as the {request.budget_flops:.3g} FLOP that are left")
-    )  # fmt: skip
+        else (
+            f"no candidate costs as little as the {request.budget_flops:.3g} FLOP that are left"
+            if len(order) or (prices > request.budget_flops).all()
+            else "every candidate was made, is out, or was given up"
+        )
+    )
     verdict = Verdict("continue" if proposals else "stop", why, *[math.nan] * 3, cost, math.nan, math.nan, request.target_runs)
     pending = () if request.pending is None else tuple(request.pending["run_id"])
     return Proposals(proposals, verdict, request.budget_flops, left, "", request.seed, dict(request.target), pending)
@@ -138,4 +144,4 @@ STRATEGIES: dict[str, Proposer] = {
     "cost-weighted": cost_weighted_runs,
     "cheapest-first": cheapest_runs,
 }
-"""Strategies by name; those that use the posterior are added by `proposers`."""
+"""The simple strategies by name; `proposers` adds the one that uses the posterior."""
