@@ -1,9 +1,9 @@
 """A posterior in a second instead of a minute: for replays that refit thousands of times. Never for an answer.
 
-The model is `scaleband.bayes.model` (trunk effects left out). Given the shared parameters (noise, scatters, offset scales)
-the cells' states have a Gaussian prior (the law integrated out) and their runs pin them nearly linearly, so the states
-are taken as Gaussian around their joint mode (Gauss-Newton with the Student-t's weights): Laplace inside. The shared
-parameters are a few dozen particles, reweighted by the Laplace marginal likelihood of the new runs and moved by
+The model is `scaleband.bayes.model` (trunk effects left out). Given the shared parameters (noise, scatters, offset
+scales) the cells' states have a Gaussian prior (the law integrated out) and their runs pin them nearly linearly, so the
+states are taken as Gaussian around their joint mode (Gauss-Newton with the Student-t's weights): Laplace inside. The
+shared parameters are a few dozen particles, reweighted by the Laplace marginal likelihood of the new runs and moved by
 prior-preserving random walks (pCN): sequential Monte Carlo outside. `check_quick_posterior.py` holds it against NUTS.
 """
 

@@ -1,32 +1,32 @@
 """Replayed campaigns: the recorded sweeps are the oracle, a proposed run's loss is looked up.
 
-    python benchmarks/replay.py run --start 0 1 2            every target and policy, those starts; goes on where it stopped
-    python benchmarks/replay.py run --warm --policy evsi     warm-started campaigns
-    python benchmarks/replay.py table                        the figures
+    python benchmarks/replay.py run --start 0 1 2           every target and policy; goes on where it stopped
+    python benchmarks/replay.py run --warm --policy evsi    warm-started campaigns
+    python benchmarks/replay.py table                       the figures
 
 Definition (fixed before the first figure was looked at):
 
 - Targets: step-law dense 1.07B/56.9B, 429M/50B, 215M/100B; step-law moe-3in8 2.16B/20B; open-euro-llm 983M/120B and
   302M/200B. Source step-law is steplaw_dense + steplaw_dense_small + steplaw_moe.
-- Candidates: every recorded run (completed or diverged) of the target's source that costs at most 10 % of one target run,
-  never one of the target's own cell. A run can be bought once.
+- Candidates: every recorded run (completed or diverged) of the target's source that costs at most 10 % of one target
+  run, never one of the target's own cell. A run can be bought once.
 - Start: runs drawn at random among candidates of at most 1.2 % of a target run, until there are six or the next would
   bring the start above 3 % of a target run. Its price counts. Ten starts a target, the same for all policies.
-- Budgets: 5 %, 25 % and 100 % of one target run in total. One campaign passes all three: at each, what was bought so far is
-  fitted and the recommended setting judged. A bundle is bought only if it fits into the budget that comes next.
+- Budgets: 5 %, 25 % and 100 % of one target run in total. One campaign passes all three: at each, what was bought so
+  far is fitted and the recommended setting judged. A bundle is bought only if it fits into the budget that comes next.
 - Policies, all with the same model and the same posterior (`quick_posterior`, 24 particles, 500 draws):
-  evsi: up to four batches a budget, of eight runs at most, each by `design.choose`; three by EVSI per FLOP, the last for
-  the most EVSI that the money left can buy; mini-sweeps of 3 to 9 recorded runs beside single runs;
-  random: uniformly, until nothing fits; cheapest: by price; cost-weighted: at random, with probability inverse to price;
+  evsi: up to four batches a budget, of eight runs at most, each by `design.choose`; three by EVSI per FLOP, the last
+  for the most EVSI that the money left can buy; mini-sweeps of 3 to 9 recorded runs beside single runs;
+  random: uniformly, until nothing fits; cheapest: by price; cost-weighted: at random, probability inverse to price;
   d-optimal: greedily the largest log predictive variance over noise variance, per FLOP, of the loss given those
   chosen; v-optimal: greedily the largest drop per FLOP of the mean predictive variance of the loss at the target, over
   the nine settings at -0.5, 0, 0.5 e-folds around the recommended one. Both from the same draws, in four batches of up
   to 24 runs a budget.
-- Vague: the stated beliefs, form `quadratic`. Warm: `beliefs_from`, trust 1, a model that never saw the target's source:
-  for step-law a fit of oellm_dense + misfitting_lr + marin_moe_lr (form quadratic, 2 chains of 700 draws, seed 1),
-  for open-euro-llm the released step-law.
-- Truth: the unpooled basin of the target's own runs (`benchmarks/unpooled.py`). Regret is measured in it, percent of the
-  loss. Coverage: the posterior's 90 % equal-tailed intervals of rate and batch hold the unpooled optimum.
+- Vague: the stated beliefs, form `quadratic`. Warm: `beliefs_from`, trust 1, a model that never saw the target's
+  source: for step-law a fit of oellm_dense + misfitting_lr + marin_moe_lr (form quadratic, 2 chains of 700 draws,
+  seed 1), for open-euro-llm the released step-law.
+- Truth: the unpooled basin of the target's own runs (`benchmarks/unpooled.py`). Regret is measured in it, percent of
+  the loss. Coverage: the posterior's 90 % equal-tailed intervals of rate and batch hold the unpooled optimum.
 - Trunks of open-euro-llm are treated as independent runs by the quick posterior.
 """
 
