@@ -215,7 +215,8 @@ def screen(decision: Decision, base: Rule, outcomes: Outcomes, candidates: Candi
                     out[at] = _second_order(base, slopes.gradient / n, weights, features.T[:, :, None])[0]
 
     # Array work outside the interpreter's lock: threads share it well.
-    with ThreadPoolExecutor(max_workers=max(1, min(4, os.cpu_count() or 1))) as pool:
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    with ThreadPoolExecutor(max_workers=min(4, cores)) as pool:
         list(pool.map(one_cell, by_cell.values()))
     return out
 

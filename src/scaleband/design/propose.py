@@ -73,6 +73,7 @@ def choose(
     price: Array | None = None,
     pending: Index | None = None,
     replicates: bool = True,
+    thrifty: bool = True,
 ) -> tuple[Rule, list[Choice]]:
     """The greedy batch: the bundle with the most EVSI per price, again and again.
 
@@ -95,6 +96,8 @@ def choose(
         Runs under way (indices): known before any choice, and paid.
     replicates
         Whether a setting may be run again.
+    thrifty
+        False: the most EVSI whatever the price, inside the budget. For money that is there to be spent.
 
     Returns
     -------
@@ -134,7 +137,7 @@ def choose(
     def merit(gain: Gain, b: int) -> tuple[bool, float]:
         sure = gain.evsi - gain.error
         good = gain.evsi > max(WORTHWHILE * base.risk, 2 * gain.error)
-        return good, sure / cost[b] if good else sure
+        return good, sure / cost[b] if good and thrifty else sure
 
     known = {b: value(b) for b in sorted(alive)}
     left, runs_left = budget, n_runs
@@ -226,6 +229,7 @@ def propose(
     target_runs: float = 1.0,
     slope: float | None = None,
     replicates: bool = True,
+    thrifty: bool = True,
     seed_share: float = SEED_SHARE,
 ) -> Proposals:
     """The next runs for the setting at one target, and whether they are worth it.
@@ -252,8 +256,10 @@ def propose(
         Final runs that the decision will serve.
     slope
         Percent of loss per e-fold of compute at the target; from the fit's level law by default.
-    replicates, seed_share
-        Whether a setting may be run again; the seed's share of sigma^2.
+    replicates, thrifty
+        As in `choose`.
+    seed_share
+        The seed's share of sigma^2; see `SEED_SHARE`.
 
     Raises
     ------
@@ -276,7 +282,7 @@ def propose(
     decision = setting_decision(basins(some, target))
     start, chosen = choose(
         decision, outcomes, candidates, budget=budget_flops, n_runs=n_runs, n_samples=some.n_samples, price=price,
-        pending=under_way, replicates=replicates,
+        pending=under_way, replicates=replicates, thrifty=thrifty,
     )  # fmt: skip
     slope = frontier_slope(some, target) if slope is None else slope
     target_flops = 6.0 * float(target.n_active[0] * target.n_tokens[0])
