@@ -142,7 +142,11 @@ class Campaign:
 
     def runs(self) -> list[Run]:
         """Every run, in the order of the proposals."""
-        return runs_of(self._attempts())
+        return runs_of(self.attempts())
+
+    def attempts(self) -> list[Attempt]:
+        """Every attempt at a run, in the order in which they were made."""
+        return pool.attempts(self.place)
 
     def account(self) -> Account:
         """The budget now."""
@@ -240,7 +244,7 @@ class Campaign:
             An unknown id, a second tell, a loss that is none or looks like another unit. Nothing is changed then.
         """
         with self.place.locked():
-            attempts = pool.mended(self.place, self.settings, self._attempts())
+            attempts = pool.mended(self.place, self.settings, self.attempts())
             runs = {r.run_id: r for r in runs_of(attempts)}
             run = runs.get(run_id)
             if run is None:
@@ -258,12 +262,12 @@ class Campaign:
                 order=1 + max((a.result.order for a in attempts if a.result is not None), default=0),
             )  # fmt: skip
             pool.finish(self.place, tries[-1], result)
-            attempts = pool.mended(self.place, self.settings, self._attempts())
+            attempts = pool.mended(self.place, self.settings, self.attempts())
         return next(r for r in runs_of(attempts) if r.run_id == run_id)
 
     def beat(self, run_id: str) -> bool:
         """A worker's sign of life; False if the run is no longer its (told, or taken for lost)."""
-        return pool.beat(self.place, [a for a in self._attempts() if a.run_id == run_id])
+        return pool.beat(self.place, [a for a in self.attempts() if a.run_id == run_id])
 
     def give_back(self, run_id: str) -> Run:
         """Put a pending run back into the pool: its worker is gone and it had not begun.
@@ -274,7 +278,7 @@ class Campaign:
             An unknown id, or a run that is not pending.
         """
         with self.place.locked():
-            attempts = pool.mended(self.place, self.settings, self._attempts())
+            attempts = pool.mended(self.place, self.settings, self.attempts())
             run = next((r for r in runs_of(attempts) if r.run_id == run_id), None)
             if run is None:
                 raise UserError(_unknown(run_id, [r.run_id for r in runs_of(attempts)]))
@@ -283,7 +287,7 @@ class Campaign:
             order = 1 + max((a.result.order for a in attempts if a.result is not None), default=0)
             last = next(a for a in reversed(attempts) if a.run_id == run_id)
             pool.finish(self.place, last, Result("failed", None, 0.0, 0.0, order, {GIVEN_BACK: True}))
-            attempts = pool.mended(self.place, self.settings, self._attempts())
+            attempts = pool.mended(self.place, self.settings, self.attempts())
         return next(r for r in runs_of(attempts) if r.run_id == run_id)
 
     def posterior(self, *, up_to: int | None = None, progress: Progress | None = None) -> Posterior:
@@ -311,27 +315,24 @@ class Campaign:
             options=self.settings.options,
         )
 
-    def _attempts(self) -> list[Attempt]:
-        return pool.attempts(self.place)
-
     def _take(self, n: int, heartbeat: bool) -> list[Run]:
         """Runs out of the pool, now pending."""
         if n <= 0:
             return []
         with self.place.locked():
-            now = pool.mended(self.place, self.settings, self._attempts(), silent=True)
+            now = pool.mended(self.place, self.settings, self.attempts(), silent=True)
             ids = pool.take(self.place, now, n, heartbeat)
             runs = {r.run_id: r for r in self.runs()} if ids else {}
         return [runs[i] for i in ids]
 
     def _propose(self, n: int, past_stop: bool, progress: Progress | None) -> tuple[Verdict, bool]:
         """Fill the pool with `n` new runs or so; the verdict, and whether any came."""
-        seen = self._attempts()
+        seen = self.attempts()
         request = self.request(seen, progress)
         answer = self._proposer(request, n)
         basis = self.basis(request, answer, seen, n)
         with self.place.locked():
-            now = pool.mended(self.place, self.settings, self._attempts())
+            now = pool.mended(self.place, self.settings, self.attempts())
             chosen = [] if answer.verdict.stop and not past_stop else affordable(answer, runs_of(now), self.settings)
             records = numbered(chosen, runs_of(now), self.settings, basis)
             for record in records:

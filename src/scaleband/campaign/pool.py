@@ -66,7 +66,7 @@ def take(place: Place, all_attempts: Sequence[Attempt], n: int, heartbeat: bool)
     """Hand out up to `n` waiting runs: their ids."""
     from optuna.trial import TrialState
 
-    out = []
+    out: list[str] = []
     for attempt in all_attempts:
         if len(out) == n:
             break

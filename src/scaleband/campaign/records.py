@@ -228,7 +228,8 @@ def table_of(runs: Sequence[Run], settings: Settings) -> pd.DataFrame | None:
     from scaleband.runs.problems import Places
 
     given = settings.given_frame()
-    rows = [*([] if given is None else given.to_dict("records")), *(row_of(r, settings) for r in runs)]
+    rows: list[dict[Any, Any]] = [] if given is None else given.to_dict("records")
+    rows += [row_of(r, settings) for r in runs]
     if not rows:
         return None
     # Column by column: a column that is empty in one part must not decide the type of the whole.

@@ -240,7 +240,7 @@ def _given(columns: Mapping[str, Sequence[Any]]) -> dict[str, list[Any]]:
     return {k: [None if isinstance(v, float) and not math.isfinite(v) else v for v in vs] for k, vs in columns.items()}
 
 
-def setting_key(inputs: Mapping[str, Any]) -> str:
+def setting_key(inputs: Mapping[Any, Any]) -> str:
     """One setting as text: equal to ten digits is equal."""
     return "|".join(
         str(inputs[k]) if k in ("source", "arch", "data") else f"{float(inputs[k]):.10g}" for k in INPUTS

@@ -86,7 +86,8 @@ def open_candidates(request: Request) -> NDArray[np.int64]:
 def in_order(request: Request, order: NDArray[np.int64], n: int, name: str) -> Proposals:
     """The first `n` candidates of `order` that the budget pays for, one after another."""
     prices = request.candidates["flops"].to_numpy(float)
-    left, chosen = request.budget_flops, []
+    left = request.budget_flops
+    chosen: list[int] = []
     for i in order:
         if len(chosen) == n:
             break
@@ -108,7 +109,10 @@ def in_order(request: Request, order: NDArray[np.int64], n: int, name: str) -> P
             else "every candidate was made, is out, or was given up"
         )
     )
-    verdict = Verdict("continue" if proposals else "stop", why, *[math.nan] * 3, cost, math.nan, math.nan, request.target_runs)
+    unknown = math.nan
+    verdict = Verdict(
+        "continue" if proposals else "stop", why, unknown, unknown, unknown, cost, unknown, unknown, request.target_runs
+    )
     pending = () if request.pending is None else tuple(request.pending["run_id"])
     return Proposals(proposals, verdict, request.budget_flops, left, "", request.seed, dict(request.target), pending)
 
