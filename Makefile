@@ -54,7 +54,7 @@ lock:
 	rm -rf out/lock
 	python=$$(sh tools/find-python.sh) && "$$python" -m venv out/lock
 	out/lock/bin/python -m pip install --quiet --disable-pip-version-check --only-binary :all: uv==$(UV_VERSION)
-	out/lock/bin/uv pip compile pyproject.toml --group dev --output-file requirements.lock \
+	out/lock/bin/uv pip compile pyproject.toml --group dev --extra torch --extra cluster --output-file requirements.lock \
 		--universal --python-version 3.12 --python out/lock/bin/python --no-config --no-python-downloads \
 		--generate-hashes --only-binary :all: --no-emit-index-url --no-emit-find-links \
 		--custom-compile-command "make lock" --quiet $(if $(UPGRADE),--upgrade)

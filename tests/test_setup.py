@@ -257,6 +257,7 @@ def test_lock_covers_what_the_project_asks_for(repo_root: Path) -> None:
     project = tomllib.loads((repo_root / "pyproject.toml").read_text())
     wanted = [*project["project"]["dependencies"], *project["dependency-groups"]["dev"]]
     wanted += project["build-system"]["requires"]
+    wanted += [entry for extra in project["project"]["optional-dependencies"].values() for entry in extra]
     locked = set(re.findall(r"(?m)^([a-z0-9.-]+)==", (repo_root / "requirements.lock").read_text()))
     names = {re.match(r"[A-Za-z0-9_.-]+", entry)[0].lower().replace("_", "-") for entry in wanted}
     assert names <= locked, "bring the lock up to date: make lock"

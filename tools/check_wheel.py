@@ -19,9 +19,14 @@ ROOT = Path(__file__).resolve().parents[1]
 
 IMPORT_ALL = """
 import importlib, pkgutil, scaleband
+EXTRAS = {"torch"}  # the reference trainer's modules need the extra, everything else does not
 for module in pkgutil.walk_packages(scaleband.__path__, "scaleband."):
     if not module.name.endswith("__main__"):
-        importlib.import_module(module.name)
+        try:
+            importlib.import_module(module.name)
+        except ModuleNotFoundError as error:
+            if error.name not in EXTRAS:
+                raise
 print("imported scaleband", scaleband.__version__, "from", scaleband.__file__)
 """
 

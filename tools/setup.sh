@@ -55,9 +55,9 @@ if [ "$fit" = no ]; then
 fi
 
 rm -f "$stamp"
-say "installing the locked packages into .venv (a minute or two, once)"
+say "installing the locked packages into .venv (a few minutes, once; torch is most of it)"
 if ! .venv/bin/python -m pip install --quiet --no-input --require-hashes --only-binary :all: -r requirements.lock; then
-    say "the locked packages could not be installed (pip's message is above). This step needs a Python package index within reach, and about 1.5 GB of disk; then run the same command again."
+    say "the locked packages could not be installed (pip's message is above). This step needs a Python package index within reach, and about 8 GB of disk (torch brings CUDA); then run the same command again."
     exit 1
 fi
 if ! .venv/bin/python -m pip install --quiet --no-input --no-index --no-build-isolation --no-deps -e .; then

@@ -23,6 +23,10 @@ FLAGS = {
     | {"--batch-max", "--batch-tokens", "--lr-grid", "--batch-grid", "--interval", "--plot", "--json"},
     "regret": FIT | TARGET | {"--lr", "--batch-tokens", "--interval", "--json"},
     "predict": FIT | {"--points", "--out", "--mean", "--interval"},
+    "propose": FIT
+    | TARGET
+    | {"--budget", "--candidates", "-n", "--n", "--pending", "--target-runs", "--seed", "--json"}
+    | {"--sizes", "--lengths", "--run-max", "--batch-multiple", "--batch-max", "--device-memory"},
     "models": set(),
     "data": set(),
 }

@@ -1,6 +1,7 @@
 """Pictures: for each one a function that computes, one that draws, and `plot_...` that does both.
 
     basin        one cell: regret over rate and batch, its runs, optimum, recommendation, plateau
+    campaign     band and expected regret against the FLOPs spent
     law          the optimum across cells, with bands
     predictive   residuals and PIT of runs under the fit
     prior        what the data said: prior against posterior
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from scaleband.plots.basin import BasinData, basin_data, draw_basin, plot_basin
+    from scaleband.plots.campaign import CampaignData, campaign_data, draw_campaign, plot_campaign
     from scaleband.plots.canvas import save
     from scaleband.plots.law import LawData, draw_law, law_data, plot_law
     from scaleband.plots.predictive import PredictiveData, draw_predictive, plot_predictive, predictive_data
@@ -23,16 +25,20 @@ if TYPE_CHECKING:
 
 _HOME = {
     "BasinData": "basin",
+    "CampaignData": "campaign",
     "LawData": "law",
     "PredictiveData": "predictive",
     "PriorData": "prior",
     "basin_data": "basin",
+    "campaign_data": "campaign",
     "draw_basin": "basin",
+    "draw_campaign": "campaign",
     "draw_law": "law",
     "draw_predictive": "predictive",
     "draw_prior": "prior",
     "law_data": "law",
     "plot_basin": "basin",
+    "plot_campaign": "campaign",
     "plot_law": "law",
     "plot_predictive": "predictive",
     "plot_prior": "prior",
@@ -43,16 +49,20 @@ _HOME = {
 
 __all__ = [
     "BasinData",
+    "CampaignData",
     "LawData",
     "PredictiveData",
     "PriorData",
     "basin_data",
+    "campaign_data",
     "draw_basin",
+    "draw_campaign",
     "draw_law",
     "draw_predictive",
     "draw_prior",
     "law_data",
     "plot_basin",
+    "plot_campaign",
     "plot_law",
     "plot_predictive",
     "plot_prior",
