@@ -197,7 +197,7 @@ def main() -> None:
     evsi, error = np.array([g.evsi for g in gains]), np.array([g.error for g in gains])
     size = np.array([len(b) for b in c.bundles])
     print(f"{len(c)} bundles; regret without data {base.risk:.4f} (nested: {r0:.4f}); {took:.0f} s, "
-          f"estimated in {quick:.1f} s; effective draws of a refit: {effective.min():.0f} at least (median over outcomes)")
+          f"estimated in {quick:.1f} s; effective draws of a refit: {effective.min():.0f} (median, worst bundle)")
     for m in sorted(set(size.tolist())):
         k = size == m
         print(f"  {m} runs: nested {truth[k].mean():.4f}, estimated {evsi[k].mean():.4f}, "
