@@ -25,7 +25,7 @@ ROOMS: dict[str, set[str]] = {
     "design": {"predict", "laws", "runs"},
     "training": {"runs"},  # nothing of the statistics
     "campaign": {"design", "inference", "training", "predict", "bayes", "laws", "runs"},
-    "plots": {"predict", "laws", "runs"},
+    "plots": {"design", "predict", "laws", "runs"},
     "cli": {"runs", "laws", "bayes", "inference", "predict", "design", "training", "campaign", "plots"},
 }
 

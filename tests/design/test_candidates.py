@@ -119,6 +119,9 @@ def test_limits_come_from_the_fit(draws: LawDraws, known: Cells, stranger: Cells
     dense = {n for n, a in zip(draws.cells.n_params, draws.cells.arch, strict=True) if a == "dense"}
     assert {n for n, _ in own.sizes} <= dense
     assert limits_from(draws, stranger, flops_max=1e20).sizes
+    assert set(own.tokens) <= set(draws.cells.n_tokens)
+    cells = grid_candidates(draws, known, own, mini_sweeps=False).cells
+    assert any(draws.matching_cell(cells, c) is not None for c in range(len(cells)))  # fitted cells are met again
 
 
 def test_outcomes_are_the_runs_that_predict_foretells(draws: LawDraws, stranger: Cells) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 import pytest
 from made_problems import ArrayOutcomes, made_candidates
 
@@ -11,12 +12,17 @@ from scaleband.design import (
     Decision,
     SettingDecision,
     allocation_decision,
+    allocation_from_levels,
     bundle_features,
+    candidates_from_table,
     choose,
     evsi_of,
+    law_outcomes,
     rule_without_data,
 )
 from scaleband.errors import UserError
+from scaleband.laws import LawDraws
+from scaleband.predict import basins, recommend, target_cells
 
 N = 1500
 
@@ -104,3 +110,29 @@ def test_an_allocation_is_a_decision_too() -> None:
 def test_an_allocation_wants_an_even_grid(grid: list[float]) -> None:
     with pytest.raises(UserError, match="evenly spaced"):
         allocation_decision(np.array(grid), np.zeros((5, len(grid))))
+
+
+def test_runs_are_valued_for_an_allocation(draws: LawDraws) -> None:
+    """The same candidates, the same chooser, another decision: n_params for 1e21 FLOPs."""
+    group = {"source": "step-law", "data": "steplaw_main"}
+    sizes = np.exp(np.linspace(np.log(1e8), np.log(1.5e10), 41))
+    decision = allocation_from_levels(draws, target_cells(sizes, 1e21 / 6 / sizes, **group))
+    near = target_cells(np.array([2e8, 6e8, 6e8, 2e9]), np.array([2e10, 2e10, 6e10, 6e10]), **group)
+    best = recommend(basins(draws, near))
+    frame = pd.DataFrame(
+        {"source": near.source, "arch": near.arch, "data": near.data, "n_params": near.n_params,
+         "n_tokens": near.n_tokens, "lr_peak": best.lr_peak, "batch_tokens": best.batch_tokens}
+    )  # fmt: skip
+    candidates = candidates_from_table(frame)
+    outcomes = law_outcomes(draws, candidates, seed=1)
+    price = np.ones(4)
+    base, chosen = choose(
+        decision, outcomes, candidates, budget=3, n_runs=3, n_samples=draws.n_samples, price=price, replicates=False
+    )
+    assert base.risk > 0.05
+    assert 1 <= len(chosen) <= 3
+    gains = np.array([c.gain.evsi for c in chosen])
+    assert gains[0] > 2 * chosen[0].gain.error
+    assert gains.sum() < base.risk
+    # A lone loss is news of the level law: here one run alone teaches, as it does not of an optimum.
+    assert len(chosen[0].runs) == 1

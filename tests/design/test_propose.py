@@ -77,6 +77,16 @@ def test_budget_too_small_for_anything(draws: LawDraws, stranger: Cells) -> None
     assert found.verdict.evpi > 0.1
 
 
+def test_only_bundles_that_are_too_large(draws: LawDraws, stranger: Cells) -> None:
+    frame = pd.DataFrame({
+        "source": "us", "arch": "dense", "data": "web", "n_params": 1e8, "n_tokens": 2e9,
+        "lr_peak": [1e-3, 2e-3, 4e-3], "batch_tokens": 131_072.0, "bundle": "all",
+    })  # fmt: skip
+    found = propose(draws, stranger, candidates_from_table(frame), budget_flops=1e20, n_runs=2)
+    assert found.proposals == ()
+    assert "at most 2 runs" in found.verdict.why
+
+
 def test_ids_of_a_table_are_kept(draws: LawDraws, stranger: Cells) -> None:
     rates = np.exp(np.linspace(np.log(5e-4), np.log(2e-2), 9))
     frame = pd.DataFrame({

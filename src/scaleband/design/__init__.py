@@ -11,6 +11,7 @@ from scaleband.design.decisions import (
     SettingDecision,
     Slopes,
     allocation_decision,
+    allocation_from_levels,
     setting_decision,
 )
 from scaleband.design.evsi import Gain, Rule, bundle_features, evsi_of, rule_without_data, screen
@@ -38,6 +39,7 @@ __all__ = [
     "Slopes",
     "Verdict",
     "allocation_decision",
+    "allocation_from_levels",
     "as_flops",
     "bundle_features",
     "candidates_from_table",

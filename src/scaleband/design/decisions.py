@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scaleband.errors import UserError
-from scaleband.laws import excess, excess_gradient
+from scaleband.laws import LEVEL, Cells, LawDraws, excess, excess_gradient
 from scaleband.predict import Basins
 
 Array = NDArray[np.float64]
@@ -164,3 +164,21 @@ def allocation_decision(log_n_params: Array, log_loss: Array) -> CurveDecision:
     shift = np.clip(0.5 * (left - right) / bend, -1, 1)
     lowest = middle + 0.5 * (right - left) * shift + 0.5 * bend * shift**2
     return CurveDecision(grid, loss - np.minimum(lowest, loss.min(1))[:, None])
+
+
+def allocation_from_levels(draws: LawDraws, cells: Cells) -> CurveDecision:
+    """The allocation under the fit's own law of the cells' levels, a quadratic in logs: near its cells only.
+
+    Any other loss law gives draws of 100 log loss at the same sizes to `allocation_decision`. Outcomes at candidates
+    and this decision must come from the same draws.
+
+    Parameters
+    ----------
+    draws
+        A fit; draws in step with those of the outcomes.
+    cells
+        The isoFLOP line: one group, sizes evenly spaced in log, tokens to match the budget. Cell effects are left
+        out: the size is chosen before its luck is known.
+    """
+    level = np.einsum("sk,tk->st", draws.law[:, LEVEL], draws.design.matrix(cells))
+    return allocation_decision(np.log(cells.n_params), level)

@@ -73,7 +73,10 @@ def limits_from(draws: LawDraws, target: Cells, *, flops_max: float) -> Limits:
             break
     sparsity = float(target.n_active[0] / target.n_params[0])
     sizes = sorted({(float(own.n_params[k]), float(own.n_params[k]) * sparsity) for k in chosen})
-    tokens = sorted({float(f"{own.n_tokens[k]:.2g}") for k in chosen})
+    tokens: list[float] = []
+    for d in sorted(float(own.n_tokens[k]) for k in chosen):
+        if not tokens or d > 1.05 * tokens[-1]:  # fitted counts as they are, so that fitted cells are met again
+            tokens.append(d)
     return Limits(tuple(sizes), tuple(tokens), flops_max)
 
 

@@ -70,7 +70,7 @@ class LawOutcomes:
 
     def draws(self, runs: Index, repeats: Index) -> Array:
         """100 log loss above the cell's expected level, see `Outcomes`."""
-        cells = self.candidates.cell[runs]
+        cells = self._cells(runs)
         above = np.minimum(self._excess(runs), CENSORED_ABOVE)
         # noise of a t with nu degrees of freedom, as informative as this Gaussian
         wider = np.sqrt((self.nu + 3) / (self.nu + 1))[:, None]
@@ -86,9 +86,14 @@ class LawOutcomes:
         """Probability that each run ends above the threshold, (len(runs),)."""
         return (self._excess(runs) > CENSORED_ABOVE).mean(0)
 
+    def _cells(self, runs: Index) -> Index:
+        """Cell of each run; of one cell, that cell once: arrays then broadcast instead of being copied."""
+        cells = self.candidates.cell[runs]
+        return cells[:1] if len(cells) and (cells == cells[0]).all() else cells
+
     def _excess(self, runs: Index) -> Array:
         """As `laws.excess`, without its branches: forty nanoseconds a number are too many for ten million."""
-        cells, x = self.candidates.cell[runs], self.candidates.x[runs]
+        cells, x = self._cells(runs), self.candidates.x[runs]
         own = self.state[:, :, cells]
         dx, db = x[:, 0] - own[:, 0], x[:, 1] - own[:, 1]
         out = np.zeros_like(dx)

@@ -287,13 +287,16 @@ def propose(
     slope = frontier_slope(some, target) if slope is None else slope
     target_flops = 6.0 * float(target.n_active[0] * target.n_tokens[0])
     cheapest = float(candidates.bundle_cost(price).min()) if len(candidates) else np.inf
+    why_empty = f"the cheapest candidate costs {cheapest:.2g} and the budget is {budget_flops:.2g}"
+    if cheapest <= budget_flops:
+        why_empty = f"no bundle that is affordable has at most {n_runs} runs"
     verdict = weigh(
         [(c.gain.evsi, c.gain.error, float(candidates.flops[c.runs].sum())) for c in chosen],
         evpi=start.risk,
         target_flops=target_flops,
         slope=slope,
         target_runs=target_runs,
-        why_empty=f"the cheapest candidate costs {cheapest:.2g} and the budget is {budget_flops:.2g}",
+        why_empty=why_empty,
     )
     proposals = [p for k, c in enumerate(chosen) for p in _runs_of(c, k, outcomes, candidates, digest, seed, target)]
     return Proposals(
