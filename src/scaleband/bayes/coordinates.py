@@ -137,8 +137,11 @@ def anchor_shift(z: Array, anchor: float) -> Array:
     return np.array([dx, excess(dx, db, angle, h, skew)])
 
 
-def _sequence(mode: Array, runs: Array, anchor: float) -> tuple[Array, Array, Array]:
-    """Informed, own and lean of one cell from the runs' precision at its mode."""
+def _sequence(mode: Array, runs: Array, anchor: float, little: float) -> tuple[Array, Array, Array]:
+    """Informed, own and lean of one cell from the runs' precision at its mode.
+
+    A response is informed if runs add more than `little` of the law's own precision.
+    """
     turn = np.eye(9)  # the plain state as a function of the anchored one
     for m in (1, 2, 3, 5, 6, 7, 8):
         step = np.zeros(9)
@@ -151,7 +154,7 @@ def _sequence(mode: Array, runs: Array, anchor: float) -> tuple[Array, Array, Ar
     own[order] = np.diag(chol)
     unit = chol / np.diag(chol)
     lean[np.ix_(order, order)] = np.eye(9) - np.linalg.inv(unit)
-    return own < _WIDTH / np.sqrt(2), own, lean
+    return own < _WIDTH / np.sqrt(1 + little), own, lean
 
 
 def _shapes_of_groups(inputs: ModelInputs, modes: Array, informed: NDArray[np.bool_], start: Array) -> Array:
@@ -212,8 +215,12 @@ def coordinates(inputs: ModelInputs) -> Coordinates:
     for width in (_WIDE, _WIDTH):
         informed, centre, own, lean = np.zeros((9, n), bool), start.copy(), np.ones((9, n)), np.zeros((9, 9, n))
         for c in range(n):
+            # Many cells that lean on one law move together along it; a few are better sampled where their runs are.
+            little = np.clip(inputs.cells.source.count(inputs.cells.source[c]) / 50, 0.02, 1.0)
             centre[:, c], precision = _cell(inputs, c, start[:, c], width)
             if precision is not None:
-                informed[:, c], own[:, c], lean[:, :, c] = _sequence(centre[:, c], precision, centre[1, c])
+                informed[:, c], own[:, c], lean[:, :, c] = _sequence(
+                    centre[:, c], precision, centre[1, c], little
+                )
         start = _shapes_of_groups(inputs, centre, informed, start)
     return Coordinates(informed, centre, own, lean, centre[1].copy(), _blend(inputs), *_trunk_rows(inputs))

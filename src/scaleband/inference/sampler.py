@@ -22,7 +22,7 @@ Backend = Literal["jax", "numba"]
 class SamplerSettings:
     """How long to sample. `target_accept` is NUTS's; more is slower and safer."""
 
-    draws: int = 2000
+    draws: int = 2500
     tune: int = 500
     chains: int = 2
     seed: int = 1
