@@ -73,7 +73,7 @@ def test_recommend_json(scaleband: Command, fit_file: Path) -> None:
         assert answer[name]["lower"] < answer[name]["median"] < answer[name]["upper"]
     assert (answer["interval"], answer["interval_kind"]) == (0.9, "eti")
     assert set(answer["recommended"]) == {"lr_peak", "batch_tokens", "expected_regret", "p_within_plateau"}
-    assert set(answer["plateau"]) == {"threshold", "lr_peak", "batch_tokens", "polygon"}
+    assert set(answer["plateau"]) == {"threshold", "lr_peak", "batch_tokens", "holds_recommended", "polygon"}
     assert set(answer["plateau"]["lr_peak"]) == {"lower", "upper"}
     assert answer["plateau"]["threshold"] == 0.25
     assert answer["group"] == "step-law/dense/web"

@@ -19,12 +19,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scaleband.design.candidates import Candidates, Index, unique_cells
-from scaleband.laws import ANGLE, CURVATURE, LEVEL, SKEW, LawDraws, noise_scale
+from scaleband.laws import ANGLE, CENSOR_ABOVE, CURVATURE, LEVEL, SKEW, LawDraws, noise_scale
 
 Array = NDArray[np.float64]
-
-CENSORED_ABOVE = 100 * float(np.log(1.5))
-"""Excess above which a run only says "at least that high" (as in the model), percent."""
 
 SEED_SHARE = 0.1
 """Share of sigma^2 that another seed draws anew. OLMo's ladder reruns differ by 0.0005-0.001 in loss, 0.02-0.04 %,
@@ -71,7 +68,7 @@ class LawOutcomes:
     def draws(self, runs: Index, repeats: Index) -> Array:
         """100 log loss above the cell's expected level, see `Outcomes`."""
         cells = self._cells(runs)
-        above = np.minimum(self._excess(runs), CENSORED_ABOVE)
+        above = np.minimum(self._excess(runs), CENSOR_ABOVE)
         # noise of a t with nu degrees of freedom, as informative as this Gaussian
         wider = np.sqrt((self.nu + 3) / (self.nu + 1))[:, None]
         sigma = self.sigma[:, cells]
@@ -84,7 +81,7 @@ class LawOutcomes:
 
     def p_diverged(self, runs: Index) -> Array:
         """Probability that each run ends above the threshold, (len(runs),)."""
-        return (self._excess(runs) > CENSORED_ABOVE).mean(0)
+        return (self._excess(runs) > CENSOR_ABOVE).mean(0)
 
     def _cells(self, runs: Index) -> Index:
         """Cell of each run; of one cell, that cell once: arrays then broadcast instead of being copied."""
