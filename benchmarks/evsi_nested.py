@@ -36,7 +36,16 @@ from scaleband.design import (
 )
 from scaleband.design.decisions import SettingDecision
 from scaleband.design.outcomes import CENSORED_ABOVE
-from scaleband.laws import ANGLE, CURVATURE, RESPONSES, SKEW, LawDraws, excess, run_log_density, simulated_sweep
+from scaleband.laws import (
+    ANGLE,
+    CURVATURE,
+    RESPONSES,
+    SKEW,
+    LawDraws,
+    excess,
+    run_log_density,
+    simulated_sweep,
+)
 from scaleband.predict import basins, target_cells
 
 UNSURE = dict(zip(RESPONSES, (0.35, 0.35, 0.25, 0.25, 0.6, 0.05, 0.05, 0.15, 0.15), strict=True))
