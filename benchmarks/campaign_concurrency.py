@@ -3,13 +3,15 @@
     python benchmarks/campaign_concurrency.py [--runs 500] [--workers 8] [--kills 50] [--seed 1]
 
 Definitions. A worker asks for one to three runs, tells a loss or that a run diverged, for every tenth run
-first that it failed, until an ask gives no run. After each ask it looks at the account: spent and committed must never exceed the budget, which pays for `runs` runs
-and not for the failed attempts. In the end every run handed out was told, the table has as many rows as there
-were proposals, no setting was proposed twice, no run was told twice, and what was spent is what the tells add up to.
+first that it failed, until an ask gives no run. After each ask it looks at the account: spent and committed must never
+exceed the budget, which pays for `runs` runs and not for the failed attempts. In the end every run handed out was
+told, the table has as many rows as there were proposals, no setting was proposed twice, no run was told twice, and
+there was no money left for another run.
 
-Kills. Workers send signs of life and note in a file of their own, flushed, each run that they were given and each tell that
-returned. At random moments one of them gets SIGKILL and a new one starts. In the end (the silent ones' runs have come back
-to the pool by then) every tell that returned is in the table with its loss, every run has ended exactly once, none is missing.
+Kills. Workers send signs of life and note in a file of their own, flushed, each run that they were given and each tell
+that returned. At random moments one of them gets SIGKILL and a new one starts. In the end (the silent
+ones' runs have come back to the pool by then) every tell that returned is in the table with its loss, every run has
+ended exactly once, none is missing.
 """
 
 from __future__ import annotations
@@ -39,7 +41,9 @@ PRICE = 6.0 * 1e7 * 1e9
 def settings(n_runs: int, seed: int, *, grace_s: int = 600, retries: int = 3) -> Settings:
     """A campaign of twice as many candidates, all of one price, as its budget pays for."""
     side = math.ceil(math.sqrt(2 * n_runs))
-    pairs = list(product([1e-4 * 1.05**k for k in range(side)], [32768.0 * (k + 1) for k in range(side)]))[: 2 * n_runs]
+    pairs = list(product([1e-4 * 1.05**k for k in range(side)], [32768.0 * (k + 1) for k in range(side)]))[
+        : 2 * n_runs
+    ]
     count = len(pairs)
     candidates = {
         "source": ["bench"] * count, "arch": ["dense"] * count, "data": ["none"] * count,
@@ -101,8 +105,8 @@ def work(folder: Path, seed: int, notes: Path, heartbeat: bool) -> None:
 _PROCESSES = multiprocessing.get_context("forkserver")
 # Imported once and forked, so that eight workers do not spend a minute importing.
 _PROCESSES.set_forkserver_preload(
-    ["scaleband.campaign.campaign", "scaleband.runs", "optuna.storages._rdb.models", "alembic.command", "alembic.config",
-     "alembic.migration", "alembic.script", "psycopg", "sqlalchemy.dialects.postgresql.psycopg"]
+    ["scaleband.campaign.campaign", "scaleband.runs", "optuna.storages._rdb.models", "alembic.command",
+     "alembic.config", "alembic.migration", "alembic.script", "psycopg", "sqlalchemy.dialects.postgresql.psycopg"]
 )  # fmt: skip
 
 
@@ -144,10 +148,15 @@ def together(folder: Path, n_workers: int, seed: int) -> dict[str, float]:
         assert not [r for r in runs if r.state in ("pending", "waiting")]
         account = campaign.account()
         assert account.left < PRICE, "there was money left for another run"
-    return facts | {"seconds": seconds, "workers_told": sum(1 for n in notes if any("told" in x for x in _lines([n])))}
+    return facts | {
+        "seconds": seconds,
+        "workers_told": sum(1 for n in notes if any("told" in x for x in _lines([n]))),
+    }
 
 
-def under_kills(folder: Path, n_workers: int, n_kills: int, seed: int, *, most_s: float = 300.0) -> dict[str, float]:
+def under_kills(
+    folder: Path, n_workers: int, n_kills: int, seed: int, *, most_s: float = 300.0
+) -> dict[str, float]:
     """The same with workers that are killed at random moments and replaced; checked in the end."""
     rng = random.Random(seed)
     notes: list[Path] = []
@@ -165,7 +174,9 @@ def under_kills(folder: Path, n_workers: int, n_kills: int, seed: int, *, most_s
         while workers[k].is_alive() and not (own[k].exists() and own[k].stat().st_size):
             time.sleep(0.01)  # it is not at work yet
         time.sleep(rng.random() * 0.7)
-        assert workers[k].is_alive(), "the work was done before the killing was: give more runs, or fewer kills"
+        assert workers[k].is_alive(), (
+            "the work was done before the killing was: give more runs, or fewer kills"
+        )
         workers[k].kill()
         workers[k].join()
         killed += 1
@@ -229,7 +240,9 @@ def _lines(notes: list[Path]) -> list[dict[str, Any]]:
 
 def main() -> None:
     """Print every figure."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--runs", type=int, default=500)
     parser.add_argument("--workers", type=int, default=8)
     parser.add_argument("--kills", type=int, default=50)

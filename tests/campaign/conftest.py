@@ -14,6 +14,7 @@ from scaleband.campaign import Campaign
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "benchmarks"))
 
+
 @pytest.fixture
 def make(tmp_path: Path) -> Iterator[Callable[..., Campaign]]:
     """Campaigns of `small_settings`, closed in the end."""

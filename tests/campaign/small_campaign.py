@@ -19,4 +19,5 @@ def small_settings(**changes: Any) -> Settings:
         "lr_peak": [r[1] for r in rows], "batch_tokens": [r[2] for r in rows],
     }  # fmt: skip
     return Settings(**({"name": "small", "target": TARGET, "budget_flops": 3e18, "candidates": candidates,
-                        "strategy": "cheapest-first", "stated": {"loss_kind": "validation, web"}} | changes))  # fmt: skip
+                        "strategy": "cheapest-first",
+                        "stated": {"loss_kind": "validation, web"}} | changes))  # fmt: skip

@@ -178,7 +178,8 @@ def test_proposer_sees_what_is_known_and_the_record_says_so(make: Make) -> None:
         return random_runs(request, n)
 
     campaign = make(proposer=watching, given={"run_id": ["old"], "source": ["own"], "data": ["web"], "n_params": [5e7],
-                                              "n_tokens": [1e9], "lr_peak": [2e-3], "batch_tokens": [65536.0], "loss": [3.4]})  # fmt: skip
+                                              "n_tokens": [1e9], "lr_peak": [2e-3], "batch_tokens": [65536.0],
+                                              "loss": [3.4]})  # fmt: skip
     one, two, three = campaign.ask(3).runs
     campaign.tell(two.run_id, 3.2)
     campaign.tell(one.run_id, status="diverged")
@@ -233,7 +234,9 @@ def test_kill_between_result_and_state_is_mended(make: Make, monkeypatch: pytest
         assert (trials[0].state.name, trials[0].value) == ("COMPLETE", 3.2)
 
 
-def test_kill_between_proposing_and_handing_out_leaves_runs_in_the_pool(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_kill_between_proposing_and_handing_out_leaves_runs_in_the_pool(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
     campaign = make()
     original = Campaign._take
     calls = []
@@ -257,8 +260,12 @@ def test_optuna_shows_the_campaign(make: Make) -> None:
     campaign.tell(run.run_id, 3.2)
     import optuna
 
-    study = optuna.load_study(study_name="small", storage=f"sqlite:///{campaign.place.folder / 'campaign.db'}")
-    assert study.best_trial.params == {k: run.inputs[k] for k in ("lr_peak", "batch_tokens", "n_params", "n_tokens")}
+    study = optuna.load_study(
+        study_name="small", storage=f"sqlite:///{campaign.place.folder / 'campaign.db'}"
+    )
+    assert study.best_trial.params == {
+        k: run.inputs[k] for k in ("lr_peak", "batch_tokens", "n_params", "n_tokens")
+    }
 
 
 def test_storage_in_postgresql(tmp_path: Path, postgresql: str) -> None:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-import campaign_concurrency as bench
 import pytest
 
+import campaign_concurrency as bench
 from scaleband.campaign import Campaign
 
 STORAGES = ["sqlite", "postgresql"]

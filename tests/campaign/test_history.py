@@ -16,6 +16,7 @@ from scaleband.campaign.proposers import PROPOSERS, evsi_runs
 from scaleband.campaign.refit import data_digest, known_posterior
 from scaleband.campaign.settings import setting_key
 from scaleband.cli.campaign_init import STRATEGIES
+from scaleband.cli.campaign_status import step_json
 from scaleband.plots import campaign_data, draw_campaign
 from scaleband.plots.canvas import figure_of
 from scaleband.training import SyntheticAdapter
@@ -45,8 +46,8 @@ def test_prior_of_a_released_model_is_narrower_and_keeps_trust(make: Make) -> No
 
 
 def test_evsi_proposes_mini_sweeps_in_a_grid_inside_limits(make: Make) -> None:
-    campaign = make(strategy="evsi", candidates={}, limits=LIMITS, prior="step-law", budget_flops=2e19, target_runs=10.0,
-                    draws=400)  # fmt: skip
+    campaign = make(strategy="evsi", candidates={}, limits=LIMITS, prior="step-law", budget_flops=2e19,
+                    target_runs=10.0, draws=400)  # fmt: skip
     candidates = campaign.settings.candidate_frame()
     assert set(candidates["n_params"]) == {6e7, 1.5e8}
     asked = campaign.ask(4)
@@ -70,7 +71,9 @@ def test_evsi_proposes_mini_sweeps_in_a_grid_inside_limits(make: Make) -> None:
 
 
 def test_given_up_settings_are_not_proposed_again(make: Make) -> None:
-    campaign = make(strategy="evsi", candidates={}, limits=LIMITS, prior="step-law", budget_flops=2e19, draws=200)
+    campaign = make(
+        strategy="evsi", candidates={}, limits=LIMITS, prior="step-law", budget_flops=2e19, draws=200
+    )
     request = campaign.request([])
     gone = frozenset(setting_key(p.inputs) for p in evsi_runs(request, 4).proposals)
     again = {setting_key(p.inputs) for p in evsi_runs(replace(request, given_up=gone), 4).proposals}
@@ -106,12 +109,7 @@ def test_told_runs_are_fitted_once_and_the_band_shrinks(make: Make) -> None:
     table = campaign.table()
     assert known_posterior(campaign.place.folder, table, campaign.settings) is None
 
-    rows = [{"run_id": s.run_id, "state": s.state, "spent_flops": s.spent_flops,
-             "lr_peak": None if s.band is None else dict(zip(("median", "lower", "upper"), s.band.lr_peak, strict=True)),
-             "batch_tokens": None if s.band is None else dict(zip(("median", "lower", "upper"), s.band.batch_tokens, strict=True)),
-             "recommended": None if s.band is None else {"lr_peak": s.band.recommended_lr_peak,
-                                                         "batch_tokens": s.band.recommended_batch_tokens,
-                                                         "expected_regret": s.band.expected_regret}} for s in steps]  # fmt: skip
+    rows = [step_json(s) for s in steps]
     data = campaign_data(rows, budget_flops=1e20)
     assert data.lr_peak.shape == (2, 3)
     assert len(data.told_flops) == 14
@@ -122,12 +120,14 @@ def test_told_runs_are_fitted_once_and_the_band_shrinks(make: Make) -> None:
 
 def test_digest_follows_data_and_prior_only(make: Make) -> None:
     campaign = make()
-    table = make("given", given={"run_id": ["a", "b"], "source": ["own"] * 2, "data": ["web"] * 2, "n_params": [5e7] * 2,
-                                 "n_tokens": [1e9] * 2, "lr_peak": [1e-3, 2e-3], "batch_tokens": [65536.0] * 2,
-                                 "loss": [3.4, 3.5]}).table()  # fmt: skip
+    table = make("given", given={"run_id": ["a", "b"], "source": ["own"] * 2, "data": ["web"] * 2,
+                                 "n_params": [5e7] * 2, "n_tokens": [1e9] * 2, "lr_peak": [1e-3, 2e-3],
+                                 "batch_tokens": [65536.0] * 2, "loss": [3.4, 3.5]}).table()  # fmt: skip
     assert table is not None
     settings = campaign.settings
-    same = data_digest(table, replace(settings, budget_flops=1.0, target=TARGET | {"n_params": 7e9, "n_active": 7e9}))
+    same = data_digest(
+        table, replace(settings, budget_flops=1.0, target=TARGET | {"n_params": 7e9, "n_active": 7e9})
+    )
     assert same == data_digest(table, settings)
     changed = [
         data_digest(table.assign(loss=table["loss"] + 1e-9), settings),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -36,8 +37,9 @@ def test_until_the_budget_is_spent(make: Make, threads: Any) -> None:
     assert ended.completed + ended.diverged == len(runs)
     account = campaign.account()
     assert account.committed == 0
-    assert account.spent <= account.budget
+    assert account.spent <= account.budget  # although whole steps make a few tokens more than were asked for
     assert account.left < 2 * PRICE
+    assert {r.spent_flops for r in runs if r.state == "completed"} == {r.price_flops for r in runs}
     first = runs[0]
     assert first.result.facts["device"] == "synthetic"
     assert (run_folder(campaign, first.run_id) / "result.json").is_file()
@@ -85,9 +87,10 @@ def test_broken_set_up_ends_the_loop_and_keeps_the_budget(make: Make, threads: A
     assert (ended.why, ended.failed) == ("failures", 3)
     assert "3 runs failed in a row" in ended.sentence
     assert campaign.account().spent == 0.0
-    assert "FileNotFoundError: train.py" in [
-        a.result.facts["reason"] for a in campaign.attempts() if a.result is not None
-    ][0]
+    assert (
+        "FileNotFoundError: train.py"
+        in next(a.result.facts["reason"] for a in campaign.attempts() if a.result is not None)
+    )
 
 
 def test_refused_loss_is_a_failure_with_the_reason(make: Make) -> None:
@@ -101,7 +104,9 @@ def test_refused_loss_is_a_failure_with_the_reason(make: Make) -> None:
 def test_lost_worker_is_charged_in_full(make: Make) -> None:
     campaign = make()
     run = campaign.ask(1).runs[0]
-    told = tell_result(campaign, run, RunResult(run_id=run.run_id, status="failed", reason="the worker was lost (killed)"))
+    told = tell_result(
+        campaign, run, RunResult(run_id=run.run_id, status="failed", reason="the worker was lost (killed)")
+    )
     assert (told.state, told.spent_flops) == ("waiting", PRICE)
 
 
@@ -120,16 +125,37 @@ def test_finished_training_of_a_killed_loop_is_not_done_again(make: Make, thread
             return SyntheticAdapter().run(spec, folder)
 
     run_campaign(campaign, Counting(), threads, workers=1)
-    assert run.run_id not in calls
+    assert calls == ["small-0002", "small-0003"]
     told = next(r for r in campaign.runs() if r.run_id == run.run_id)
     assert told.result.loss == done.loss
+    assert told.spent_flops == PRICE  # charged once, for all the tokens that it was asked for
+
+
+def test_training_that_ends_after_its_run_was_given_up(make: Make, threads: Any) -> None:
+    campaign = make(budget_flops=1.5 * PRICE, heartbeat_s=1, grace_s=2, retries=0)
+    run = campaign.ask(1, heartbeat=True).runs[0]
+    campaign.beat(run.run_id)
+    time.sleep(4.1)
+    assert campaign.ask(1).runs == ()
+    assert campaign.runs()[0].state == "failed"
+    done = run_one(SyntheticAdapter(), spec_of(run, campaign, Limits()), run_folder(campaign, run.run_id))
+    ended = run_campaign(campaign, SyntheticAdapter(), threads, workers=1)
+    assert ended.completed + ended.diverged == 1
+    told = campaign.runs()[0]
+    assert told.result.loss == done.loss
+    assert told.spent_flops == PRICE  # once, not twice
 
 
 def test_asked_to_stop_waits_for_what_is_out(make: Make, threads: Any) -> None:
     campaign = make()
     enough = threading.Event()
     ended = run_campaign(
-        campaign, SyntheticAdapter(seconds=0.2), threads, workers=2, enough=enough.is_set, report=lambda text: enough.set()
+        campaign,
+        SyntheticAdapter(seconds=0.2),
+        threads,
+        workers=2,
+        enough=enough.is_set,
+        report=lambda text: enough.set(),
     )
     assert ended.why == "asked"
     assert {r.state for r in campaign.runs()} <= {"completed", "diverged"}

@@ -36,8 +36,14 @@ def contents(folder: Path) -> dict[str, str]:
         ({"loss": -3.0}, "a loss of -3 cannot be"),
         ({"loss": 22.2}, "outside 0.3 to 12 nats per token; perplexity is not loss"),
         ({"loss": 0.9}, "far below every other of this campaign .* bits per byte perhaps"),
-        ({"loss": 3.1, "unit": "bits per token"}, "the loss is in 'bits per token' and this campaign counts nats per token; convert"),
-        ({"loss": 3.1, "loss_kind": "training"}, "this loss is 'training', and the campaign's losses are 'validation, web'"),
+        (
+            {"loss": 3.1, "unit": "bits per token"},
+            "the loss is in 'bits per token' and this campaign counts nats per token; convert",
+        ),
+        (
+            {"loss": 3.1, "loss_kind": "training"},
+            "this loss is 'training', and the campaign's losses are 'validation, web'",
+        ),
         ({"loss": 3.1, "loss_se": -0.1}, "loss_se = -0.1 is no standard error"),
         ({"loss": 3.1, "flops": math.nan}, "flops = nan is no cost"),
         ({"loss": 3.1, "status": "failed"}, "a failed run has no final loss"),
@@ -75,7 +81,9 @@ def test_unknown_id_and_second_tell(make: Make) -> None:
     campaign.tell(run.run_id, 3.2)
     before = contents(campaign.place.folder)
     for again in ({"loss": 3.2}, {"loss": 3.0}, {"status": "failed"}, {"status": "diverged"}):
-        with pytest.raises(UserError, match=r"small-0001 was told already \(completed, loss 3.2\); a result is told once"):
+        with pytest.raises(
+            UserError, match=r"small-0001 was told already \(completed, loss 3.2\); a result is told once"
+        ):
             campaign.tell(run.run_id, **again)
     assert contents(campaign.place.folder) == before
 
@@ -123,14 +131,20 @@ def spoil_study(path: Path) -> None:
 
 def spoil_settings(path: Path) -> None:
     base = sqlite3.connect(path)
-    base.execute("update study_user_attributes set value_json = ?", (json.dumps({"format": "scaleband-campaign", "version": 1}),))
+    base.execute(
+        "update study_user_attributes set value_json = ?",
+        (json.dumps({"format": "scaleband-campaign", "version": 1}),),
+    )
     base.commit()
     base.close()
 
 
 def spoil_version(path: Path) -> None:
     base = sqlite3.connect(path)
-    base.execute("update study_user_attributes set value_json = ?", (json.dumps({"format": "scaleband-campaign", "version": 9}),))
+    base.execute(
+        "update study_user_attributes set value_json = ?",
+        (json.dumps({"format": "scaleband-campaign", "version": 9}),),
+    )
     base.commit()
     base.close()
 
@@ -187,14 +201,23 @@ def test_pointer_that_leads_nowhere(tmp_path: Path) -> None:
     (tmp_path / "campaign.json").write_text(
         json.dumps({"format": "scaleband-campaign", "storage": address, "study": "x"})
     )
-    with pytest.raises(UserError, match=r"postgresql://me@127.0.0.1:9/none: the database does not answer") as refused:
+    with pytest.raises(
+        UserError, match=r"postgresql://me@127.0.0.1:9/none: the database does not answer"
+    ) as refused:
         Campaign.open(tmp_path)
     assert "secret" not in str(refused.value)
     with pytest.raises(UserError, match="is not PostgreSQL's"):
         Campaign.create(tmp_path / "new", small_settings(), storage="mysql://me@host/db")
 
 
-CELL = {"source": ["own"], "data": ["web"], "n_params": [5e7], "n_tokens": [1e9], "lr_peak": [1e-3], "batch_tokens": [65536.0]}
+CELL = {
+    "source": ["own"],
+    "data": ["web"],
+    "n_params": [5e7],
+    "n_tokens": [1e9],
+    "lr_peak": [1e-3],
+    "batch_tokens": [65536.0],
+}
 
 
 @pytest.mark.parametrize(

@@ -58,7 +58,11 @@ def test_evsi_uses_what_the_study_knows(tmp_path: Path) -> None:
 def test_sampler_takes_over_an_existing_study() -> None:
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=1))
     study.optimize(objective, n_trials=2)
-    study.add_trial(optuna.trial.create_trial(params={"other": 0.5}, distributions={"other": FloatDistribution(0, 1)}, value=1.0))
+    study.add_trial(
+        optuna.trial.create_trial(
+            params={"other": 0.5}, distributions={"other": FloatDistribution(0, 1)}, value=1.0
+        )
+    )
     study.sampler = ScalebandSampler(TARGET, SPACE, strategy="cheapest-first")
     study.optimize(objective, n_trials=2)
     assert len(study.trials) == 5
@@ -66,14 +70,23 @@ def test_sampler_takes_over_an_existing_study() -> None:
 
 def test_budget_spent_falls_back_to_random() -> None:
     one = 6 * 1e8 * 2e9
-    study = optuna.create_study(sampler=ScalebandSampler(TARGET, SPACE, strategy="random", budget_flops=1.5 * one))
+    study = optuna.create_study(
+        sampler=ScalebandSampler(TARGET, SPACE, strategy="random", budget_flops=1.5 * one)
+    )
     study.optimize(objective, n_trials=2)
     assert ["scaleband" in t.system_attrs for t in study.trials] == [True, False]
 
 
 def test_grids() -> None:
-    assert grid_of("lr_peak", FloatDistribution(0.1, 0.5, step=0.1)) == pytest.approx([0.1, 0.2, 0.3, 0.4, 0.5])
-    assert grid_of("batch_tokens", IntDistribution(65536, 262144, step=65536)) == [65536, 131072, 196608, 262144]
+    assert grid_of("lr_peak", FloatDistribution(0.1, 0.5, step=0.1)) == pytest.approx(
+        [0.1, 0.2, 0.3, 0.4, 0.5]
+    )
+    assert grid_of("batch_tokens", IntDistribution(65536, 262144, step=65536)) == [
+        65536,
+        131072,
+        196608,
+        262144,
+    ]
     whole = grid_of("batch_tokens", IntDistribution(1000, 1_000_000, log=True))
     assert (whole[0], whole[-1], len(whole)) == (1000, 1_000_000, 9)
     assert all(v == int(v) for v in whole)

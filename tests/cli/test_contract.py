@@ -27,8 +27,23 @@ FLAGS = {
     | TARGET
     | {"--budget", "--candidates", "-n", "--n", "--pending", "--target-runs", "--seed", "--json"}
     | {"--sizes", "--lengths", "--run-max", "--batch-multiple", "--batch-max", "--device-memory"},
+    "campaign": set(),
     "models": set(),
     "data": set(),
+}
+
+CAMPAIGN = {
+    "init": TARGET
+    | {"--budget", "--target-runs", "--candidates", "--sizes", "--lengths", "--run-max", "--batch-multiple"}
+    | {"--batch-max", "--device-memory", "--runs", "--map", "--prior", "--trust", "--strategy", "--state"}
+    | {"--retries", "--name", "--storage", "--draws", "--tune", "--chains", "--seed", "--json"},
+    "join": {"--storage", "--name"},
+    "ask": {"-n", "--n", "--past-stop", "--quiet", "--json"},
+    "tell": {"--diverged", "--failed", "--give-back", "--loss-se", "--flops", "--unit", "--loss-kind"}
+    | {"--reason", "--sure", "--json"},
+    "status": {"--fill", "--runs-out", "--plot", "--quiet", "--interval", "--json"},
+    "run": {"--workers", "--gpus", "--threads", "--wall-seconds", "--past-stop", "--quiet", "--json"}
+    | {"--synthetic", "--command"},
 }
 
 CELL = ("--params", "1B", "--tokens", "20B")
@@ -51,6 +66,8 @@ def test_verbs_and_flags() -> None:
     parsers = subparsers(build_parser())
     assert {name: flags_of(parser) for name, parser in parsers.items()} == FLAGS
     assert [verb.name for verb in VERBS] == list(FLAGS)
+    parts = subparsers(parsers["campaign"])
+    assert {name: flags_of(parser) for name, parser in parts.items()} == CAMPAIGN
     assert set(subparsers(parsers["models"])) == {"list", "show"}
     assert set(subparsers(parsers["data"])) == {"list", "fetch"}
     assert flags_of(subparsers(parsers["data"])["fetch"]) == {"--dir", "--mirror", "--json"}

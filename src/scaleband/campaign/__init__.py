@@ -1,6 +1,7 @@
 """A campaign: ask for the next runs, tell what became of them, survive whatever happens in between.
 
-Built on Optuna's storage: a file in the campaign's folder, or PostgreSQL for a cluster. Optuna is imported on first use.
+Built on Optuna's storage: a file in the campaign's folder, or PostgreSQL for a cluster. Optuna is
+imported on first use.
 """
 
 from __future__ import annotations

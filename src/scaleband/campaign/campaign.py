@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from importlib.metadata import version
 from pathlib import Path
@@ -14,9 +12,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from scaleband.campaign import pool
+from scaleband.campaign.offers import affordable, numbered, pending_table, table_digest
 from scaleband.campaign.proposers import PROPOSERS, grid_in_limits
 from scaleband.campaign.records import (
     GIVEN_BACK,
+    LATE,
     Account,
     Attempt,
     Result,
@@ -28,7 +28,7 @@ from scaleband.campaign.records import (
 )
 from scaleband.campaign.refit import Posterior, check_prior, data_digest, posterior_for, prior_draws_of
 from scaleband.campaign.results import checked_result
-from scaleband.campaign.settings import INPUTS, Settings, checked, setting_key, settings_from_json
+from scaleband.campaign.settings import Settings, checked, settings_from_json
 from scaleband.campaign.storage import SETTINGS, Place, create, join, open_place
 from scaleband.campaign.strategies import Proposer, Request
 from scaleband.design import Proposals, Verdict
@@ -75,7 +75,12 @@ class Campaign:
 
     @classmethod
     def create(
-        cls, folder: str | Path, settings: Settings, *, storage: str | None = None, proposer: Proposer | None = None
+        cls,
+        folder: str | Path,
+        settings: Settings,
+        *,
+        storage: str | None = None,
+        proposer: Proposer | None = None,
     ) -> Campaign:
         """Start a campaign.
 
@@ -115,7 +120,9 @@ class Campaign:
         return cls._of(open_place(Path(folder)), proposer)
 
     @classmethod
-    def join(cls, folder: str | Path, storage: str, name: str, *, proposer: Proposer | None = None) -> Campaign:
+    def join(
+        cls, folder: str | Path, storage: str, name: str, *, proposer: Proposer | None = None
+    ) -> Campaign:
         """Make `folder` another way into a campaign that lives in PostgreSQL, for another machine.
 
         Raises
@@ -161,7 +168,12 @@ class Campaign:
         return self.place.storage.get_study_user_attrs(self.place.study_id).get(VERDICT)
 
     def ask(
-        self, n: int = 1, *, heartbeat: bool = False, past_stop: bool = False, progress: Progress | None = None
+        self,
+        n: int = 1,
+        *,
+        heartbeat: bool = False,
+        past_stop: bool = False,
+        progress: Progress | None = None,
     ) -> Asked:
         """Runs to make next: first those that came back to the pool, then new ones.
 
@@ -173,7 +185,8 @@ class Campaign:
         n
             At most this many runs.
         heartbeat
-            The worker promises a `beat` every `settings.heartbeat_s`; when it falls silent the run goes back to the pool.
+            The worker promises a `beat` every `settings.heartbeat_s`; when it falls silent the run goes back to
+            the pool.
             Runs asked for without it are waited for however long they take.
         past_stop
             Propose even if the verdict is stop.
@@ -252,13 +265,13 @@ class Campaign:
             if run.result is not None and run.state != "waiting":
                 raise UserError(_second(run))
             tries = [a for a in attempts if a.run_id == run_id]
-            late = tries[-1].over or tries[-1].state == "WAITING"
-            if late and flops is None and any(a.started and a.result is None for a in tries):
-                flops = 0.0  # charged already, when its worker was taken for lost
+            # nobody else has it, so this is the worker that was taken for lost
+            late = (tries[-1].over or tries[-1].state == "WAITING") and any(a.lost for a in tries)
+            known = {**(facts or {}), **({LATE: True} if late else {})}
             result = checked_result(
                 run, self.settings, list(runs.values()), loss=loss,
-                status=status or ("completed" if loss is not None else "none given"), loss_se=loss_se, flops=flops, unit=unit,
-                loss_kind=loss_kind, sure=sure, facts=facts or {},
+                status=status or ("completed" if loss is not None else "none given"), loss_se=loss_se, flops=flops,
+                unit=unit, loss_kind=loss_kind, sure=sure, facts=known,
                 order=1 + max((a.result.order for a in attempts if a.result is not None), default=0),
             )  # fmt: skip
             pool.finish(self.place, tries[-1], result)
@@ -267,7 +280,9 @@ class Campaign:
 
     def beat(self, run_id: str) -> bool:
         """A worker's sign of life; False if the run is no longer its (told, or taken for lost)."""
-        return pool.beat(self.place, [a for a in self.attempts() if a.run_id == run_id])
+        # Under the lock: two SQLite transactions that read first and then both want to write cannot both go on.
+        with self.place.locked():
+            return pool.beat(self.place, [a for a in self.attempts() if a.run_id == run_id])
 
     def give_back(self, run_id: str) -> Run:
         """Put a pending run back into the pool: its worker is gone and it had not begun.
@@ -283,7 +298,9 @@ class Campaign:
             if run is None:
                 raise UserError(_unknown(run_id, [r.run_id for r in runs_of(attempts)]))
             if run.state != "pending":
-                raise UserError(f"run {run_id} is {run.state}, not pending: only a run that is out can be given back")
+                raise UserError(
+                    f"run {run_id} is {run.state}, not pending: only a run that is out can be given back"
+                )
             order = 1 + max((a.result.order for a in attempts if a.result is not None), default=0)
             last = next(a for a in reversed(attempts) if a.run_id == run_id)
             pool.finish(self.place, last, Result("failed", None, 0.0, 0.0, order, {GIVEN_BACK: True}))
@@ -306,7 +323,7 @@ class Campaign:
             candidates=self.settings.candidate_frame(),
             limits=self.settings.limits,
             history=history,
-            pending=_pending(runs, self.settings),
+            pending=pending_table(runs, self.settings),
             given_up=frozenset(r.key for r in runs if r.state == "failed"),
             budget_flops=account_of(runs, self.settings.budget_flops).left,
             target_runs=self.settings.target_runs,
@@ -333,7 +350,11 @@ class Campaign:
         basis = self.basis(request, answer, seen, n)
         with self.place.locked():
             now = pool.mended(self.place, self.settings, self.attempts())
-            chosen = [] if answer.verdict.stop and not past_stop else affordable(answer, runs_of(now), self.settings)
+            chosen = (
+                []
+                if answer.verdict.stop and not past_stop
+                else affordable(answer, runs_of(now), self.settings)
+            )
             records = numbered(chosen, runs_of(now), self.settings, basis)
             for record in records:
                 pool.add(self.place, record)
@@ -362,68 +383,17 @@ class Campaign:
         }
 
 
-def affordable(answer: Proposals, runs: Sequence[Run], settings: Settings) -> list[Any]:
-    """The proposals that the budget as it is now pays for, and that were not made in the meantime; bundles whole."""
-    left = account_of(runs, settings.budget_flops).left
-    known = {r.key for r in runs}
-    bundles: dict[str, list[Any]] = {}
-    for proposal in answer.proposals:
-        bundles.setdefault(proposal.bundle or proposal.run_id, []).append(proposal)
-    out = []
-    for bundle in bundles.values():
-        price = sum(p.flops for p in bundle)
-        keys = [setting_key(p.inputs) for p in bundle]
-        twice = [k for k, p in zip(keys, bundle, strict=True) if not p.replicate and k in known]
-        if price <= left * (1 + 1e-12) and not twice:
-            out += bundle
-            left -= price
-            known |= set(keys)
-    return out
-
-
-def numbered(chosen: Sequence[Any], runs: Sequence[Run], settings: Settings, basis: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Proposals as they are written down: with the campaign's own run ids, and training seeds that make replicates differ."""
-    made: dict[str, int] = {}
-    for run in runs:
-        made[run.key] = made.get(run.key, 0) + 1
-    out = []
-    for k, proposal in enumerate(chosen):
-        p = replace(proposal, run_id=f"{settings.name}-{len(runs) + k + 1:04d}")
-        key = setting_key(p.inputs)
-        plain = {name: _finite(value) for name, value in asdict(p).items()}
-        plain["inputs"] = {k: p.inputs[k] for k in INPUTS} | {"seed": settings.seed + made.get(key, 0)}
-        made[key] = made.get(key, 0) + 1
-        out.append(plain | {"basis": dict(basis)})
-    return out
-
-
-def _finite(value: Any) -> Any:
-    return None if isinstance(value, float) and not np.isfinite(value) else value
-
-
-def _pending(runs: Sequence[Run], settings: Settings) -> pd.DataFrame | None:
-    out = [r for r in runs if r.state in ("waiting", "pending")]
-    return table_of(out, replace(settings, given={})) if out else None
-
-
-def table_digest(frame: pd.DataFrame | None) -> str:
-    """SHA-256 of a table's rows."""
-    if frame is None:
-        return ""
-    text = json.dumps([[c, [str(v) for v in frame[c]]] for c in frame.columns])
-    return hashlib.sha256(text.encode()).hexdigest()
-
-
 def _unknown(run_id: str, known: Sequence[str]) -> str:
     near = get_close_matches(run_id, known, n=1)
     hint = f" (did you mean {near[0]}?)" if near else ""
-    return f"there is no run {run_id!r}{hint}; this campaign proposed {len(known)} runs, `scaleband campaign status` lists them"
+    count = f"this campaign proposed {len(known)} runs"
+    return f"there is no run {run_id!r}{hint}; {count}, `scaleband campaign status --runs-out` writes them"
 
 
 def _second(run: Run) -> str:
     r = run.result
     said = run.state if r is None or r.loss is None else f"{run.state}, loss {r.loss:g}"
     return (
-        f"run {run.run_id} was told already ({said}); a result is told once: if another setting was meant check the id, if "
-        "the first tell was wrong start a new campaign with the corrected table (--runs)"
+        f"run {run.run_id} was told already ({said}); a result is told once: if another setting was meant check the "
+        "id, if the first tell was wrong start a new campaign with the corrected table (--runs)"
     )

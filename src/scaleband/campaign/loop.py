@@ -15,11 +15,16 @@ from scaleband.campaign.campaign import Campaign, Progress
 from scaleband.campaign.records import FOR_GOOD, Run
 from scaleband.errors import UserError
 from scaleband.training import Adapter, Limits, RunResult, RunSpec, submit
+from scaleband.training.running import finished
 
 if TYPE_CHECKING:
     from scaleband.design import Verdict
 
 RUNS = "runs"
+WHOLE_STEPS = 5e-3
+"""A training ends with a whole step, so its tokens differ a little from what was asked and paid for: within half a
+percent, which is one cell too (`runs.cell_table`), it cost its price, and a budget is met to the FLOP."""
+
 IN_A_ROW = 3
 """So many failures one after another and nothing else: something is wrong with the set-up, not with a run."""
 
@@ -67,13 +72,20 @@ def tell_result(campaign: Campaign, run: Run, result: RunResult) -> Run:
     facts = {k: v for k in ("device", "wall_seconds", "tokens_per_second", "steps", "n_tokens", "reason", "attempts")
              if (v := getattr(result, k))}  # fmt: skip
     flops = result.flops or 6.0 * float(run.inputs["n_active"]) * result.n_tokens
+    if abs(flops - run.price_flops) <= WHOLE_STEPS * run.price_flops:
+        flops = run.price_flops
     if result.status == "failed":
         # A worker that was lost may have trained for long; one that failed of itself says what it did.
         unknown = not flops and "the worker was lost" in result.reason
         return campaign.tell(run.run_id, status="failed", flops=None if unknown else flops, facts=facts)
     try:
         return campaign.tell(
-            run.run_id, result.loss, status=result.status, loss_se=result.loss_se, flops=flops or None, facts=facts
+            run.run_id,
+            result.loss,
+            status=result.status,
+            loss_se=result.loss_se,
+            flops=flops or None,
+            facts=facts,
         )
     except UserError as error:
         if "told already" in str(error):
@@ -130,10 +142,15 @@ def run_campaign(
     counts = {"completed": 0, "diverged": 0, "failed": 0}
     in_a_row, quiet_since, verdict = 0, monotonic(), None
     with _signs_of_life(campaign, out):
+        for result in _left_behind(campaign, limits or Limits(), out):
+            counts[result.status] += 1
+            say(_line(result, campaign))
         while True:
             broken = in_a_row >= IN_A_ROW
             if not broken and not enough() and len(out) < workers:
-                asked = campaign.ask(workers - len(out), heartbeat=True, past_stop=past_stop, progress=progress)
+                asked = campaign.ask(
+                    workers - len(out), heartbeat=True, past_stop=past_stop, progress=progress
+                )
                 verdict = asked.verdict or verdict
                 for run in asked.runs:
                     say(f"started {run.run_id}")
@@ -141,7 +158,9 @@ def run_campaign(
             if not out:
                 waiting = not broken and not enough() and _others_out(campaign)
                 if waiting and monotonic() - quiet_since < 2 * campaign.settings.grace_s:
-                    wait([], timeout=0)
+                    for result in _left_behind(campaign, limits or Limits(), out):
+                        counts[result.status] += 1
+                        say(_line(result, campaign))
                     threading.Event().wait(min(1.0, campaign.settings.heartbeat_s))
                     continue
                 return _outcome(counts, broken, enough(), verdict)
@@ -159,7 +178,9 @@ def run_campaign(
                 say(_line(result, campaign))
 
 
-def _submitted(campaign: Campaign, adapter: Adapter, executor: Executor, run: Run, limits: Limits) -> Future[RunResult]:
+def _submitted(
+    campaign: Campaign, adapter: Adapter, executor: Executor, run: Run, limits: Limits
+) -> Future[RunResult]:
     try:
         spec = spec_of(run, campaign, limits)
     except UserError as error:
@@ -172,6 +193,24 @@ def _submitted(campaign: Campaign, adapter: Adapter, executor: Executor, run: Ru
 def run_folder(campaign: Campaign, run_id: str) -> Path:
     """Where a run's specification, result and curve lie."""
     return campaign.place.folder / RUNS / run_id
+
+
+def _left_behind(campaign: Campaign, limits: Limits, out: dict[Future[RunResult], Run]) -> list[RunResult]:
+    """Tell what trainings of a loop that died have written down since; their results."""
+    ours = {run.run_id for run in out.values()}
+    told = []
+    for run in campaign.runs():
+        lost = run.state == "failed" and run.result is None
+        if run.run_id in ours or not (lost or run.state in ("pending", "waiting")):
+            continue
+        try:
+            result = finished(spec_of(run, campaign, limits), run_folder(campaign, run.run_id))
+            if result is not None:
+                tell_result(campaign, run, result)
+                told.append(result)
+        except UserError:
+            continue  # no training could have been made of it, or its own loop lives and was quicker
+    return told
 
 
 def _others_out(campaign: Campaign) -> bool:
@@ -203,13 +242,20 @@ def _signs_of_life(campaign: Campaign, out: dict[Future[RunResult], Run]) -> Ite
 
 def _line(result: RunResult, campaign: Campaign) -> str:
     a = campaign.account()
-    what = f"loss {result.loss:.4g}" if result.status == "completed" else f"{result.status}: {result.reason or 'no reason given'}"
+    what = (
+        f"loss {result.loss:.4g}"
+        if result.status == "completed"
+        else f"{result.status}: {result.reason or 'no reason given'}"
+    )
     return f"{result.run_id}: {what}; {a.spent:.3g} of {a.budget:.3g} FLOP spent"
 
 
 def _outcome(counts: dict[str, int], broken: bool, stopped: bool, verdict: Verdict | None) -> Outcome:
     if broken:
-        why, words = "failures", f"{IN_A_ROW} runs failed in a row: read the reasons above, mend the cause, then run again"
+        why, words = (
+            "failures",
+            f"{IN_A_ROW} runs failed in a row: read the reasons above, mend the cause, then run again",
+        )
     elif stopped:
         why, words = "asked", "stopped as asked; run again to go on"
     elif verdict is not None and verdict.stop and verdict.evpi == verdict.evpi and verdict.cost_flops > 0:

@@ -29,7 +29,12 @@ from scaleband.campaign.settings import Settings
 from scaleband.campaign.storage import Place
 
 # What Optuna's own tools (dashboard, importance) show of a run: bounds wide enough for every run.
-_SHOWN = {"lr_peak": (1e-12, 1e3), "batch_tokens": (1.0, 1e12), "n_params": (1.0, 1e15), "n_tokens": (1.0, 1e18)}
+_SHOWN = {
+    "lr_peak": (1e-12, 1e3),
+    "batch_tokens": (1.0, 1e12),
+    "n_params": (1.0, 1e15),
+    "n_tokens": (1.0, 1e18),
+}
 _ENDS = {"completed": "COMPLETE", "diverged": "PRUNED", "failed": "FAIL"}
 
 
@@ -45,7 +50,11 @@ def add(place: Place, record: Mapping[str, Any], result: Result | None = None) -
     from optuna.distributions import FloatDistribution
     from optuna.trial import TrialState, create_trial
 
-    inside = {k: float(v) for k, v in record["inputs"].items() if k in _SHOWN and _SHOWN[k][0] <= float(v) <= _SHOWN[k][1]}
+    inside = {
+        k: float(v)
+        for k, v in record["inputs"].items()
+        if k in _SHOWN and _SHOWN[k][0] <= float(v) <= _SHOWN[k][1]
+    }
     state = TrialState.WAITING if result is None else TrialState[_ENDS[result.status]]
     attrs: dict[str, Any] = {PROPOSAL: dict(record)}
     if result is not None:
@@ -111,8 +120,10 @@ def _close(place: Place, trial_id: int, result: Result) -> None:
     place.storage.set_trial_state_values(trial_id, TrialState[_ENDS[result.status]], values)
 
 
-def mended(place: Place, settings: Settings, found: Sequence[Attempt], *, silent: bool = False) -> list[Attempt]:
-    """Finish what a killed process left half done, and (`silent`) take silent workers for lost; all attempts afterwards."""
+def mended(
+    place: Place, settings: Settings, found: Sequence[Attempt], *, silent: bool = False
+) -> list[Attempt]:
+    """Finish what a killed process left half done, and (`silent`) take silent workers for lost: all attempts then."""
     half = [a for a in found if a.result is not None and a.state in ("WAITING", "RUNNING")]
     for attempt in half:
         _close(place, attempt.trial_id, attempt.result)  # type: ignore[arg-type]
@@ -143,7 +154,12 @@ def _comes_back(found: Sequence[Attempt], settings: Settings) -> list[Attempt]:
     out = []
     for run in runs:
         for_good = run.result is not None and bool(run.result.facts.get(FOR_GOOD))
-        if run.state == "failed" and not for_good and run.attempts <= settings.retries and run.price_flops <= left:
+        if (
+            run.state == "failed"
+            and not for_good
+            and run.attempts <= settings.retries
+            and run.price_flops <= left
+        ):
             out.append(last[run.run_id])
             left -= run.price_flops
     return out

@@ -25,7 +25,9 @@ def target_of(target: Mapping[str, str | float]) -> Cells:
     from scaleband.predict import target_cells
 
     group = {k: str(target[k]) for k in ("source", "arch", "data")}
-    return target_cells(float(target["n_params"]), float(target["n_tokens"]), n_active=float(target["n_active"]), **group)
+    return target_cells(
+        float(target["n_params"]), float(target["n_tokens"]), n_active=float(target["n_active"]), **group
+    )
 
 
 def limits_of(plain: Mapping[str, Any]) -> Limits:
@@ -43,11 +45,13 @@ def limits_of(plain: Mapping[str, Any]) -> Limits:
         tokens = tuple(float(d) for d in plain["tokens"])
         return Limits(**{**plain, "sizes": sizes, "tokens": tokens})
     except (KeyError, TypeError, ValueError) as error:
-        raise UserError(f"the limits cannot be read ({error}); they are sizes (pairs of n_params and n_active), tokens, flops_max, "
-                        "and what else scaleband.design.Limits has") from None  # fmt: skip
+        raise UserError(f"the limits cannot be read ({error}); they are sizes (pairs of n_params and n_active), "
+                        "tokens, flops_max, and what else scaleband.design.Limits has") from None  # fmt: skip
 
 
-def grid_in_limits(draws: LawDraws, target: Mapping[str, str | float], limits: Mapping[str, Any]) -> pd.DataFrame:
+def grid_in_limits(
+    draws: LawDraws, target: Mapping[str, str | float], limits: Mapping[str, Any]
+) -> pd.DataFrame:
     """Every run inside the limits and near the expected optimum of its cell, as a candidate table."""
     import pandas as pd
 
@@ -59,7 +63,7 @@ def grid_in_limits(draws: LawDraws, target: Mapping[str, str | float], limits: M
 
 
 def candidates_for(request: Request, draws: LawDraws) -> Candidates:
-    """What may be proposed: the request's table without what was given up, mini-sweeps added where it has no bundles."""
+    """What may be proposed: the table without what was given up, mini-sweeps added where it has no bundles."""
     from scaleband.design import candidates_from_table, thinned, with_mini_sweeps
     from scaleband.predict import basins
 
@@ -98,7 +102,9 @@ def evsi_runs(request: Request, n: int) -> Proposals:
     known = settings_in(request.history) | settings_in(request.pending)
     return replace(
         answer,
-        proposals=tuple(replace(p, replicate=p.replicate or setting_key(p.inputs) in known) for p in answer.proposals),
+        proposals=tuple(
+            replace(p, replicate=p.replicate or setting_key(p.inputs) in known) for p in answer.proposals
+        ),
     )
 
 

@@ -20,8 +20,9 @@ State = Literal["waiting", "pending", "completed", "diverged", "failed"]
 PROPOSAL, RESULT, STARTED = "proposal", "result", "started"
 """Keys of a trial's user attributes."""
 
-GIVEN_BACK, FOR_GOOD = "given_back", "for_good"
-"""Facts of a failure: it had not begun, so it is no try; it would fail again, so it does not come back."""
+GIVEN_BACK, FOR_GOOD, LATE = "given_back", "for_good", "late"
+"""Facts of a failure: it had not begun, so it is no try; it would fail again, so it does not come back. Of any result:
+it is that of the attempt before, whose worker was taken for lost, so that attempt is not charged besides."""
 
 
 @dataclass(frozen=True)
@@ -62,6 +63,11 @@ class Attempt:
     result: Result | None
     started: bool
     asked_at: datetime | None
+
+    @property
+    def lost(self) -> bool:
+        """It was out, and its worker fell silent."""
+        return self.result is None and self.state == "FAIL"
 
     @property
     def over(self) -> bool:
@@ -170,6 +176,9 @@ def runs_of(attempts: Sequence[Attempt]) -> list[Run]:
 
 def _run(tries: Sequence[Attempt]) -> Run:
     last = tries[-1]
+    spent = sum(attempt_cost(a) for a in tries if a.over)
+    if last.result is not None and LATE in last.result.facts:
+        spent -= attempt_cost(next(a for a in reversed(tries) if a.lost))
     state: State
     if last.result is not None:
         state = last.result.status  # type: ignore[assignment]
@@ -182,7 +191,7 @@ def _run(tries: Sequence[Attempt]) -> Run:
         inputs=last.proposal["inputs"],
         state=state,
         price_flops=float(last.proposal["flops"]),
-        spent_flops=sum(attempt_cost(a) for a in tries if a.over),
+        spent_flops=spent,
         attempts=sum(1 for a in tries if a.result is None or GIVEN_BACK not in a.result.facts),
         result=last.result,
         proposal=last.proposal,
@@ -233,6 +242,8 @@ def table_of(runs: Sequence[Run], settings: Settings) -> pd.DataFrame | None:
     if not rows:
         return None
     # Column by column: a column that is empty in one part must not decide the type of the whole.
-    frame = pd.DataFrame({c: [row.get(c) for row in rows] for c in dict.fromkeys(k for row in rows for k in row)})
+    frame = pd.DataFrame(
+        {c: [row.get(c) for row in rows] for c in dict.fromkeys(k for row in rows for k in row)}
+    )
     places = Places(("campaign",), np.zeros(len(frame), int), np.arange(1, len(frame) + 1))
     return with_defaults(frame, places)

@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 FITS = "fits"
-_LOOKS_AT = ("run_id", "source", "arch", "data", "n_params", "n_active", "n_tokens", "seq_len", "lr_peak", "batch_tokens",
-             "loss", "loss_se", "status", "trunk")  # fmt: skip
+_LOOKS_AT = ("run_id", "source", "arch", "data", "n_params", "n_active", "n_tokens", "seq_len", "lr_peak",
+             "batch_tokens", "loss", "loss_se", "status", "trunk")  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -83,11 +83,13 @@ def check_prior(settings: Settings) -> None:
     from scaleband.inference.prior import overlapping_runs
 
     # Numbered by us for want of names, row 1 of one table is not row 1 of another.
-    twice = overlapping_runs(prior, [i for i in map(str, given["run_id"]) if not re.fullmatch(r"row-\d{6,}", i)])
+    twice = overlapping_runs(
+        prior, [i for i in map(str, given["run_id"]) if not re.fullmatch(r"row-\d{6,}", i)]
+    )
     if twice:
         raise UserError(
-            f"{len(twice):,} of the given runs (run_id {twice[0]}, ...) are among those that {settings.prior} was fitted to "
-            "and would count twice; leave them out, or start without a prior"
+            f"{len(twice):,} of the given runs (run_id {twice[0]}, ...) are among those that {settings.prior} was "
+            "fitted to and would count twice; leave them out, or start without a prior"
         )
 
 
@@ -128,7 +130,11 @@ def posterior_for(
 def known_posterior(folder: Path, history: pd.DataFrame | None, settings: Settings) -> Posterior | None:
     """The posterior if it costs nothing: sampled before, or the prior; else None."""
     key = data_digest(history, settings)
-    if history is None or not (history["status"] == "completed").any() or _kept(folder / FITS / f"{key[:32]}.nc"):
+    if (
+        history is None
+        or not (history["status"] == "completed").any()
+        or _kept(folder / FITS / f"{key[:32]}.nc")
+    ):
         return posterior_for(folder, history, settings)
     return None
 
@@ -154,7 +160,9 @@ def _sample(
     from scaleband.inference.sampler import SamplerSettings
     from scaleband.inference.store import write_netcdf
 
-    sampler = SamplerSettings(draws=settings.draws, tune=settings.tune, chains=settings.chains, seed=settings.seed)
+    sampler = SamplerSettings(
+        draws=settings.draws, tune=settings.tune, chains=settings.chains, seed=settings.seed
+    )
     fitted = fit(
         history, form=settings.form, settings=sampler, beliefs=_beliefs(settings), progress=progress
     )  # fmt: skip
@@ -165,7 +173,9 @@ def _sample(
         write_netcdf(tree_of(fitted), path)
         write_json(path.with_suffix(".json"), {"conflicts": conflicts})
     except OSError as error:
-        raise UserError(f"{path}: cannot be written ({error.strerror or type(error).__name__}); free some space") from None
+        raise UserError(
+            f"{path}: cannot be written ({error.strerror or type(error).__name__}); free some space"
+        ) from None
 
 
 def _beliefs(settings: Settings) -> Callable[[Any], Any] | None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import shutil
 import tempfile
+import weakref
 from collections.abc import Mapping, Sequence
 from itertools import product
 from pathlib import Path
@@ -81,8 +83,8 @@ class ScalebandSampler(optuna.samplers.BaseSampler):
         unknown = sorted(set(space) - set(KNOWN))
         missing = [name for name in KNOWN[:2] if name not in space]
         if unknown or missing:
-            raise UserError(f"the space has {sorted(space)}; this sampler chooses {', '.join(KNOWN)}, of which lr_peak and "
-                            "batch_tokens must be there; leave other parameters to the study")  # fmt: skip
+            raise UserError(f"the space has {sorted(space)}; this sampler chooses {', '.join(KNOWN)}, of which lr_peak "
+                            "and batch_tokens must be there; leave other parameters to the study")  # fmt: skip
         if strategy not in PROPOSERS:
             raise UserError(f"there is no strategy {strategy!r}; choose one of {', '.join(PROPOSERS)}")
         self._settings = Settings(
@@ -92,15 +94,19 @@ class ScalebandSampler(optuna.samplers.BaseSampler):
         check_prior(self._settings)
         self._space = dict(space)
         self._fixed = dict(fixed or {})
-        self._cache = None if cache is None else Path(cache)
-        self._temporary = tempfile.TemporaryDirectory() if cache is None else None
+        self._cache: Path | None = None if cache is None else Path(cache)
+        if self._cache is None:
+            self._cache = Path(tempfile.mkdtemp(prefix="scaleband-"))
+            weakref.finalize(self, shutil.rmtree, self._cache, True)
         self._random = optuna.samplers.RandomSampler(seed=seed)
 
     def reseed_rng(self) -> None:
         """Of the random sampler that fills in; proposals follow `seed` and the study."""
         self._random.reseed_rng()
 
-    def infer_relative_search_space(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
+    def infer_relative_search_space(
+        self, study: optuna.Study, trial: FrozenTrial
+    ) -> dict[str, BaseDistribution]:
         """The space that was given."""
         return dict(self._space)
 
@@ -115,7 +121,9 @@ class ScalebandSampler(optuna.samplers.BaseSampler):
             return {}
         chosen = answer.proposals[0]
         study._storage.set_trial_system_attr(
-            trial._trial_id, "scaleband", {"verdict": answer.to_json()["verdict"], "draws": answer.draws_digest}
+            trial._trial_id,
+            "scaleband",
+            {"verdict": answer.to_json()["verdict"], "draws": answer.draws_digest},
         )
         return {name: self._external(name, float(chosen.inputs[name])) for name in search_space}
 
@@ -128,7 +136,11 @@ class ScalebandSampler(optuna.samplers.BaseSampler):
     def _request(self, trials: Sequence[FrozenTrial], number: int) -> Request:
         from scaleband.campaign.records import table_of
 
-        done = [self._row(t) for t in trials if t.state in (TrialState.COMPLETE, TrialState.PRUNED) and self._ours(t)]
+        done = [
+            self._row(t)
+            for t in trials
+            if t.state in (TrialState.COMPLETE, TrialState.PRUNED) and self._ours(t)
+        ]
         out = [self._row(t) for t in trials if t.state is TrialState.RUNNING and self._ours(t)]
 
         def table(rows: list[dict[str, Any]]) -> pd.DataFrame | None:
@@ -136,8 +148,8 @@ class ScalebandSampler(optuna.samplers.BaseSampler):
             return table_of([], Settings("study", self._settings.target, 0.0, given=columns))
 
         history = table(done)
-        folder = self._cache if self._temporary is None else Path(self._temporary.name)
-        assert folder is not None  # one of the two is there
+        folder = self._cache
+        assert folder is not None  # made where none was given
         candidates = self._candidates()
         spent = sum(row["flops"] for row in done + out)
         budget = min(self._settings.budget_flops - spent, float(candidates["flops"].sum()))
@@ -165,7 +177,13 @@ class ScalebandSampler(optuna.samplers.BaseSampler):
         finite = value is not None and math.isfinite(value)
         status = "running" if trial.state is TrialState.RUNNING else "completed" if finite else "diverged"
         flops = 6.0 * float(inputs["n_active"]) * float(inputs["n_tokens"])
-        return {"run_id": f"trial-{trial.number}", **inputs, "status": status, "loss": value if finite else None, "flops": flops}
+        return {
+            "run_id": f"trial-{trial.number}",
+            **inputs,
+            "status": status,
+            "loss": value if finite else None,
+            "flops": flops,
+        }
 
     def _candidates(self) -> pd.DataFrame:
         import pandas as pd
@@ -180,7 +198,7 @@ class ScalebandSampler(optuna.samplers.BaseSampler):
         distribution = self._space[name]
         if isinstance(distribution, CategoricalDistribution):
             return min(distribution.choices, key=lambda c: abs(math.log(float(c) / value)))  # type: ignore[arg-type]
-        return int(round(value)) if isinstance(distribution, IntDistribution) else value
+        return round(value) if isinstance(distribution, IntDistribution) else value
 
 
 def grid_of(name: str, distribution: BaseDistribution) -> list[float]:
@@ -194,7 +212,9 @@ def grid_of(name: str, distribution: BaseDistribution) -> list[float]:
     if isinstance(distribution, CategoricalDistribution):
         choices = list(distribution.choices)
         if not all(isinstance(v, int | float) and v > 0 for v in choices):
-            raise UserError(f"the choices of {name} are not all positive numbers; give rates, tokens and counts as numbers")
+            raise UserError(
+                f"the choices of {name} are not all positive numbers; give rates, tokens and counts as numbers"
+            )
         return sorted(float(v) for v in choices if v is not None)
     if not isinstance(distribution, FloatDistribution | IntDistribution) or not distribution.low > 0:
         raise UserError(f"{name} needs a range of positive numbers; its lowest value is above 0")

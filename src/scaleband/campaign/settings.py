@@ -1,4 +1,4 @@
-"""What a campaign is about, decided once: target, budget, candidates, prior, strategy. Plain values that travel as JSON."""
+"""What a campaign is about, decided once: target, budget, candidates, prior, strategy. Plain values, kept as JSON."""
 
 from __future__ import annotations
 
@@ -26,7 +26,16 @@ INPUTS = ("source", "arch", "data", "n_params", "n_active", "n_tokens", "lr_peak
 
 TARGET = ("source", "arch", "data", "n_params", "n_active", "n_tokens")
 
-STATED = ("schedule", "lr_final", "warmup", "optimizer", "weight_decay", "tokenizer", "loss_kind", "n_params_kind")
+STATED = (
+    "schedule",
+    "lr_final",
+    "warmup",
+    "optimizer",
+    "weight_decay",
+    "tokenizer",
+    "loss_kind",
+    "n_params_kind",
+)
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
@@ -120,14 +129,20 @@ def settings_from_json(plain: Any, where: str) -> Settings:
         Another format, a newer version, or something missing.
     """
     if not isinstance(plain, dict) or plain.get("format") != FORMAT:
-        raise UserError(f"{where}: this Optuna study is not a campaign of scaleband's; start one: scaleband campaign init")
+        raise UserError(
+            f"{where}: this Optuna study is not a campaign of scaleband's; start one: scaleband campaign init"
+        )
     version = plain.get("version")
     if not isinstance(version, int) or version > VERSION:
-        raise UserError(f"{where}: written by a newer scaleband (campaign format {version}); upgrade scaleband")
+        raise UserError(
+            f"{where}: written by a newer scaleband (campaign format {version}); upgrade scaleband"
+        )
     try:
         return Settings(**{k: v for k, v in plain.items() if k not in ("format", "version")})
     except TypeError as error:
-        raise UserError(f"{where}: the campaign's settings are damaged ({error}); restore the storage from a copy") from None
+        raise UserError(
+            f"{where}: the campaign's settings are damaged ({error}); restore the storage from a copy"
+        ) from None
 
 
 def checked(settings: Settings, strategies: Sequence[str]) -> Settings:
@@ -140,13 +155,21 @@ def checked(settings: Settings, strategies: Sequence[str]) -> Settings:
     """
     problems: list[str] = []
     if not _NAME.fullmatch(settings.name):
-        problems.append(f"the name {settings.name!r} is not letters, digits, '.', '_' and '-' (at most 64); choose another")
+        problems.append(
+            f"the name {settings.name!r} is not letters, digits, '.', '_' and '-' (at most 64); choose another"
+        )
     if not (math.isfinite(settings.budget_flops) and settings.budget_flops > 0):
-        problems.append(f"a budget of {settings.budget_flops:g} FLOP buys nothing; give a positive, finite number")
+        problems.append(
+            f"a budget of {settings.budget_flops:g} FLOP buys nothing; give a positive, finite number"
+        )
     if not (math.isfinite(settings.target_runs) and settings.target_runs > 0):
-        problems.append(f"target runs = {settings.target_runs:g}; say how many final runs the answer will serve, 1 or more")
+        problems.append(
+            f"target runs = {settings.target_runs:g}; say how many final runs the answer will serve, 1 or more"
+        )
     if not 0 <= settings.trust <= 1:
-        problems.append(f"trust = {settings.trust:g} is outside 0 to 1; 1 takes the model at its word, 0 ignores it")
+        problems.append(
+            f"trust = {settings.trust:g} is outside 0 to 1; 1 takes the model at its word, 0 ignores it"
+        )
     if settings.strategy not in strategies:
         problems.append(f"there is no strategy {settings.strategy!r}; choose one of {', '.join(strategies)}")
     if settings.retries < 0:
@@ -158,12 +181,15 @@ def checked(settings: Settings, strategies: Sequence[str]) -> Settings:
         problems.append(f"{unknown[0]!r} is no convention; choose from {', '.join(STATED)}")
     problems += _target_problems(settings.target)
     if bool(settings.candidates) == bool(settings.limits):
-        problems.append("give a table of runs that could be made, or limits to make a grid in, one of the two")
+        problems.append(
+            "give a table of runs that could be made, or limits to make a grid in, one of the two"
+        )
     if problems:
         raise UserError(problems)
     plain = plain_target(settings.target)
     return replace(
-        settings, target=plain, candidates=_candidates(settings.candidates) if settings.candidates else {}, given=_given(settings.given),
+        settings, target=plain, given=_given(settings.given),
+        candidates=_candidates(settings.candidates) if settings.candidates else {},
         stated={k: v for k, v in settings.stated.items() if v},
     )  # fmt: skip
 
@@ -178,7 +204,9 @@ def plain_target(target: Mapping[str, Any]) -> dict[str, str | float]:
 def _target_problems(target: Mapping[str, Any]) -> list[str]:
     missing = [k for k in ("source", "data", "n_params", "n_tokens") if k not in target]
     if missing:
-        return [f"the target has no {missing[0]}; a campaign's target is a group (source, arch, data), n_params and n_tokens"]
+        return [
+            f"the target has no {missing[0]}; it is a group (source, arch, data), n_params and n_tokens"
+        ]
     out = []
     for name in ("n_params", "n_tokens", "n_active"):
         value = float(target.get(name, target["n_params"]))
@@ -186,7 +214,9 @@ def _target_problems(target: Mapping[str, Any]) -> list[str]:
             out.append(f"the target's {name} = {value:g} cannot be; give a positive, finite number")
     for name in ("source", "arch", "data"):
         if "/" in str(target.get(name, "")) or not str(target.get(name, "dense")).strip():
-            out.append(f"the target's {name} = {target.get(name)!r} is no name; write one part of a group, without '/'")
+            out.append(
+                f"the target's {name} = {target.get(name)!r} is no name; write one part of a group, without '/'"
+            )
     return out
 
 
@@ -204,7 +234,9 @@ def _candidates(columns: Mapping[str, Sequence[Any]]) -> dict[str, list[Any]]:
     if "flops" in frame:
         flops = pd.to_numeric(frame["flops"], errors="coerce").fillna(flops)
         if not (flops > 0).all():
-            raise UserError("a candidate costs nothing or less; flops is training compute in FLOP, leave it out to have it computed")
+            raise UserError(
+                "a candidate costs nothing or less; flops is training compute in FLOP, leave it out to have it computed"
+            )
     out: dict[str, list[Any]] = {k: checked_rows[k].tolist() for k in INPUTS}
     out["flops"] = [float(v) for v in flops]
     if "bundle" in frame:
@@ -227,17 +259,26 @@ def checked_settings(frame: pd.DataFrame, name: str) -> pd.DataFrame:
     from scaleband.runs import run_table
 
     known = [c for c in (*INPUTS, "seq_len") if c in frame]
-    rows = frame[known].assign(loss=3.0, status="completed", run_id=[f"candidate-{i}" for i in range(len(frame))])
-    table = run_table(rows, purpose="loss", name=name).frame  # "loss": a candidate table need not compare anything
+    rows = frame[known].assign(
+        loss=3.0, status="completed", run_id=[f"candidate-{i}" for i in range(len(frame))]
+    )
+    table = run_table(
+        rows, purpose="loss", name=name
+    ).frame  # "loss": a candidate table need not compare anything
     missing = [c for c in ("lr_peak", "batch_tokens") if c not in frame or table[c].isna().any()]
     if missing:
-        raise UserError(f"{name}: {missing[0]} is missing; a run needs its peak rate and its batch in tokens per step")
+        raise UserError(
+            f"{name}: {missing[0]} is missing; a run needs its peak rate and its batch in tokens per step"
+        )
     return table
 
 
 def _given(columns: Mapping[str, Sequence[Any]]) -> dict[str, list[Any]]:
     """Earlier runs as plain columns, NaN as None; the run table has checked them where they were read."""
-    return {k: [None if isinstance(v, float) and not math.isfinite(v) else v for v in vs] for k, vs in columns.items()}
+    return {
+        k: [None if isinstance(v, float) and not math.isfinite(v) else v for v in vs]
+        for k, vs in columns.items()
+    }
 
 
 def setting_key(inputs: Mapping[Any, Any]) -> str:

@@ -75,8 +75,8 @@ def normal_url(url: str) -> str:
     kind, separator, rest = url.partition("://")
     if not separator or kind.split("+")[0] not in ("postgresql", "postgres"):
         raise UserError(
-            f"the storage {hidden(url)!r} is not PostgreSQL's; write postgresql://user@host/database, or leave it out for a "
-            "file in the campaign's folder"
+            f"the storage {hidden(url)!r} is not PostgreSQL's; write postgresql://user@host/database, or leave it out "
+            "for a file in the campaign's folder"
         )
     try:
         import psycopg  # noqa: F401
@@ -106,8 +106,8 @@ def create(folder: Path, settings: Settings, url: str | None = None) -> Place:
             for name in (DATABASE, POINTER):
                 if (folder / name).exists():
                     raise UserError(
-                        f"{folder}: there is a campaign already ({name}); go on with it (scaleband campaign ask {folder}), or "
-                        "choose another folder"
+                        f"{folder}: there is a campaign already ({name}); go on with it (scaleband campaign ask "
+                        f"{folder}), or choose another folder"
                     )
             if url is not None:
                 _create_in_postgresql(normal_url(url), settings)
@@ -139,8 +139,9 @@ def _create_in_sqlite(folder: Path, settings: Settings) -> None:
 
 
 def _create_in_postgresql(url: str, settings: Settings) -> None:
-    import optuna
     import sqlalchemy
+
+    optuna = _optuna()
 
     storage = None
     try:
@@ -152,7 +153,7 @@ def _create_in_postgresql(url: str, settings: Settings) -> None:
                 study = storage.get_study_id_from_name(settings.name)
                 if storage.get_study_user_attrs(study) or storage.get_n_trials(study):
                     raise UserError(
-                        f"{hidden(url)}: there is a study {settings.name!r} already; choose another --name, or --join it"
+                        f"{hidden(url)}: there is a study {settings.name!r} already; choose another name, or join it"
                     ) from None
                 # begun and not finished: killed between two writes
             storage.set_study_user_attr(study, SETTINGS, settings.to_json())
@@ -208,7 +209,9 @@ def read_pointer(path: Path) -> dict[str, str]:
     if not isinstance(plain, dict) or plain.get("format") != FORMAT or not all(
         isinstance(plain.get(k), str) for k in ("storage", "study")
     ):  # fmt: skip
-        raise UserError(f"{path}: this file does not lead to a campaign; restore it, or join the campaign from a new folder")
+        raise UserError(
+            f"{path}: this file does not lead to a campaign; restore it, or join the campaign from a new folder"
+        )
     return plain
 
 
@@ -237,12 +240,13 @@ def _study_in(path: Path) -> str:
             raise UserError(f"{path}: this SQLite file is not Optuna's, so it holds no campaign; it was left as it is: "
                             "move it away, and restore the campaign's own file or start anew")  # fmt: skip
         found = base.execute(
-            "select s.study_name, a.value_json from studies s join study_user_attributes a using (study_id) where a.key = ?",
+            "select s.study_name, a.value_json from studies s join study_user_attributes a using (study_id) "
+            "where a.key = ?",
             (SETTINGS,),
         ).fetchall()
     if len(found) != 1:
-        raise UserError(f"{path}: this is an Optuna storage without a campaign of scaleband's; it was left as it is: use "
-                        "another folder for the campaign")  # fmt: skip
+        raise UserError(f"{path}: this is an Optuna storage without a campaign of scaleband's; it was left as it is: "
+                        "use another folder for the campaign")  # fmt: skip
     settings_from_json(json.loads(found[0][1]), str(path))
     return str(found[0][0])
 
@@ -250,7 +254,9 @@ def _study_in(path: Path) -> str:
 def settings_of_file(path: Path) -> Settings:
     """The settings in an SQLite file that was looked at."""
     with closing(sqlite3.connect(path, timeout=_BUSY_S)) as base:
-        text = base.execute("select value_json from study_user_attributes where key = ?", (SETTINGS,)).fetchone()[0]
+        text = base.execute(
+            "select value_json from study_user_attributes where key = ?", (SETTINGS,)
+        ).fetchone()[0]
     return settings_from_json(json.loads(text), str(path))
 
 
@@ -263,8 +269,9 @@ def damaged(path: Path, why: str) -> UserError:
 
 
 def _open_postgresql(folder: Path, url: str, name: str) -> Place:
-    import optuna
     import sqlalchemy
+
+    optuna = _optuna()
 
     full = normal_url(url)
     engine = sqlalchemy.create_engine(full)
@@ -281,7 +288,9 @@ def _open_postgresql(folder: Path, url: str, name: str) -> Place:
                     {"name": name, "key": SETTINGS},
                 ).fetchone()
         if row is None:
-            raise UserError(f"{hidden(url)}: there is no campaign {name!r} in this database; check the URL and the name")
+            raise UserError(
+                f"{hidden(url)}: there is no campaign {name!r} in this database; check the URL and the name"
+            )
         storage = _connect(full, settings_from_json(json.loads(row[0]), hidden(url)))
         return Place(folder, full, storage, storage.get_study_id_from_name(name), name)
     except (sqlalchemy.exc.SQLAlchemyError, optuna.exceptions.StorageInternalError) as error:
@@ -296,10 +305,17 @@ def _unreachable(url: str, error: Exception) -> UserError:
                      "is the server running, and are user and database right?")  # fmt: skip
 
 
+def _optuna() -> Any:
+    """Optuna, without the word that its progress bar has no widgets in a notebook."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="IProgress not found")
+        import optuna
+    return optuna
+
+
 def _connect(url: str, settings: Settings, *, fresh: bool = False) -> Any:
     """Optuna's storage with heartbeats."""
-    import optuna
-
+    optuna = _optuna()
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     options: dict[str, Any] = (
         {"connect_args": {"timeout": _BUSY_S}} if url.startswith("sqlite") else {"pool_pre_ping": True}

@@ -96,12 +96,19 @@ def in_order(request: Request, order: NDArray[np.int64], n: int, name: str) -> P
             left -= prices[i]
     rows = request.candidates[list(INPUTS)].to_dict("records")
     proposals = tuple(
-        Proposal(f"{name}-{i}", {k: _plain(rows[i][k]) for k in INPUTS}, float(prices[i]), math.nan, math.nan, f"{name}-{i}")
+        Proposal(
+            f"{name}-{i}",
+            {k: _plain(rows[i][k]) for k in INPUTS},
+            float(prices[i]),
+            math.nan,
+            math.nan,
+            f"{name}-{i}",
+        )
         for i in chosen
     )
     cost = float(sum(p.flops for p in proposals))
     why = (
-        f"{len(proposals)} runs for {cost:.3g} FLOP, chosen {name.replace('-', ' ')}: this strategy does not weigh what they teach"
+        f"{len(proposals)} runs for {cost:.3g} FLOP, {name}: this strategy does not weigh what they teach"
         if proposals
         else (
             f"no candidate costs as little as the {request.budget_flops:.3g} FLOP that are left"
@@ -111,10 +118,20 @@ def in_order(request: Request, order: NDArray[np.int64], n: int, name: str) -> P
     )
     unknown = math.nan
     verdict = Verdict(
-        "continue" if proposals else "stop", why, unknown, unknown, unknown, cost, unknown, unknown, request.target_runs
+        "continue" if proposals else "stop",
+        why,
+        unknown,
+        unknown,
+        unknown,
+        cost,
+        unknown,
+        unknown,
+        request.target_runs,
     )
     pending = () if request.pending is None else tuple(request.pending["run_id"])
-    return Proposals(proposals, verdict, request.budget_flops, left, "", request.seed, dict(request.target), pending)
+    return Proposals(
+        proposals, verdict, request.budget_flops, left, "", request.seed, dict(request.target), pending
+    )
 
 
 def _plain(value: Any) -> str | float:
@@ -140,7 +157,12 @@ def cheapest_runs(request: Request, n: int) -> Proposals:
     """The cheapest candidates first; of equal price, at random."""
     rng = np.random.default_rng(request.seed)
     left = rng.permutation(open_candidates(request))
-    return in_order(request, left[np.argsort(request.candidates["flops"].to_numpy(float)[left], kind="stable")], n, "cheapest-first")
+    return in_order(
+        request,
+        left[np.argsort(request.candidates["flops"].to_numpy(float)[left], kind="stable")],
+        n,
+        "cheapest-first",
+    )
 
 
 STRATEGIES: dict[str, Proposer] = {

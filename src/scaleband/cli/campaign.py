@@ -20,7 +20,7 @@ from scaleband.cli.words import quantity, rate, tokens
 
 def add(parser: argparse.ArgumentParser) -> None:
     """Flags of every part."""
-    parts = parser.add_subparsers(dest="part", metavar="init|ask|tell|status|run", required=True)
+    parts = parser.add_subparsers(dest="part", metavar="init|ask|tell|status|run|join", required=True)
 
     def part(name: str, text: str) -> argparse.ArgumentParser:
         sub = parts.add_parser(name, help=text, description=text, allow_abbrev=False)
@@ -28,8 +28,13 @@ def add(parser: argparse.ArgumentParser) -> None:
         return sub
 
     add_init(part("init", "start a campaign: target, budget, what can be run, prior"))
+    joining = part("join", "make DIR another way into a campaign that is in PostgreSQL already")
+    joining.add_argument("--storage", required=True, metavar="URL", help="the database")
+    joining.add_argument("--name", required=True, metavar="NAME", help="the campaign's name")
     ask = part("ask", "the next runs to make; each is out until it is told")
-    ask.add_argument("-n", "--n", type=whole(1, 1000), default=1, metavar="K", help="at most this many runs; 1")
+    ask.add_argument(
+        "-n", "--n", type=whole(1, 1000), default=1, metavar="K", help="at most this many runs; 1"
+    )
     ask.add_argument("--past-stop", action="store_true", help="propose although the verdict is stop")
     ask.add_argument("--quiet", action="store_true", help="no progress")
     add_json(ask)
@@ -38,12 +43,22 @@ def add(parser: argparse.ArgumentParser) -> None:
     tell.add_argument("loss", nargs="?", type=number, metavar="LOSS", help="final loss, nats per token")
     how = tell.add_mutually_exclusive_group()
     how.add_argument("--diverged", action="store_true", help="it blew up: that is information")
-    how.add_argument("--failed", action="store_true", help="it ended without an answer: it comes back, up to the retries")
+    how.add_argument(
+        "--failed", action="store_true", help="it ended without an answer: it comes back, up to the retries"
+    )
     how.add_argument("--give-back", action="store_true", help="it was never begun: it waits for the next ask")
-    tell.add_argument("--loss-se", type=number, default=0.0, metavar="SE", help="standard error of the loss; 0")
-    tell.add_argument("--flops", type=number, metavar="FLOPS", help="what it really cost; its price by default")
-    tell.add_argument("--unit", metavar="UNIT", help="unit of this loss, to be checked against the campaign's")
-    tell.add_argument("--loss-kind", metavar="KIND", help="kind of this loss, to be checked against the campaign's")
+    tell.add_argument(
+        "--loss-se", type=number, default=0.0, metavar="SE", help="standard error of the loss; 0"
+    )
+    tell.add_argument(
+        "--flops", type=number, metavar="FLOPS", help="what it really cost; its price by default"
+    )
+    tell.add_argument(
+        "--unit", metavar="UNIT", help="unit of this loss, to be checked against the campaign's"
+    )
+    tell.add_argument(
+        "--loss-kind", metavar="KIND", help="kind of this loss, to be checked against the campaign's"
+    )
     tell.add_argument("--reason", metavar="TEXT", help="why it failed or diverged; kept with the run")
     tell.add_argument("--sure", action="store_true", help="take a loss that looks like a slip")
     add_json(tell)
@@ -66,8 +81,18 @@ def run(asked: argparse.Namespace) -> int:
     """One part."""
     parts: Mapping[str, Callable[[argparse.Namespace], int]] = {
         "init": run_init, "ask": run_ask, "tell": run_tell, "status": run_status, "run": run_run,
+        "join": run_join,
     }  # fmt: skip
     return parts[asked.part](asked)
+
+
+def run_join(asked: argparse.Namespace) -> int:
+    """Another machine's way in."""
+    from scaleband.campaign import Campaign
+
+    with Campaign.join(asked.dir, asked.storage, asked.name) as campaign:
+        say(f"{asked.dir} leads to {campaign.settings.name}: {len(campaign.runs())} runs so far")
+    return Exit.DONE
 
 
 def run_ask(asked: argparse.Namespace) -> int:
@@ -83,7 +108,13 @@ def run_ask(asked: argparse.Namespace) -> int:
         found = campaign.ask(asked.n, past_stop=asked.past_stop, progress=each_step)
     if asked.json:
         verdict = None if found.verdict is None else vars(found.verdict)
-        print_json({"runs": [run_json(r) for r in found.runs], "verdict": verdict, "budget": account_json(found.account)})
+        print_json(
+            {
+                "runs": [run_json(r) for r in found.runs],
+                "verdict": verdict,
+                "budget": account_json(found.account),
+            }
+        )
         return Exit.DONE
     if found.runs:
         print_table(
@@ -119,7 +150,12 @@ def run_json(r: Any) -> dict[str, Any]:
 
 def account_json(a: Any) -> dict[str, float]:
     """The budget, FLOP."""
-    return {"budget_flops": a.budget, "spent_flops": a.spent, "committed_flops": a.committed, "left_flops": a.left}
+    return {
+        "budget_flops": a.budget,
+        "spent_flops": a.spent,
+        "committed_flops": a.committed,
+        "left_flops": a.left,
+    }
 
 
 def run_tell(asked: argparse.Namespace) -> int:
@@ -156,4 +192,6 @@ def run_tell(asked: argparse.Namespace) -> int:
     return Exit.DONE
 
 
-VERB = Verb("campaign", "Choose runs one after another under a budget: init, ask, tell, status, run.", add, run)
+VERB = Verb(
+    "campaign", "Choose runs one after another under a budget: init, ask, tell, status, run.", add, run
+)

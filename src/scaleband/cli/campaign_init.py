@@ -37,26 +37,44 @@ flops = between(1e9, 1e32, "FLOP", "write a budget such as 5e19")
 def add_init(parser: argparse.ArgumentParser) -> None:
     """Flags."""
     add_target(parser)
-    parser.add_argument("--budget", type=flops, required=True, metavar="FLOPS", help="what all runs together may cost")
+    parser.add_argument(
+        "--budget", type=flops, required=True, metavar="FLOPS", help="what all runs together may cost"
+    )
     parser.add_argument("--target-runs", type=count, default=1.0, metavar="K",
                         help="final runs that the setting will serve; 1")  # fmt: skip
     parser.add_argument("--candidates", type=path, metavar="C.csv",
-                        help="runs that can be made: n_params, n_tokens, lr_peak, batch_tokens; perhaps flops, bundle")  # fmt: skip
+                        help="runs that can be made: n_params, n_tokens, lr_peak, batch_tokens, flops")  # fmt: skip
     limits = parser.add_argument_group("without --candidates: a grid inside these limits")
     limits.add_argument("--sizes", type=grid(n_params), metavar="N,N,...", help="sizes that exist")
-    limits.add_argument("--lengths", type=grid(n_tokens), metavar="D,D,...", help="training tokens that are possible")
-    limits.add_argument("--run-max", type=flops, metavar="FLOPS", help="the most one run may cost; a tenth of the target")
-    limits.add_argument("--batch-multiple", type=batch, metavar="TOKENS", help="batches are powers of two of it; 65536")
+    limits.add_argument(
+        "--lengths", type=grid(n_tokens), metavar="D,D,...", help="training tokens that are possible"
+    )
+    limits.add_argument(
+        "--run-max", type=flops, metavar="FLOPS", help="the most one run may cost; a tenth of the target"
+    )
+    limits.add_argument(
+        "--batch-multiple", type=batch, metavar="TOKENS", help="batches are powers of two of it; 65536"
+    )
     limits.add_argument("--batch-max", type=batch, metavar="TOKENS", help="the largest batch that fits")
-    limits.add_argument("--device-memory", type=count, metavar="BYTES", help="memory for 16 bytes a parameter")
-    parser.add_argument("--runs", nargs="+", type=path, metavar="RUNS", help="runs that you have: CSV or Parquet, at no cost")
-    parser.add_argument("--map", type=path, metavar="COLUMNS.toml", help="names, constants and units of their columns")
-    parser.add_argument("--prior", metavar="MODEL", help="start from a released model (a name) or a fit (a file)")
+    limits.add_argument(
+        "--device-memory", type=count, metavar="BYTES", help="memory for 16 bytes a parameter"
+    )
+    parser.add_argument(
+        "--runs", nargs="+", type=path, metavar="RUNS", help="runs that you have: CSV or Parquet, at no cost"
+    )
+    parser.add_argument(
+        "--map", type=path, metavar="COLUMNS.toml", help="names, constants and units of their columns"
+    )
+    parser.add_argument(
+        "--prior", metavar="MODEL", help="start from a released model (a name) or a fit (a file)"
+    )
     parser.add_argument("--trust", type=trust, metavar="0..1", help="how far to trust it; 1 by default")
     parser.add_argument("--strategy", choices=STRATEGIES, default="evsi", help="who chooses; evsi")
     parser.add_argument("--state", action="append", default=[], metavar="KEY=VALUE",
                         help="a convention of all runs: loss_kind, schedule, tokenizer, optimizer, ...")  # fmt: skip
-    parser.add_argument("--retries", type=whole(0, 100), default=2, metavar="N", help="tries after a failure; 2")
+    parser.add_argument(
+        "--retries", type=whole(0, 100), default=2, metavar="N", help="tries after a failure; 2"
+    )
     parser.add_argument("--name", metavar="NAME", help="begins every run_id; the folder's name by default")
     parser.add_argument("--storage", metavar="URL", help="a PostgreSQL database; a file in DIR by default")
     parser.add_argument("--draws", type=whole(50, 100_000), default=1000, metavar="N", help="per chain; 1000")
@@ -69,13 +87,17 @@ def add_init(parser: argparse.ArgumentParser) -> None:
 def run_init(asked: argparse.Namespace) -> int:
     """Start."""
     if asked.trust is not None and asked.prior is None:
-        raise UsageError("--trust says how far to trust --prior; give --prior MODEL too, or leave --trust out")
+        raise UsageError(
+            "--trust says how far to trust --prior; give --prior MODEL too, or leave --trust out"
+        )
     if asked.source is None or asked.data is None:
         raise UsageError("a campaign makes runs of one group: name it with --source and --data")
     given_limits = [k for k in ("sizes", "lengths", "run_max", "batch_multiple", "batch_max", "device_memory")
                     if getattr(asked, k) is not None]  # fmt: skip
     if asked.candidates is not None and given_limits:
-        raise UsageError("--candidates says what can be run, so limits of a grid mean nothing; leave one of them out")
+        raise UsageError(
+            "--candidates says what can be run, so limits of a grid mean nothing; leave one of them out"
+        )
     if asked.candidates is None and (asked.sizes is None or asked.lengths is None):
         raise UsageError("say what can be run: --candidates C.csv, or --sizes and --lengths")
 
@@ -84,7 +106,9 @@ def run_init(asked: argparse.Namespace) -> int:
     target = {"source": asked.source, "arch": asked.arch or "dense", "data": asked.data, "n_params": asked.params,
               "n_active": asked.active_params or asked.params, "n_tokens": asked.tokens}  # fmt: skip
     settings = Settings(
-        name=asked.name or re.sub(r"[^A-Za-z0-9._-]+", "-", asked.dir.resolve().name).strip("-._") or "campaign",
+        name=asked.name
+        or re.sub(r"[^A-Za-z0-9._-]+", "-", asked.dir.resolve().name).strip("-._")
+        or "campaign",
         target=target,
         budget_flops=asked.budget,
         candidates={} if asked.candidates is None else candidates_of(asked, target),
@@ -125,7 +149,9 @@ def stated_of(words: list[str]) -> dict[str, str]:
     pairs = [word.partition("=") for word in words]
     bad = [key for key, sign, value in pairs if not sign or not value.strip()]
     if bad:
-        raise UsageError(f"--state {bad[0]!r} states nothing; write it like --state 'loss_kind=validation, nats'")
+        raise UsageError(
+            f"--state {bad[0]!r} states nothing; write it like --state 'loss_kind=validation, nats'"
+        )
     return {key.strip(): value.strip() for key, _, value in pairs}
 
 
@@ -153,7 +179,9 @@ def candidates_of(asked: argparse.Namespace, target: dict[str, Any]) -> dict[str
         if name not in frame:
             frame[name] = target[name]
     if "n_active" not in frame and "n_params" in frame and target["n_active"] != target["n_params"]:
-        raise UserError(f"{asked.candidates.name}: the target is sparse and the table has no n_active; add it")
+        raise UserError(
+            f"{asked.candidates.name}: the target is sparse and the table has no n_active; add it"
+        )
     return {str(c): frame[c].tolist() for c in frame}
 
 

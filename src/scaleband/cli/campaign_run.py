@@ -23,11 +23,13 @@ def add_run(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--quiet", action="store_true", help="no progress")
     parser.add_argument("--json", action="store_true", help="JSON on stdout in the end")
     which = parser.add_mutually_exclusive_group(required=True)
-    which.add_argument("--synthetic", action="store_true", help="rehearse: losses out of a formula, nothing is trained")
+    which.add_argument(
+        "--synthetic", action="store_true", help="rehearse: losses out of a formula, nothing is trained"
+    )
     which.add_argument(
         "--command", nargs=argparse.REMAINDER, metavar="PROGRAM",
-        help="a program and its arguments (all that follows), run for every training without a shell; {spec} and {result} "
-        "are JSON files, {lr_peak}, {batch_tokens}, {n_params}, {n_tokens}, {seed}, ... values",
+        help="a program and its arguments (all that follows), run for every training without a shell; {spec} and "
+        "{result} are JSON files, {lr_peak}, {batch_tokens}, {n_params}, {n_tokens}, {seed}, ... values",
     )  # fmt: skip
 
 
@@ -39,9 +41,9 @@ def run_run(asked: argparse.Namespace) -> int:
     from scaleband.campaign.loop import run_campaign
     from scaleband.training import CommandAdapter, Limits, SyntheticAdapter, local_processes
 
-    adapter: Any = SyntheticAdapter() if asked.synthetic else CommandAdapter(tuple(asked.command))
+    adapter: Any = SyntheticAdapter() if asked.synthetic else CommandAdapter(tuple(asked.command or ()))
     gpus = [g.strip() for g in asked.gpus.split(",") if g.strip()] if asked.gpus else []
-    stop_asked = []
+    stop_asked: list[int] = []
 
     def stop(signum: int, frame: FrameType | None) -> None:
         if stop_asked:

@@ -20,7 +20,9 @@ def add_status(parser: argparse.ArgumentParser) -> None:
         help="posteriors that may be sampled for this, tens of seconds each: none, the last (the default), all",
     )  # fmt: skip
     parser.add_argument("--runs-out", type=path, metavar="RUNS.csv", help="write the run table")
-    parser.add_argument("--plot", type=path, metavar="FILE", help="the band against FLOP spent: .png, .svg or .pdf")
+    parser.add_argument(
+        "--plot", type=path, metavar="FILE", help="the band against FLOP spent: .png, .svg or .pdf"
+    )
     parser.add_argument("--quiet", action="store_true", help="no progress")
 
 
@@ -61,7 +63,8 @@ def run_status(asked: argparse.Namespace) -> int:
     conflicts = [] if last is None else list(last.conflicts)
     if asked.json:
         print_json({
-            "name": settings.name, "target": dict(settings.target), "strategy": settings.strategy, "prior": settings.prior,
+            "name": settings.name, "target": dict(settings.target), "strategy": settings.strategy,
+            "prior": settings.prior,
             "budget": {"budget_flops": account.budget, "spent_flops": account.spent,
                        "committed_flops": account.committed, "left_flops": account.left},
             "runs": counts, "interval": asked.interval, "interval_kind": "eti", "steps": [step_json(s) for s in steps],
@@ -79,7 +82,13 @@ def run_status(asked: argparse.Namespace) -> int:
 
 
 def _show(
-    settings: Any, account: Any, counts: dict[str, int], steps: Any, runs: Any, verdict: Any, last: Any,
+    settings: Any,
+    account: Any,
+    counts: dict[str, int],
+    steps: Any,
+    runs: Any,
+    verdict: Any,
+    last: Any,
     asked: argparse.Namespace,
 ) -> None:
     t = settings.target
@@ -96,13 +105,23 @@ def _show(
     band = steps[-1].band
     if band is not None:
         rows.append(("recommended", f"lr_peak {rate(band.recommended_lr_peak)}, batch_tokens "
-                     f"{tokens(band.recommended_batch_tokens)}; expected regret {percent(band.expected_regret)}"))  # fmt: skip
+                     f"{tokens(band.recommended_batch_tokens)}; expected regret "
+                     f"{percent(band.expected_regret)}"))  # fmt: skip
     if verdict is not None:
         v = verdict["verdict"]
         rows.append(("verdict", f"{v['action']}: {v['why'].removeprefix(v['action'] + ': ')}"))
     if last is not None and settings.prior:
-        said = f"{len(last.conflicts)} conflicts with the runs, see below" if last.conflicts else "no conflict with the runs"
-        rows.append(("prior", f"{settings.prior}, trust {settings.trust:g}: {said if last.n_runs else 'nothing told yet'}"))
+        said = (
+            f"{len(last.conflicts)} conflicts with the runs, see below"
+            if last.conflicts
+            else "no conflict with the runs"
+        )
+        rows.append(
+            (
+                "prior",
+                f"{settings.prior}, trust {settings.trust:g}: {said if last.n_runs else 'nothing told yet'}",
+            )
+        )
     print_rows(title, rows)
     print()
     share = mass(asked.interval)
@@ -133,6 +152,7 @@ def step_json(s: Any) -> dict[str, Any]:
         "run_id": s.run_id, "state": s.state, "loss": s.loss, "n_told": s.n_told, "spent_flops": s.spent_flops,
         "lr_peak": None if b is None else dict(zip(names, b.lr_peak, strict=True)),
         "batch_tokens": None if b is None else dict(zip(names, b.batch_tokens, strict=True)),
-        "recommended": None if b is None else {"lr_peak": b.recommended_lr_peak, "batch_tokens": b.recommended_batch_tokens,
+        "recommended": None if b is None else {"lr_peak": b.recommended_lr_peak,
+                                               "batch_tokens": b.recommended_batch_tokens,
                                                "expected_regret": b.expected_regret},
     }  # fmt: skip

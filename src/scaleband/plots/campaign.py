@@ -12,7 +12,17 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from scaleband.errors import UserError
-from scaleband.plots.canvas import COLOURS, GREY, INK, figure_of, log_y, new_figure, percent_label, rate_label, span
+from scaleband.plots.canvas import (
+    COLOURS,
+    GREY,
+    INK,
+    figure_of,
+    log_y,
+    new_figure,
+    percent_label,
+    rate_label,
+    span,
+)
 from scaleband.runs import quantity_label
 
 Array = NDArray[np.float64]
@@ -83,7 +93,9 @@ def campaign_data(
         spent_flops=np.array([s["spent_flops"] for s in known], float),
         lr_peak=band("lr_peak"),
         batch_tokens=band("batch_tokens"),
-        recommended=np.array([[s["recommended"][k] for k in ("lr_peak", "batch_tokens")] for s in known], float),
+        recommended=np.array(
+            [[s["recommended"][k] for k in ("lr_peak", "batch_tokens")] for s in known], float
+        ),
         expected_regret=np.array([s["recommended"]["expected_regret"] for s in known], float),
         told_flops=np.array([s["spent_flops"] for s in told], float),
         told_diverged=np.array([s["state"] == "diverged" for s in told], bool),
@@ -105,7 +117,16 @@ def draw_campaign(data: CampaignData, axes: tuple[Axes, Axes, Axes] | None = Non
         ax.fill_between(x, band[:, 1], band[:, 2], color=COLOURS[0], alpha=0.2, lw=0, step=None,
                         label=f"optimum, {100 * data.mass:g} % interval")  # fmt: skip
         ax.plot(x, band[:, 0], color=COLOURS[0], lw=1.2, marker="o", ms=3.5, label="optimum, median")
-        ax.plot(x, data.recommended[:, k], color=COLOURS[1], lw=1.2, ls="--", marker="s", ms=3.5, label="recommended")
+        ax.plot(
+            x,
+            data.recommended[:, k],
+            color=COLOURS[1],
+            lw=1.2,
+            ls="--",
+            marker="s",
+            ms=3.5,
+            label="recommended",
+        )
         log_y(ax, *span(band, data.recommended[:, k]), label)
         ax.set_ylabel(name)
     axes[0].legend(loc="upper right", fontsize="small", frameon=False)
