@@ -16,8 +16,9 @@ random.
 - Bias: mean difference over bundles, against two standard errors. All bundles share the estimator's draws, so its error
   of the mean is that of one bundle, averaged; the nested errors are independent. Rank correlation: Spearman.
 
-A first version reweighted 12,000 prior draws instead: with five runs or more one draw then carried all the weight, and
-it was thrown away.
+Two earlier versions of the truth were thrown away, since their refits were none: reweighting 12,000 prior draws left one
+draw with all the weight (five runs or more), and a bisection that never moved left the posterior at the prior (three or
+more). A refit that does not reach its posterior is an error now.
 """
 
 from __future__ import annotations
@@ -116,16 +117,15 @@ def refit(y: np.ndarray, wrecked: np.ndarray, x: np.ndarray, mean: np.ndarray, s
         )  # fmt: skip
         fit = run_log_density(y, points[:, [4]], e, *noise, wrecked).sum(1)
         # As far towards the posterior as leaves a tenth of the points in play.
-        low, high = temperature, 1.0
+        low, high, middle = temperature, 1.0, 1.0
         for _ in range(20):
-            middle = high if low == temperature and high == 1.0 else 0.5 * (low + high)
             log_w = log_prior + middle * fit - log_q
             w = np.exp(log_w - log_w.max())
             good = w.sum() ** 2 / (w**2).sum() >= 0.1 * n
-            if good and middle == 1.0:
-                low = 1.0
-                break
             low, high = (middle, high) if good else (low, middle)
+            if low == 1.0:
+                break
+            middle = 0.5 * (low + high)
         temperature = max(low, temperature + 1e-4)
         log_w = log_prior + temperature * fit - log_q
         w = np.exp(log_w - log_w.max())
@@ -137,6 +137,8 @@ def refit(y: np.ndarray, wrecked: np.ndarray, x: np.ndarray, mean: np.ndarray, s
         away = points - centre
         factor = np.linalg.cholesky((away * w[:, None]).T @ away * 1.3 + 1e-9 * np.eye(9))
         df = 8.0
+    else:
+        raise RuntimeError(f"a refit stopped at temperature {temperature:.3g}; give it more points")
     at = np.searchsorted(np.cumsum(w), (np.arange(n) + rng.random()) / n).clip(0, n - 1)
     return points[at], effective
 
