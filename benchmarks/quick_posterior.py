@@ -4,7 +4,8 @@ The model is `scaleband.bayes.model` (trunk effects left out). Given the shared 
 scales) the cells' states have a Gaussian prior (the law integrated out) and their runs pin them nearly linearly, so the
 states are taken as Gaussian around their joint mode (Gauss-Newton with the Student-t's weights): Laplace inside. The
 shared parameters are a few dozen particles, reweighted by the Laplace marginal likelihood of the new runs and moved by
-prior-preserving random walks (pCN): sequential Monte Carlo outside. `check_quick_posterior.py` holds it against NUTS.
+prior-preserving random walks (pCN): sequential Monte Carlo outside. `check_quick_posterior.py` holds it against NUTS:
+optima agree to a fifth of their standard deviation, the noise only to a factor of two (few particles, few moves).
 """
 
 from __future__ import annotations
