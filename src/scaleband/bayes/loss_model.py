@@ -2,12 +2,11 @@
 
     level_g         log loss at the reference:  N(mean of its loss kind, spread), that mean N(1, 0.7) integrated out
     u_gk            grouped parameters:         N(mean_k, spread_k), mean_k its stated belief, integrated out
-    size effect     one per model:              scale * N(0, 1)
     trunk effect    one per trunk:              scale * N(0, 1)
     log loss_i ~ StudentT(nu, level + log relative + effects, sqrt(sigma_source^2 + se_i^2))
 
 The density is written once over an array namespace: NumPy finds the mode and serves the tests, PyTensor samples. The
-vector is sampled in the coordinates of a Laplace approximation, theta = centre + factor u: whatever the law and however
+vector is sampled in coordinates found beforehand, theta = sheared(centre + factor u): whatever the law and however
 its parameters trade off, the sampler sees a nearly round posterior. Coordinates only: the posterior is the same.
 """
 
@@ -20,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scaleband.laws.loss import LossLaw
-from scaleband.laws.loss.table import LossTable, Reference, covariates, reference_of, size_names
+from scaleband.laws.loss.table import LossTable, Reference, covariates, reference_of
 
 Array = NDArray[np.float64]
 
@@ -31,7 +30,6 @@ SCALES: dict[str, tuple[float, float, str]] = {
     "log_spread_level": (float(np.log(0.2)), 0.8, "groups of one loss kind differ by 5-80 % in level"),
     "log_spread_parameter": (float(np.log(0.3)), 0.7, "a grouped parameter moves by 0.1-0.9 on its unbounded scale"),
     "log_sigma": (float(np.log(0.004)), 0.9, "an observation misses the law by 0.1-2 %"),
-    "log_size_scale": (float(np.log(0.002)), 0.8, "a model's shape moves its loss by 0.05-0.8 %"),
     "log_trunk_scale": (float(np.log(0.002)), 0.8, "what runs off one trunk share, 0.05-0.8 %"),
     "log_nu_minus_1": (float(np.log(5.0)), 0.7, "tails: a few observations in a hundred are odd"),
 }
@@ -44,17 +42,16 @@ class Layout:
 
     Attributes
     ----------
-    law, groups, kinds, sources, sizes, trunks
+    law, groups, kinds, sources, trunks
         Names along each block; `kinds` holds the loss kind of each group.
     names
-        One per entry of the vector: `alpha`, `level:group`, `balance:group`, `log_sigma:source`, `size:...`.
+        One per entry of the vector: `alpha`, `level:group`, `balance:group`, `log_sigma:source`, `trunk:...`.
     """
 
     law: LossLaw
     groups: tuple[str, ...]
     kinds: tuple[str, ...]
     sources: tuple[str, ...]
-    sizes: tuple[str, ...]
     trunks: tuple[str, ...]
     names: tuple[str, ...]
 
@@ -69,26 +66,19 @@ class Layout:
 
 
 def layout_for(table: LossTable, law: LossLaw) -> Layout:
-    """The layout of a law on a table. Sizes get an effect where one has at least two observations at other tokens."""
+    """The layout of a law on a table. Trunks that several observations share get an effect."""
     groups = tuple(sorted(set(table.groups())))
     kind = dict(zip(table.groups(), table.kind, strict=True))
     sources = tuple(sorted(set(table.cells.source)))
-    names = size_names(table.cells)
-    seen = {name: len({round(float(np.log(t)), 2) for t in table.cells.n_tokens[np.array(names) == name]})
-            for name in set(names)}  # fmt: skip
-    repeated = sorted(name for name, count in seen.items() if count >= 2)
-    sizes = tuple(repeated) if len(repeated) >= 3 else ()
     trunks = tuple(sorted({t for t in table.trunk if t and list(table.trunk).count(t) > 1}))
     entries = [p.name for p in law.parameters if not p.grouped]
     entries += [f"level:{g}" for g in groups]
     entries += [f"{p.name}:{g}" for p in law.parameters if p.grouped for g in groups]
     entries += ["log_spread_level"] + [f"log_spread_{p.name}" for p in law.parameters if p.grouped]
     entries += [f"log_sigma:{s}" for s in sources] + ["log_nu_minus_1"]
-    if sizes:
-        entries += ["log_size_scale"] + [f"size:{s}" for s in sizes]
     if trunks:
         entries += ["log_trunk_scale"] + [f"trunk:{t}" for t in trunks]
-    return Layout(law, groups, tuple(kind[g] for g in groups), sources, sizes, trunks, tuple(entries))
+    return Layout(law, groups, tuple(kind[g] for g in groups), sources, trunks, tuple(entries))
 
 
 def model_arrays(
@@ -96,7 +86,6 @@ def model_arrays(
 ) -> dict[str, Any]:
     """The rows as arrays: everything here is data of the compiled model. `weight` 0 leaves a row out."""
     x = covariates(table.cells, reference or reference_of(table), table.batch_tokens, table.unique_tokens)
-    index = {name: k for k, name in enumerate(layout.sizes)}
     trunk = {name: k for k, name in enumerate(layout.trunks)}
     return {
         **{f"x_{name}": np.asarray(value, float) for name, value in x._asdict().items()},
@@ -105,7 +94,6 @@ def model_arrays(
         "weight": np.ones(len(table)) if weight is None else np.asarray(weight, float),
         "group": np.array([layout.groups.index(g) for g in table.groups()], np.int64),
         "source": np.array([layout.sources.index(s) for s in table.cells.source], np.int64),
-        "size": np.array([index.get(s, len(index)) for s in size_names(table.cells)], np.int64),
         "trunk": np.array([trunk.get(t, len(trunk)) for t in table.trunk], np.int64),
     }
 
@@ -144,9 +132,7 @@ def log_prior(xp: Any, theta: Any, layout: Layout) -> Any:
         stated = SCALES.get(own) or (SCALES["log_spread_parameter"] if own.startswith("log_spread_") else None)
         if stated is not None:
             total = total + _normal(xp, theta[..., k], stated[0], stated[1])
-    for block in ("size", "trunk"):
-        total = total - 0.5 * (theta[..., layout.block(block)] ** 2).sum(-1)
-    return total
+    return total - 0.5 * (theta[..., layout.block("trunk")] ** 2).sum(-1)
 
 
 def fitted_log_loss(xp: Any, theta: Any, layout: Layout, a: Any) -> Any:
@@ -162,13 +148,11 @@ def fitted_log_loss(xp: Any, theta: Any, layout: Layout, a: Any) -> Any:
     x = Covariates(*(a[f"x_{name}"] for name in Covariates._fields))
     mean = theta[..., layout.block("level")][..., a["group"]]
     mean = mean + xp.log(xp.maximum(layout.law.relative(xp, values, x), 1e-6))
-    for block in ("size", "trunk"):
-        where = layout.block(block)
-        if where.stop > where.start:
-            none = 0 * theta[..., :1]  # a shape that JAX knows
-            scale = xp.exp(theta[..., layout.at(f"log_{block}_scale"), None])
-            effects = scale * xp.concatenate([theta[..., where], none], axis=-1)
-            mean = mean + effects[..., a[block]]
+    where = layout.block("trunk")
+    if where.stop > where.start:
+        none = 0 * theta[..., :1]  # a shape that JAX knows
+        scale = xp.exp(theta[..., layout.at("log_trunk_scale"), None])
+        mean = mean + (scale * xp.concatenate([theta[..., where], none], axis=-1))[..., a["trunk"]]
     return mean
 
 
@@ -192,6 +176,29 @@ def log_density(xp: Any, theta: Any, layout: Layout, a: Any) -> Any:
     return log_prior(xp, theta, layout) + (a["weight"] * row_log_density(xp, theta, layout, a)).sum(-1)
 
 
+def sheared(xp: Any, z: Any, layout: Layout) -> Any:
+    """From sampling coordinates to the parameter vector: where z holds log slopes, exponents come out.
+
+    Runs pin a term's slope at the reference, share times exponent, far better than either. So alpha's place in z holds
+    log(alpha * size's share), beta's log(beta * tokens' share), shares averaged over groups in logs. The map shifts an
+    entry by others, so its Jacobian is one and the posterior is the same.
+    """
+    names = {p.name for p in layout.law.parameters}
+    if not {"reducible", "balance"} <= names or len(names & {"alpha", "beta"}) == 0:
+        return z
+    r, w = z[..., layout.block("reducible")], z[..., layout.block("balance")]
+    log_r, log_w, log_rest = (-xp.log1p(xp.exp(-v)).mean(-1) for v in (r, w, -w))
+    shift = {"alpha": log_r + log_w, "beta": log_r + log_rest}
+    parts = []
+    for name in ("alpha", "beta"):
+        if name in names:
+            k = layout.at(name)
+            basis = np.zeros(len(layout.names))
+            basis[k] = 1.0
+            parts.append(shift[name][..., None] * basis)
+    return z - sum(parts)
+
+
 def build_loss_model(layout: Layout, arrays: dict[str, Any], centre: Array, factor: Array) -> Any:
     """The PyMC model: one free vector `theta_std` (entry,) in the coordinates of `centre` and `factor`."""
     import pymc as pm
@@ -202,6 +209,7 @@ def build_loss_model(layout: Layout, arrays: dict[str, Any], centre: Array, fact
         where = pm.Data("centre", centre), pm.Data("factor", factor)
         unit = pm.Flat("theta_std", dims="entry")
         # JAX wants shapes that are known before it runs.
-        theta = pt.specify_shape(where[0] + pt.dot(where[1], unit), (len(layout.names),))
+        z = pt.specify_shape(where[0] + pt.dot(where[1], unit), (len(layout.names),))
+        theta = sheared(pt, z, layout)
         pm.Potential("log_posterior", log_density(pt, theta, layout, a))
     return model

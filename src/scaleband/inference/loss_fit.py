@@ -10,15 +10,16 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import logsumexp
 
-from scaleband.bayes.loss_model import fitted_log_loss, row_log_density
+from scaleband.bayes.loss_model import fitted_log_loss, layout_for, model_arrays, row_log_density
 from scaleband.errors import UserError
 from scaleband.inference.gate import Gate, diagnose
+from scaleband.inference.loss_mode import importance_sample
 from scaleband.inference.loss_sampler import CompiledLoss, compile_loss, quick, sample_loss
 from scaleband.inference.sampler import SamplerSettings
 from scaleband.inference.stacking import stacking_weights
 from scaleband.laws.loss import GENERAL, LAWS
 from scaleband.laws.loss.draws import LawSamples, LossDraws
-from scaleband.laws.loss.table import LossTable, Reference
+from scaleband.laws.loss.table import LossTable, Reference, reference_of
 
 Array = NDArray[np.float64]
 
@@ -75,21 +76,47 @@ def scales_of(table: LossTable, most: int = 6) -> NDArray[np.int64]:
     return scale
 
 
+MAX_PARETO_K = 0.7
+
+
+def refit(
+    table: LossTable, law: str, weight: Array, *, settings: SamplerSettings, compiled: CompiledLoss | None = None
+) -> tuple[Array, str]:
+    """Draws (sample, entry) of a law given the rows with weight 1, and how they were made.
+
+    Importance sampling around the mode takes a second; where its weights have a heavy tail (Pareto k above 0.7) NUTS
+    does it instead.
+    """
+    if compiled is None:
+        layout = layout_for(table, LAWS[law])
+        arrays = model_arrays(table, layout)
+    else:
+        layout, arrays = compiled.layout, compiled.arrays
+    sampled = importance_sample(layout, arrays | {"weight": np.asarray(weight, float)}, seed=settings.seed)
+    if sampled.pareto_k <= MAX_PARETO_K:
+        return sampled.theta, "importance"
+    compiled = compiled or compile_loss(table, LAWS[law])
+    theta, _ = sample_loss(compiled, settings, weight=weight)
+    return theta.reshape(-1, theta.shape[-1]), "nuts"
+
+
 def held_out_scores(
-    compiled: CompiledLoss, scale: NDArray[np.int64], settings: SamplerSettings, keep: Array | None = None
+    table: LossTable, law: str, scale: NDArray[np.int64], settings: SamplerSettings, *,
+    keep: Array | None = None, compiled: CompiledLoss | None = None,
 ) -> Array:
     """log p(observation | the other scales), (observation,): refits with one scale left out at a time.
 
     An observation stands for all runs of its cell, so the score is joint over them. Rows with keep 0 never count.
     """
     keep = np.ones(len(scale)) if keep is None else keep
+    layout = layout_for(table, LAWS[law])
+    arrays = model_arrays(table, layout)
     out = np.full(len(scale), np.nan)
     for fold in np.unique(scale[keep > 0]):
         left = (scale == fold) & (keep > 0)
-        theta, _ = sample_loss(compiled, settings, weight=np.where(left, 0.0, keep))
-        flat = theta.reshape(-1, theta.shape[-1])
-        density = row_log_density(np, flat, compiled.layout, compiled.arrays)
-        out[left] = logsumexp(density[:, left], axis=0) - np.log(len(flat))
+        theta, _ = refit(table, law, np.where(left, 0.0, keep), settings=settings, compiled=compiled)
+        density = row_log_density(np, theta, layout, arrays)
+        out[left] = logsumexp(density[:, left], axis=0) - np.log(len(theta))
     return out
 
 
@@ -97,6 +124,24 @@ def thin(theta: Array, count: int) -> Array:
     """`count` draws of (chain, draw, entry), evenly spaced, chains stacked: (count, entry)."""
     flat = theta.reshape(-1, theta.shape[-1])
     return flat[np.linspace(0, len(flat) - 1, count).round().astype(int)]
+
+
+def quick_stack(
+    table: LossTable, laws: Sequence[str], *, keep: Array | None = None, settings: SamplerSettings | None = None,
+    n_samples: int = 2000,
+) -> tuple[LossDraws, dict[str, float]]:
+    """Stacked draws without a compiled model where importance sampling holds: for benchmarks with many refits."""
+    settings = quick(settings or LOSS_SETTINGS)
+    keep = np.ones(len(table)) if keep is None else keep
+    scale = scales_of(table.take(np.flatnonzero(keep > 0)))
+    every = np.full(len(table), -1)
+    every[keep > 0] = scale
+    scores = np.stack([held_out_scores(table, n, every, settings, keep=keep) for n in laws], axis=1)
+    weights = dict(zip(laws, (float(w) for w in stacking_weights(scores[keep > 0])), strict=True))
+    theta = {n: refit(table, n, keep, settings=settings)[0] for n in laws if weights[n] > 0}
+    names = {n: layout_for(table, LAWS[n]).names for n in theta}
+    used = {n: weights[n] for n in theta}
+    return mixed(theta, names, used, table, reference_of(table), {"weights": weights}, n_samples), weights
 
 
 def mixed(
@@ -176,7 +221,9 @@ def fit_loss(
     chosen = laws_for(table, laws)
     say = progress or (lambda stage, done, total: None)
     started = time.perf_counter()
-    scale = scales_of(table)
+    kept_rows = np.flatnonzero(np.ones(len(table)) if keep is None else keep)
+    scale = np.full(len(table), -1)
+    scale[kept_rows] = scales_of(table.take(kept_rows))
     theta: dict[str, Array] = {}
     gates, scores, names = {}, {}, {}
     reference = None
@@ -187,7 +234,7 @@ def fit_loss(
         theta[name], diverging = sample_loss(compiled, settings, weight=keep)
         gates[name] = diagnose({"theta": theta[name]}, diverging, names={"theta": names[name]})
         if len(chosen) > 1:
-            scores[name] = held_out_scores(compiled, scale, quick(settings), keep)
+            scores[name] = held_out_scores(table, name, scale, quick(settings), keep=keep, compiled=compiled)
     if len(chosen) > 1:
         stacked = np.stack([scores[name] for name in chosen], axis=1)
         stacked = stacked[np.isfinite(stacked).all(axis=1)]

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from scaleband.bayes.loss_model import Layout, build_loss_model, layout_for, model_arrays
-from scaleband.inference.loss_mode import mode_and_factor
+from scaleband.bayes.loss_model import Layout, build_loss_model, layout_for, model_arrays, sheared
+from scaleband.inference.loss_mode import importance_sample
 from scaleband.inference.sampler import SamplerSettings
 from scaleband.laws.loss import LossLaw
 from scaleband.laws.loss.table import LossTable, Reference, reference_of
@@ -39,7 +39,8 @@ def compile_loss(table: LossTable, law: LossLaw) -> CompiledLoss:
 
     layout, reference = layout_for(table, law), reference_of(table)
     arrays = model_arrays(table, layout, reference=reference)
-    centre, factor = mode_and_factor(layout, arrays)
+    pilot = importance_sample(layout, arrays)
+    centre, factor = pilot.centre, pilot.factor
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # PyTensor says that JAX drops a shape assertion
         jax.config.update("jax_enable_x64", True)
@@ -66,7 +67,8 @@ def sample_loss(
     code, centre, factor = compiled.code, compiled.centre, compiled.factor
     if weight is not None:
         arrays = compiled.arrays | {"weight": np.asarray(weight, float)}
-        centre, factor = mode_and_factor(compiled.layout, arrays, start=centre)
+        pilot = importance_sample(compiled.layout, arrays, start=centre)
+        centre, factor = pilot.centre, pilot.factor
         code = code.with_data(weight=arrays["weight"], centre=centre, factor=factor)
     with threadpool_limits(1), warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -76,7 +78,7 @@ def sample_loss(
             target_accept=settings.target_accept, progress_bar=False, save_warmup=False,
         )  # fmt: skip
     unit = tree["posterior"]["theta_std"].to_numpy()
-    return centre + unit @ factor.T, tree["sample_stats"]["diverging"].to_numpy().astype(bool)
+    return sheared(np, centre + unit @ factor.T, compiled.layout), tree["sample_stats"]["diverging"].to_numpy().astype(bool)
 
 
 def quick(settings: SamplerSettings) -> SamplerSettings:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from scaleband.laws.design import Cells
 from scaleband.laws.loss.form import Covariates, LossLaw
-from scaleband.laws.loss.table import LossTable, Reference, covariates, group_names, size_names
+from scaleband.laws.loss.table import LossTable, Reference, covariates, group_names
 
 Array = NDArray[np.float64]
 
@@ -97,16 +97,11 @@ class LossDraws:
         z = keyed_normal(len(spread2), name, group)
         return np.asarray(centre + np.sqrt(spread2 + sd**2 * spread2 / total) * z)
 
-    def evaluator(
-        self, group: str, size_name: str | None = None
-    ) -> tuple[list[Array], list[Mapping[str, Array]]]:
+    def evaluator(self, group: str) -> tuple[list[Array], list[Mapping[str, Array]]]:
         """Level (sample,) and parameter values (sample,) of one group, one entry per part."""
         levels, values = [], []
         for part in self.parts:
-            level = self._grouped(part, "level", group, 1.0, 0.7)
-            if size_name is not None:
-                level = level + self._size_effect(part, size_name)
-            levels.append(level)
+            levels.append(self._grouped(part, "level", group, 1.0, 0.7))
             values.append(
                 {
                     p.name: p.value(
@@ -119,15 +114,6 @@ class LossDraws:
                 }
             )
         return levels, values
-
-    def _size_effect(self, part: LawSamples, size_name: str) -> Array:
-        """The luck of one model shape: its own where it was fitted, else a new draw."""
-        log_scale = part.entry("log_size_scale")
-        if log_scale is None:
-            return np.zeros(len(part.theta))
-        own = part.entry(f"size:{size_name}")
-        z = keyed_normal(len(part.theta), "size", size_name) if own is None else own
-        return np.asarray(np.exp(log_scale) * z)
 
     def law_log_loss(self, group: str) -> Callable[[Covariates], Array]:
         """log loss of the law alone as a function of covariates whose last dim is `sample`: no effects, no scatter."""
@@ -148,7 +134,7 @@ class LossDraws:
 
     def log_loss(
         self, cells: Cells, *, batch_tokens: Array | None = None, unique_tokens: Array | None = None,
-        new_run: bool = False, size_effects: bool = True,
+        new_run: bool = False,
     ) -> Array:
         """Draws of log loss at targets: (sample, target).
 
@@ -158,14 +144,11 @@ class LossDraws:
             Targets; the batch matters to laws that ask for it.
         new_run
             Add the scatter of one observation around the law (heavy tails), keyed by the target.
-        size_effects
-            Include the luck of the target's model shape.
         """
         x = covariates(cells, self.reference, batch_tokens, unique_tokens)
         out = np.empty((self.n_samples, len(cells)))
-        sizes = size_names(cells)
         for t, group in enumerate(group_names(cells)):
-            levels, values = self.evaluator(group, sizes[t] if size_effects else None)
+            levels, values = self.evaluator(group)
             at = Covariates(*(v[t] for v in x))
             out[:, t] = np.concatenate(
                 [
