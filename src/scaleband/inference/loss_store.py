@@ -118,6 +118,14 @@ def read_loss(path: str | Path) -> LossDraws | None:
         raise _damaged(path, f"they cannot be read ({type(error).__name__})") from None
 
 
+def holds_basins(path: Path) -> bool:
+    """Whether a file holds a basin fit too, which answers about rates and batches."""
+    import h5py
+
+    with h5py.File(path, "r") as file:
+        return "posterior" in file
+
+
 def _array(group: Any, name: str, path: Path, kinds: str) -> Any:
     """A dataset that holds its own values, of a kind and a size that can be."""
     import h5py
