@@ -17,12 +17,17 @@ TABLES = {"--map", "--batch-in-sequences"}
 FLAGS = {
     "check": TABLES | {"--json"},
     "fit": TABLES
-    | {"--out", "--prior", "--trust", "--form", "--draws", "--tune", "--chains", "--seed", "--quiet"},
+    | {"--out", "--prior", "--trust", "--form", "--draws", "--tune", "--chains", "--seed", "--quiet"}
+    | {"--loss", "--laws"},
     "recommend": FIT
     | TARGET
     | {"--batch-max", "--batch-tokens", "--lr-grid", "--batch-grid", "--interval", "--plot", "--json"},
     "regret": FIT | TARGET | {"--lr", "--batch-tokens", "--interval", "--json"},
     "predict": FIT | {"--points", "--out", "--mean", "--interval"},
+    "allocate": FIT
+    | {"--flops", "--source", "--arch", "--data", "--params", "--tokens-max", "--unique-tokens"}
+    | {"--inference-tokens", "--sparsity", "--draws-out", "--interval", "--json"},
+    "compare": FIT | {"--a", "--b", "--flops", "--sparsity-a", "--sparsity-b", "--interval", "--json"},
     "propose": FIT
     | TARGET
     | {"--budget", "--candidates", "-n", "--n", "--pending", "--target-runs", "--seed", "--json"}
@@ -139,7 +144,7 @@ def test_check_json_of_a_bad_table(scaleband: Command, tmp_path: Path) -> None:
     ("words", "says"),
     [
         ((), "VERB"),
-        (("allocate",), "invalid choice"),
+        (("report",), "invalid choice"),
         (("recommend", *CELL), "--fit"),
         (("recommend", "--fit", "a.nc", "--model", "b", *CELL), "not allowed with"),
         (("recommend", "--fit", "a.nc", "--params", "1B"), "--tokens"),
