@@ -1,0 +1,94 @@
+"""The reference trainer as an adapter, and stacks of runs; torch is imported when the first training starts."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from scaleband.errors import UserError
+from scaleband.training.protocol import RESULT_FILE, SPEC_FILE, RunResult, RunSpec, to_json
+from scaleband.training.protocol import failed as failed_result
+from scaleband.training.running import contradiction, finished, reason_for, write_whole
+from scaleband.training.tokens import open_tokens
+
+
+@dataclass(frozen=True)
+class ReferenceAdapter:
+    """Trains the transformer of this package on a data folder.
+
+    Attributes
+    ----------
+    data
+        A folder that `write_tokens` made, for any specification; with `{data}` in it, a folder for each data
+        distribution.
+    device, precision, micro_tokens, compile, validation_sequences, checkpoint_seconds
+        See `scaleband.training.train.Settings`; `precision` "" is bfloat16 on a GPU and float32 elsewhere.
+    threads
+        CPU threads of torch in this process; 0 leaves them alone.
+    """
+
+    data: str
+    device: str = ""
+    precision: str = ""
+    micro_tokens: int = 65_536
+    compile: bool = False
+    validation_sequences: int = 256
+    checkpoint_seconds: float = 60.0
+    threads: int = 0
+
+    def run(self, spec: RunSpec, folder: Path) -> RunResult:
+        """See `Adapter.run`. Raises UserError where torch is absent or the specification cannot be trained."""
+        return self.stack([spec], folder, [folder])[0]
+
+    def stack(self, specs: Sequence[RunSpec], folder: Path, run_folders: Sequence[Path]) -> list[RunResult]:
+        """Several runs of one shape as one program; see `scaleband.training.train.train`."""
+        torch = _torch()
+        from scaleband.training.train import Settings, train
+
+        if self.threads:
+            torch.set_num_threads(self.threads)
+        device = self.device or ("cuda" if torch.cuda.is_available() else "cpu")
+        precision = self.precision or ("bfloat16" if device.startswith("cuda") else "float32")
+        settings = Settings(
+            device, precision, self.micro_tokens, self.compile, self.validation_sequences, self.checkpoint_seconds
+        )  # fmt: skip
+        tokens = open_tokens(self.data.replace("{data}", specs[0].data))
+        return train(specs, tokens, settings, folder, run_folders)
+
+
+def run_stack(adapter: ReferenceAdapter, specs: Sequence[RunSpec], folder: str | Path) -> list[RunResult]:
+    """Train several runs as one program, each with its own folder `folder`/`run_id`; never raises for a failure.
+
+    Runs of the stack that are finished already are taken as they are. What fails, fails for all that were left.
+    """
+    folder = Path(folder).absolute()
+    places = {spec.run_id: folder / spec.run_id for spec in specs}
+    results = {spec.run_id: finished(spec, places[spec.run_id]) for spec in specs}
+    left = [spec for spec in specs if results[spec.run_id] is None]
+    if left:
+        for spec in left:
+            places[spec.run_id].mkdir(parents=True, exist_ok=True)
+            write_whole(places[spec.run_id] / SPEC_FILE, to_json(spec))
+        try:
+            found = adapter.stack(left, folder, [places[spec.run_id] for spec in left])
+            for spec, result in zip(left, found, strict=True):
+                reason = contradiction(spec, result, places[spec.run_id])
+                results[spec.run_id] = failed_result(spec, reason) if reason else result
+        except Exception as error:
+            results |= {spec.run_id: failed_result(spec, reason_for(error)) for spec in left}
+        for spec in left:
+            write_whole(places[spec.run_id] / RESULT_FILE, to_json(results[spec.run_id]))  # type: ignore[arg-type]
+    return [results[spec.run_id] for spec in specs]  # type: ignore[misc]
+
+
+def _torch() -> Any:
+    if importlib.util.find_spec("torch") is None:
+        raise UserError(
+            "the reference trainer needs torch, which is not installed: pip install 'scaleband[torch]'"
+        )
+    import torch
+
+    return torch

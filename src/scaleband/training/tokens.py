@@ -1,0 +1,115 @@
+"""Token data on disk: flat files that are mapped, not read; made once from local text.
+
+A data folder holds `train.bin`, `validation.bin` (little-endian uint16) and `tokens.json` (tokenizer, sizes).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from scaleband.errors import UserError
+from scaleband.training.bpe import Bpe, encode, learn
+from scaleband.training.running import write_whole
+
+INFO_FILE, TRAIN_FILE, VALIDATION_FILE = "tokens.json", "train.bin", "validation.bin"
+
+
+@dataclass(frozen=True)
+class TokenData:
+    """A data folder that was opened.
+
+    Attributes
+    ----------
+    train, validation
+        Token ids, (token,), mapped.
+    vocab_size, tokenizer
+        Ids are below the first; the second names how the text was cut.
+    """
+
+    train: NDArray[np.uint16]
+    validation: NDArray[np.uint16]
+    vocab_size: int
+    tokenizer: str
+
+
+def write_tokens(
+    texts: Iterable[bytes], folder: Path, *, vocab_size: int = 256, validation_share: float = 0.05
+) -> TokenData:
+    """Cut texts into tokens and write a data folder.
+
+    Parameters
+    ----------
+    texts
+        Documents, UTF-8 or any bytes. Every k-th document goes to validation, by bytes, so that both parts are
+        of the same kind.
+    folder
+        Where to; made if absent.
+    vocab_size
+        256: bytes. More: byte-pair encoding learnt on these texts, with so many tokens at most.
+    validation_share
+        Share of the bytes kept for validation, in (0, 0.5].
+
+    Raises
+    ------
+    UserError
+        Nothing to write, or numbers out of range.
+    """
+    if not 256 <= vocab_size <= 65_536 or not 0 < validation_share <= 0.5:
+        raise UserError("vocab_size must lie in 256..65536 and validation_share in (0, 0.5]")
+    parts: tuple[list[bytes], list[bytes]] = ([], [])
+    sizes = [0, 0]
+    for text in texts:
+        held = sizes[1] < validation_share * (sizes[0] + sizes[1])
+        parts[held].append(text)
+        sizes[held] += len(text)
+    if not all(sizes):
+        raise UserError("tokens: at least two documents are needed, one for validation; split the text")
+    bpe = learn(parts[0], vocab_size) if vocab_size > 256 else Bpe(())
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, documents in zip((TRAIN_FILE, VALIDATION_FILE), parts, strict=True):
+        part = folder / f".{name}"
+        with part.open("wb") as file:
+            for document in documents:
+                file.write(encode(bpe, document).astype("<u2").tobytes())
+        part.replace(folder / name)
+    name = "bytes" if vocab_size == 256 else f"bpe-{bpe.vocab_size}"
+    info = {"format": 1, "tokenizer": name, "vocab_size": bpe.vocab_size, "merges": bpe.merges}
+    write_whole(folder / INFO_FILE, json.dumps(info))
+    return open_tokens(folder)
+
+
+def open_tokens(folder: str | Path) -> TokenData:
+    """Open a data folder. Raises UserError if it is not whole."""
+    folder = Path(folder)
+    try:
+        info = json.loads((folder / INFO_FILE).read_text(encoding="utf-8"))
+        train, validation = (np.memmap(folder / name, "<u2", "r") for name in (TRAIN_FILE, VALIDATION_FILE))
+        return TokenData(train, validation, int(info["vocab_size"]), str(info["tokenizer"]))
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{folder} is not a whole data folder ({error}); make it with write_tokens") from None
+
+
+def batch(
+    tokens: NDArray[np.uint16], seed: int, step: int, n_sequences: int, seq_len: int
+) -> NDArray[np.int64]:
+    """The sequences of one step, (sequence, seq_len + 1): inputs and, shifted by one, targets.
+
+    Drawn with replacement at any offset, by seed and step alone: a resumed run sees what an uninterrupted one
+    would have seen.
+    """
+    rng = np.random.default_rng([seed, step])
+    starts = rng.integers(0, len(tokens) - seq_len, n_sequences)
+    return tokens[starts[:, None] + np.arange(seq_len + 1)].astype(np.int64)
+
+
+def held_out(tokens: NDArray[np.uint16], n_sequences: int, seq_len: int) -> NDArray[np.int64]:
+    """The same validation sequences for every run: evenly spaced and apart, (sequence, seq_len + 1)."""
+    possible = (len(tokens) - 1) // seq_len
+    starts = np.linspace(0, possible - 1, min(n_sequences, possible)).astype(np.int64) * seq_len
+    return tokens[starts[:, None] + np.arange(seq_len + 1)].astype(np.int64)

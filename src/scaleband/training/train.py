@@ -1,0 +1,329 @@
+"""The training loop: AdamW, a schedule, accumulation, checkpoints, early divergence; one run or a stack of them.
+
+A stack is several runs of one shape and one batch size, with other rates and seeds: the state of every run is a
+row, and a run's losses are those it would have alone.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from scaleband.errors import UserError
+from scaleband.training.curves import write_curve
+from scaleband.training.protocol import RunResult, RunSpec, failed, to_json
+from scaleband.training.schedules import rate, schedule_for
+from scaleband.training.shapes import Shape, count, layout, shape_for
+from scaleband.training.tokens import TokenData, batch, held_out
+from scaleband.training.transformer import BALANCE, initial, losses, views
+
+BETAS, EPS, WEIGHT_DECAY = (0.9, 0.95), 1e-8, 0.1  # Step Law's AdamW (Li et al. 2025)
+CLIP = 1.0  # global norm of each run's gradient, as in nanoGPT
+SEQ_LEN = 256  # where the specification does not say
+CHECKPOINT_FILE = "checkpoint.pt"
+#: A run diverged when its smoothed loss stands this far above its own lowest, nats per token, or when it is not
+#: below that of uniform guessing by a tenth of the run. Assumptions: generous beside the noise of one batch.
+DIVERGED_ABOVE, SMOOTHING = 1.0, 0.9
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How to train, apart from what: none of this should move the loss beyond rounding.
+
+    Attributes
+    ----------
+    device
+        "cpu", "cuda", "cuda:1", ...; "" takes a GPU if there is one.
+    precision
+        "float32" or "bfloat16", of the matrix products; parameters and optimizer stay in float32.
+    micro_tokens
+        Tokens of one forward pass, over all runs of a stack; a larger batch is accumulated.
+    compile
+        Whether to use torch.compile (needs a C++ compiler on a CPU).
+    validation_sequences
+        Held-out sequences of the final loss.
+    checkpoint_seconds
+        Time between checkpoints, seconds; 0 is after every step, infinity only when a limit is met.
+    curve_points
+        Points of the loss curve, about.
+    """
+
+    device: str = ""
+    precision: str = "float32"
+    micro_tokens: int = 65_536
+    compile: bool = False
+    validation_sequences: int = 256
+    checkpoint_seconds: float = 60.0
+    curve_points: int = 100
+
+    def __post_init__(self) -> None:
+        if self.precision not in ("float32", "bfloat16"):
+            raise UserError(f"precision = {self.precision!r} is neither float32 nor bfloat16")
+
+
+@dataclass
+class State:
+    """What changes during training; all tensors (run, parameter) or (run,), all saved in a checkpoint."""
+
+    weights: Tensor
+    mean: Tensor
+    square: Tensor
+    alive: Tensor
+    smooth: Tensor
+    lowest: Tensor
+    ended: Tensor  # the step at which a run diverged, else the number of steps
+    step: int = 0
+    seconds: float = 0.0
+    curve: list[list[float]] = dataclasses.field(default_factory=list)
+
+
+def adamw(state: State, gradient: Tensor, lr: Tensor, decayed: int, alive: Tensor) -> None:
+    """One AdamW step in place (Loshchilov & Hutter 2019, arXiv:1711.05101), as torch.optim.AdamW does it.
+
+    Parameters
+    ----------
+    gradient
+        (run, parameter).
+    lr
+        (run,).
+    decayed
+        The first so many parameters are decayed (matrices); the others (gains) are not.
+    alive
+        (run,) bool: the others stay as they are.
+    """
+    t = state.step + 1
+    lr = torch.where(alive, lr, 0.0)[:, None]
+    gradient = torch.where(alive[:, None], gradient, 0.0)
+    state.weights[:, :decayed].mul_(1 - lr * WEIGHT_DECAY)
+    state.mean.lerp_(gradient, 1 - BETAS[0])
+    state.square.mul_(BETAS[1]).addcmul_(gradient, gradient, value=1 - BETAS[1])
+    scale = state.square.sqrt().div_(math.sqrt(1 - BETAS[1] ** t)).add_(EPS)
+    state.weights.sub_(state.mean.div(1 - BETAS[0] ** t).mul_(lr).div_(scale))
+
+
+def train(
+    specs: Sequence[RunSpec], data: TokenData, settings: Settings, folder: Path, run_folders: Sequence[Path]
+) -> list[RunResult]:
+    """Train one specification, or a stack of them as one program.
+
+    Parameters
+    ----------
+    specs
+        One, or several that differ only in `run_id`, `seed` and what concerns the rate.
+    data
+        Where the tokens come from.
+    settings
+        See `Settings`.
+    folder
+        Holds the checkpoint; a training that finds its own one there goes on from it.
+    run_folders
+        Where each run's loss curve goes.
+
+    Returns
+    -------
+    A result per specification.
+
+    Raises
+    ------
+    UserError
+        The specifications cannot be trained, or not together.
+    """
+    first = specs[0]
+    shape = shape_for(first.arch, first.n_params, data.vocab_size, dict(first.shape))
+    seq_len = _checked(specs, data, first.seq_len or SEQ_LEN)
+    plans = [schedule_for(spec) for spec in specs]
+    device = torch.device(settings.device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    dtype = torch.bfloat16 if settings.precision == "bfloat16" else torch.float32
+    n_sequences, steps, runs = first.batch_tokens // seq_len, first.steps, len(specs)
+    decayed = sum(math.prod(dims) for group, dims in layout(shape).values() if group != "norms")
+
+    key = "".join(to_json(dataclasses.replace(spec, limits=type(spec.limits)())) for spec in specs)
+    state = _resumed(folder / CHECKPOINT_FILE, key, device) or _fresh(shape, specs, steps, device)
+    gradient = torch.zeros_like(state.weights)
+    leaves = {name: view.requires_grad_() for name, view in views(state.weights.detach(), shape).items()}
+    into = list(views(gradient, shape).values())
+    loss_of = torch.compile(losses) if settings.compile else losses
+
+    micro = max(1, min(n_sequences, settings.micro_tokens // (seq_len * runs)))
+    limit = min((s.limits.wall_seconds for s in specs if s.limits.wall_seconds is not None), default=math.inf)
+    keep_every = max(1, steps // settings.curve_points)
+    seeds = [spec.seed for spec in specs]
+    begun = saved = time.perf_counter()
+    before = state.seconds
+    while state.step < steps and bool(state.alive.any()):
+        rows = np.stack([batch(data.train, seed, state.step, n_sequences, seq_len) for seed in seeds])
+        sequences = torch.from_numpy(rows).to(device, non_blocking=True)
+        gradient.zero_()
+        total = torch.zeros(runs, device=device)
+        for part in sequences.split(micro, dim=1):
+            each, balance = loss_of(leaves, shape, part, dtype)
+            share = part.shape[1] / n_sequences
+            objective = share * (each.mean(1) + BALANCE * balance).sum()
+            torch._foreach_add_(into, torch.autograd.grad(objective, list(leaves.values())))
+            total += each.detach().mean(1) * share
+        rates = [rate(plan, state.step) for plan in plans]
+        _watch(state, total, math.log(shape.vocab_size), steps)
+        size = torch.linalg.vector_norm(gradient, dim=1, keepdim=True)
+        gradient.mul_((CLIP / (size + 1e-6)).clamp(max=1.0))
+        adamw(state, gradient, torch.tensor(rates, device=device), decayed, state.alive)
+        state.step += 1
+        if state.step % keep_every == 0 or state.step == steps:
+            state.curve.append([state.step, *total.tolist(), *rates])
+        now = time.perf_counter()
+        state.seconds = before + now - begun
+        out_of_time = state.seconds > limit
+        if out_of_time or now - saved > settings.checkpoint_seconds:
+            _save(state, folder / CHECKPOINT_FILE, key)
+            saved = now
+        if out_of_time and state.step < steps:
+            reason = (
+                f"ran past its limit of {limit:g} s at step {state.step} of {steps}; start it again to go on"
+            )
+            return [
+                failed(s, reason, steps=state.step, wall_seconds=state.seconds, device=str(device))
+                for s in specs
+            ]
+
+    found = validation(state.weights, shape, data, settings, seq_len, dtype)
+    results = [
+        _result(spec, state, r, found[r], shape, device, run_folders[r]) for r, spec in enumerate(specs)
+    ]  # fmt: skip
+    (folder / CHECKPOINT_FILE).unlink(missing_ok=True)
+    return results
+
+
+def validation(
+    weights: Tensor, shape: Shape, data: TokenData, settings: Settings, seq_len: int, dtype: torch.dtype
+) -> list[tuple[float, float]]:
+    """Held-out loss and its standard error for each run, nats per token.
+
+    The error is that of a mean over sequences, which are apart from each other in the text; runs of one data
+    folder share the sequences, so between them a good part of it cancels.
+    """
+    rows = torch.from_numpy(held_out(data.validation, settings.validation_sequences, seq_len)).to(
+        weights.device
+    )
+    runs = len(weights)
+    each = []
+    with torch.no_grad():
+        for part in rows.split(max(1, settings.micro_tokens // (seq_len * runs))):
+            each.append(losses(views(weights, shape), shape, part.expand(runs, -1, -1), dtype)[0])
+    table = torch.cat(each, 1).double()
+    errors = table.std(1) / math.sqrt(table.shape[1]) if table.shape[1] > 1 else torch.zeros(runs)
+    return list(zip(table.mean(1).tolist(), errors.tolist(), strict=True))
+
+
+def _checked(specs: Sequence[RunSpec], data: TokenData, seq_len: int) -> int:
+    """The sequence length, after everything that the data or the other runs could forbid."""
+    first, problems = specs[0], []
+    own = {"run_id", "seed", "lr_peak", "lr_final", "limits", "trunk"}
+    for spec in specs[1:]:
+        problems += [
+            f"{spec.run_id}: {f.name} is not that of {first.run_id}; a stack shares all but {', '.join(sorted(own))}"
+            for f in dataclasses.fields(spec)
+            if f.name not in own and getattr(spec, f.name) != getattr(first, f.name)
+        ]
+    if first.batch_tokens % seq_len:
+        problems.append(
+            f"batch_tokens = {first.batch_tokens} is not a whole number of sequences of seq_len = {seq_len}"
+        )
+    problems += [
+        f"the {name} text has {len(part)} tokens, fewer than two sequences of seq_len = {seq_len}; give more text"
+        for name, part in (("training", data.train), ("validation", data.validation))
+        if len(part) <= 2 * seq_len
+    ]
+    if first.tokenizer and first.tokenizer != data.tokenizer:
+        problems.append(f"tokenizer = {first.tokenizer!r}, but the data folder holds {data.tokenizer!r}")
+    if problems:
+        raise UserError(problems)
+    return seq_len
+
+
+def _fresh(shape: Shape, specs: Sequence[RunSpec], steps: int, device: torch.device) -> State:
+    weights = initial(shape, [spec.seed for spec in specs]).to(device)
+    runs = len(specs)
+    return State(
+        weights=weights,
+        mean=torch.zeros_like(weights),
+        square=torch.zeros_like(weights),
+        alive=torch.ones(runs, dtype=torch.bool, device=device),
+        smooth=torch.full((runs,), math.inf, device=device),
+        lowest=torch.full((runs,), math.inf, device=device),
+        ended=torch.full((runs,), steps, device=device),
+    )
+
+
+def _watch(state: State, loss: Tensor, guessing: float, steps: int) -> None:
+    """Smooth the loss, and end the runs that diverged."""
+    begun = state.smooth.isfinite()
+    state.smooth = torch.where(begun, SMOOTHING * state.smooth + (1 - SMOOTHING) * loss, loss)
+    state.lowest = torch.fmin(state.lowest, state.smooth)
+    lost = ~loss.isfinite() | (state.smooth > state.lowest + DIVERGED_ABOVE)
+    if state.step >= max(20, steps // 10):
+        lost |= state.smooth > guessing
+    state.ended = torch.where(state.alive & lost, state.step, state.ended)
+    state.alive = state.alive & ~lost
+
+
+def _result(
+    spec: RunSpec,
+    state: State,
+    row: int,
+    loss: tuple[float, float],
+    shape: Shape,
+    device: torch.device,
+    folder: Path,
+) -> RunResult:
+    sizes, runs = count(shape), len(state.alive)
+    steps = int(state.ended[row])
+    points = [
+        (p[0], p[0] * spec.batch_tokens, p[1 + row], p[1 + runs + row]) for p in state.curve if p[0] <= steps
+    ]
+    alive = bool(state.alive[row]) and math.isfinite(loss[0])
+    n_tokens = steps * spec.batch_tokens
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
+    return RunResult(
+        run_id=spec.run_id,
+        status="completed" if alive else "diverged",
+        loss=loss[0] if alive else None,
+        loss_se=loss[1] if alive else 0.0,
+        n_tokens=n_tokens,
+        steps=steps,
+        wall_seconds=state.seconds / runs,  # a stack's time is shared out evenly
+        tokens_per_second=n_tokens * runs / max(state.seconds, 1e-9),
+        device=f"{name}, {runs} runs at once" if runs > 1 else name,
+        flops=6.0 * sizes.n_active * n_tokens,
+        curve=write_curve(folder, points),
+        reason=""
+        if alive
+        else f"the training loss went up or was not finite at step {steps} of {spec.steps}",
+        n_params=sizes.n_params,
+        n_active=sizes.n_active,
+    )
+
+
+def _save(state: State, path: Path, key: str) -> None:
+    part = path.with_name(f".{path.name}")
+    torch.save({"key": key, **{f.name: getattr(state, f.name) for f in dataclasses.fields(state)}}, part)
+    part.replace(path)
+
+
+def _resumed(path: Path, key: str, device: torch.device) -> State | None:
+    """The state of this very training, if a checkpoint of it is there; one that cannot be read is passed over."""
+    try:
+        # weights_only: tensors and plain values, never code
+        found: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)
+    except Exception:  # absent, half written by another program, or not a checkpoint: all mean to begin anew
+        return None
+    if found.pop("key", None) != key:
+        return None
+    return State(**found)

@@ -1,0 +1,66 @@
+"""Text to tokens and back, data folders, batches by seed and step."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from scaleband.errors import UserError
+from scaleband.training import open_tokens, write_tokens
+from scaleband.training.bpe import Bpe, decode, encode, learn
+from scaleband.training.tokens import batch, held_out
+
+TEXT = b"the cat sat on the mat, the rat sat on the hat; 1234 hats.\n" * 20
+LEARNT = learn([TEXT], 300)
+
+
+@given(st.binary(max_size=200))
+def test_nothing_is_lost(text) -> None:
+    assert decode(LEARNT, encode(LEARNT, text)) == text
+    assert decode(Bpe(()), encode(Bpe(()), text)) == text
+
+
+def test_merges_are_the_commonest_pairs() -> None:
+    found = learn([b"aaab aaab aab"], 258)
+    assert found.merges == ((97, 97), (97, 98))  # aa five times; ab once more than b after aa
+    assert LEARNT.vocab_size <= 300
+    assert len(encode(LEARNT, TEXT)) < 0.4 * len(TEXT)
+
+
+def test_a_data_folder(tmp_path) -> None:
+    documents = [bytes([65 + i]) * 100 for i in range(20)]
+    made = write_tokens(documents, tmp_path / "data", validation_share=0.1)
+    again = open_tokens(tmp_path / "data")
+    assert again.tokenizer == made.tokenizer == "bytes"
+    assert isinstance(again.train, np.memmap)
+    assert len(again.train) + len(again.validation) == 2_000
+    assert len(again.validation) == 200
+    assert not set(again.train) & set(again.validation)
+
+
+def test_a_folder_with_merges(tmp_path) -> None:
+    made = write_tokens([TEXT, TEXT, TEXT], tmp_path, vocab_size=280, validation_share=0.3)
+    assert made.vocab_size <= 280
+    assert made.tokenizer == f"bpe-{made.vocab_size}"
+    assert made.train.max() < made.vocab_size
+
+
+def test_a_broken_folder_is_refused(tmp_path) -> None:
+    with pytest.raises(UserError, match="not a whole data folder"):
+        open_tokens(tmp_path)
+    with pytest.raises(UserError, match="at least two documents"):
+        write_tokens([b"one"], tmp_path)
+
+
+def test_batches_are_determined_by_seed_and_step() -> None:
+    tokens = np.arange(1000, dtype=np.uint16)
+    first = batch(tokens, 3, 7, 16, 10)
+    assert first.shape == (16, 11)
+    assert (first == batch(tokens, 3, 7, 16, 10)).all()
+    assert (np.diff(first, axis=1) == 1).all()
+    assert (first != batch(tokens, 4, 7, 16, 10)).any()
+    assert (first != batch(tokens, 3, 8, 16, 10)).any()
+    fixed = held_out(tokens, 5, 10)
+    assert (np.diff(fixed[:, 0]) >= 10).all()

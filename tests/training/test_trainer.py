@@ -1,0 +1,367 @@
+"""The reference trainer against an independent one, and what it promises about resuming, stacks and divergence."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from scaleband.errors import UserError
+from scaleband.training import (
+    ReferenceAdapter,
+    Shape,
+    contract,
+    open_tokens,
+    run_one,
+    run_stack,
+    write_tokens,
+)
+from scaleband.training.schedules import rate, schedule_for
+from scaleband.training.shapes import count
+from scaleband.training.tokens import batch, held_out
+from scaleband.training.train import State, _watch, adamw
+from scaleband.training.transformer import experts, initial, losses, swiglu, views
+
+TINY = {"d_model": 16, "n_layers": 2, "n_heads": 2, "d_ff": 24}
+MIXED = {**TINY, "d_ff": 8, "n_experts": 4, "top_k": 2, "d_shared": 8}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("data")
+    sources = sorted(Path(contract.__file__).parent.glob("*.py"))
+    write_tokens([path.read_bytes() for path in sources], folder, validation_share=0.2)
+    return folder
+
+
+@pytest.fixture
+def small(spec_of):
+    """A run of 30 steps of 8 sequences of 32 tokens."""
+    shape = {"n_params": 10_000, "shape": TINY}
+    plain = spec_of(n_tokens=30 * 256, batch_tokens=256, seq_len=32, lr_peak=1e-2, warmup="5", **shape)
+    return lambda **changes: dataclasses.replace(plain, **changes)
+
+
+def adapter_on(data: Path, **changes) -> ReferenceAdapter:
+    return ReferenceAdapter(str(data), **({"device": "cpu", "validation_sequences": 16} | changes))
+
+
+class PlainBlock(nn.Module):
+    """The same architecture, written again from the papers with ordinary modules, complex rotary, explicit softmax."""
+
+    def __init__(self, c: int, heads: int, d_ff: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.norm1, self.norm2 = nn.RMSNorm(c, eps=1e-6), nn.RMSNorm(c, eps=1e-6)
+        self.q, self.k, self.v, self.o = (nn.Linear(c, c, bias=False) for _ in range(4))
+        self.gate, self.up = (nn.Linear(c, d_ff, bias=False) for _ in range(2))
+        self.down = nn.Linear(d_ff, c, bias=False)
+
+    def forward(self, x):
+        b, t, c = x.shape
+        d = c // self.heads
+        y = self.norm1(x)
+        q, k, v = (f(y).view(b, t, self.heads, d).transpose(1, 2) for f in (self.q, self.k, self.v))
+        angle = torch.outer(torch.arange(t).float(), 10_000.0 ** (-torch.arange(0, d, 2).float() / d))
+        turn = torch.polar(torch.ones_like(angle), angle)
+
+        def rotated(z):
+            pairs = torch.complex(z[..., : d // 2], z[..., d // 2 :]) * turn
+            return torch.cat([pairs.real, pairs.imag], -1)
+
+        scores = rotated(q) @ rotated(k).transpose(-1, -2) / math.sqrt(d)
+        scores = scores.masked_fill(torch.triu(torch.ones(t, t, dtype=torch.bool), 1), -math.inf)
+        x = x + self.o((scores.softmax(-1) @ v).transpose(1, 2).reshape(b, t, c))
+        y = self.norm2(x)
+        return x + self.down(F.silu(self.gate(y)) * self.up(y))
+
+
+class Plain(nn.Module):
+    def __init__(self, shape: Shape) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(shape.vocab_size, shape.d_model)
+        self.blocks = nn.ModuleList(
+            PlainBlock(shape.d_model, shape.n_heads, shape.d_ff) for _ in range(shape.n_layers)
+        )
+        self.norm = nn.RMSNorm(shape.d_model, eps=1e-6)
+        self.head = nn.Linear(shape.d_model, shape.vocab_size, bias=False)
+
+    def forward(self, sequences):
+        x = self.embedding(sequences[:, :-1])
+        for block in self.blocks:
+            x = block(x)
+        return F.cross_entropy(self.head(self.norm(x)).transpose(1, 2), sequences[:, 1:])
+
+    def take(self, p) -> None:
+        """Copy parameters of the trainer (first run)."""
+        with torch.no_grad():
+            self.embedding.weight.copy_(p["embedding"][0])
+            self.head.weight.copy_(p["head"][0].T)
+            self.norm.weight.copy_(p["norm_final"][0])
+            for i, block in enumerate(self.blocks):
+                for linear, part in zip(
+                    (block.q, block.k, block.v), p[f"{i}.qkv"][0].chunk(3, 1), strict=True
+                ):
+                    linear.weight.copy_(part.T)
+                block.o.weight.copy_(p[f"{i}.out"][0].T)
+                gate, up = p[f"{i}.ff_in"][0].chunk(2, 1)
+                block.gate.weight.copy_(gate.T)
+                block.up.weight.copy_(up.T)
+                block.down.weight.copy_(p[f"{i}.ff_down"][0].T)
+                block.norm1.weight.copy_(p[f"{i}.norm_attention"][0])
+                block.norm2.weight.copy_(p[f"{i}.norm_ff"][0])
+
+
+def test_a_whole_training_equals_an_independent_one(data, small, tmp_path) -> None:
+    spec, tokens = small(), open_tokens(data)
+    result = run_one(adapter_on(data, micro_tokens=64), spec, tmp_path / "run")
+    shape = Shape(256, **TINY)
+    model = Plain(shape)
+    model.take(views(initial(shape, [spec.seed]), shape))
+    assert sum(p.numel() for p in model.parameters()) == count(shape).total
+    matrices = [p for p in model.parameters() if p.dim() == 2]
+    gains = [p for p in model.parameters() if p.dim() == 1]
+    optimizer = torch.optim.AdamW(
+        [{"params": matrices, "weight_decay": 0.1}, {"params": gains, "weight_decay": 0.0}], betas=(0.9, 0.95)
+    )
+    plan = schedule_for(spec)
+    for step in range(spec.steps):
+        for group in optimizer.param_groups:
+            group["lr"] = rate(plan, step)
+        optimizer.zero_grad()
+        model(torch.from_numpy(batch(tokens.train, spec.seed, step, 8, 32))).backward()
+        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+    with torch.no_grad():
+        expected = float(model(torch.from_numpy(held_out(tokens.validation, 16, 32))))
+    assert result.status == "completed"
+    assert result.loss == pytest.approx(expected, abs=1e-4)
+    assert expected < 5.0 < math.log(256)  # it learnt something
+    assert 0 < result.loss_se < 0.5
+
+
+def test_adamw_step_by_step() -> None:
+    generator = torch.Generator().manual_seed(1)
+    weights = torch.randn(2, 10, generator=generator)
+    mine = State(
+        weights.clone(), *(torch.zeros(2, 10) for _ in range(2)), *(torch.zeros(2) for _ in range(4))
+    )
+    theirs = [[nn.Parameter(row[:6].clone()), nn.Parameter(row[6:].clone())] for row in weights]
+    rates = torch.tensor([1e-2, 3e-1])
+    optimizers = [
+        torch.optim.AdamW(
+            [{"params": row[:1], "weight_decay": 0.1}, {"params": row[1:], "weight_decay": 0.0}],
+            lr=float(lr), betas=(0.9, 0.95),
+        )
+        for row, lr in zip(theirs, rates, strict=True)
+    ]  # fmt: skip
+    for step in range(20):
+        gradient = torch.randn(2, 10, generator=generator)
+        for row, optimizer, g in zip(theirs, optimizers, gradient, strict=True):
+            row[0].grad, row[1].grad = g[:6].clone(), g[6:].clone()
+            optimizer.step()
+        adamw(mine, gradient, rates, 6, torch.tensor([True, True]))
+        mine.step += 1
+        expected = torch.stack([torch.cat([part.detach() for part in row]) for row in theirs])
+        torch.testing.assert_close(mine.weights, expected, rtol=1e-5, atol=1e-6, msg=f"step {step}")
+
+
+def test_equal_experts_are_one_dense_layer() -> None:
+    generator = torch.Generator().manual_seed(2)
+    x = torch.randn(2, 12, 8, generator=generator)
+    into, down = torch.randn(2, 8, 10, generator=generator), torch.randn(2, 5, 8, generator=generator)
+    router = torch.randn(2, 8, 4, generator=generator)
+    repeated = (w[:, None].expand(-1, 4, -1, -1) for w in (into, down))
+    y, balance = experts(x, router, *repeated, top_k=3)
+    torch.testing.assert_close(y, swiglu(x, into, down), rtol=1e-4, atol=1e-4)
+    assert balance.shape == (2,)
+
+
+def test_experts_against_a_loop() -> None:
+    generator = torch.Generator().manual_seed(3)
+    x = torch.randn(2, 9, 6, generator=generator)
+    router = torch.randn(2, 6, 5, generator=generator)
+    into, down = torch.randn(2, 5, 6, 8, generator=generator), torch.randn(2, 5, 4, 6, generator=generator)
+    y, balance = experts(x, router, into, down, top_k=2)
+    for r in range(2):
+        load = torch.zeros(5)
+        shares = (x[r] @ router[r]).softmax(-1)
+        for m in range(9):
+            best = shares[m].topk(2).indices
+            load[best] += 1 / 18
+            weight = shares[m][best] / shares[m][best].sum()
+            expected = sum(
+                w * swiglu(x[r : r + 1, m : m + 1], into[r : r + 1, e], down[r : r + 1, e])[0, 0]
+                for w, e in zip(weight, best, strict=True)
+            )
+            torch.testing.assert_close(y[r, m], expected, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(balance[r], 5 * (load * shares.mean(0)).sum())
+
+
+@pytest.mark.parametrize("given", [TINY, MIXED], ids=["dense", "moe"])
+def test_a_stack_equals_its_runs_alone(data, small, tmp_path, given) -> None:
+    arch = "dense" if given is TINY else "moe-e4-k2"
+    specs = [
+        small(run_id=f"r{i}", lr_peak=lr, seed=seed, shape=given, arch=arch)
+        for i, (lr, seed) in enumerate([(1e-3, 0), (1e-2, 0), (1e-2, 1), (2e-2, 2)])
+    ]
+    adapter = adapter_on(data)
+    together = run_stack(adapter, specs, tmp_path / "together")
+    alone = [run_one(adapter, spec, tmp_path / "alone" / spec.run_id) for spec in specs]
+    for one, other in zip(together, alone, strict=True):
+        assert one.status == other.status == "completed", one.reason + other.reason
+        assert one.loss == pytest.approx(other.loss, abs=1e-4)
+        assert one.loss_se == pytest.approx(other.loss_se, abs=1e-4)
+    assert len({round(result.loss, 6) for result in together}) == 4
+    assert run_stack(adapter, specs, tmp_path / "together") == together
+
+
+def test_a_stack_goes_on_without_the_run_that_diverged(data, small, tmp_path) -> None:
+    specs = [small(run_id="good", n_tokens=60 * 256), small(run_id="bad", n_tokens=60 * 256, lr_peak=100.0)]
+    good, bad = run_stack(adapter_on(data), specs, tmp_path)
+    assert (good.status, bad.status) == ("completed", "diverged")
+    assert good.loss == pytest.approx(run_one(adapter_on(data), specs[0], tmp_path / "alone").loss, abs=1e-4)
+    assert bad.steps < 60
+    assert "step" in bad.reason
+    assert bad.loss is None
+
+
+def test_divergence_is_seen_early() -> None:
+    state = State(*(torch.zeros(3, 1) for _ in range(3)), torch.ones(3, dtype=torch.bool), *(
+        torch.full((3,), math.inf) for _ in range(2)), torch.full((3,), 1000))  # fmt: skip
+    for step in range(40):
+        state.step = step
+        jump = 4.0 if step < 20 else 7.0
+        _watch(
+            state, torch.tensor([5.0 - step / 20, jump, math.nan if step == 7 else 4.0]), math.log(256), 1000
+        )
+    assert state.alive.tolist() == [True, False, False]
+    assert state.ended[2] == 7
+    assert 20 <= state.ended[1] <= 30
+
+
+def test_stopped_and_resumed_is_as_if_uninterrupted(data, small, tmp_path, monkeypatch) -> None:
+    from scaleband.training import train as room
+
+    spec, adapter = small(shape=MIXED, arch="moe-e4-k2"), adapter_on(data, checkpoint_seconds=0.0)
+    whole = run_one(adapter, spec, tmp_path / "whole")
+    calls = [0]
+
+    def dies(*arguments):
+        calls[0] += 1
+        if calls[0] in (12, 20):
+            raise RuntimeError("the power went")
+        return rate(*arguments)
+
+    monkeypatch.setattr(room, "rate", dies)
+    first = run_one(adapter, spec, tmp_path / "run")
+    assert (first.status, (tmp_path / "run" / "checkpoint.pt").exists()) == ("failed", True)
+    second = run_one(adapter, spec, tmp_path / "run")
+    third = run_one(adapter, spec, tmp_path / "run")
+    assert (second.status, third.status) == ("failed", "completed")
+    assert calls[0] == 30 + 2  # no step was done twice but the two that died
+    assert third.loss == whole.loss
+    assert (tmp_path / "run" / "curve.csv").read_text() == (tmp_path / "whole" / "curve.csv").read_text()
+    assert not (tmp_path / "run" / "checkpoint.pt").exists()
+
+
+def test_a_broken_or_foreign_checkpoint_is_passed_over(data, small, tmp_path) -> None:
+    for name, content in (("broken", b"PK half a file"), ("empty", b"")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "checkpoint.pt").write_bytes(content)
+        assert run_one(adapter_on(data), small(), tmp_path / name).status == "completed"
+
+
+def test_a_limit_fails_and_a_second_start_goes_on(data, small, tmp_path) -> None:
+    from scaleband.training import Limits
+
+    adapter = adapter_on(data)
+    first = run_one(adapter, small(limits=Limits(wall_seconds=1e-6)), tmp_path / "run")
+    assert (first.status, first.steps) == ("failed", 1)
+    assert "limit" in first.reason
+    second = run_one(adapter, small(), tmp_path / "run")
+    assert second.loss == run_one(adapter, small(), tmp_path / "whole").loss
+
+
+def test_bfloat16_is_close(data, small, tmp_path) -> None:
+    exact = run_one(adapter_on(data), small(), tmp_path / "a").loss
+    rough = run_one(adapter_on(data, precision="bfloat16"), small(), tmp_path / "b").loss
+    assert rough == pytest.approx(exact, abs=0.03)
+    assert rough != exact
+
+
+def test_compiled_code_gives_the_same_losses() -> None:
+    shape = Shape(64, **TINY)
+    p = views(initial(shape, [1, 2]), shape)
+    sequences = torch.randint(0, 64, (2, 3, 9), generator=torch.Generator().manual_seed(0))
+    compiled = torch.compile(losses, backend="aot_eager")  # the whole way but for the C++ compiler
+    torch.testing.assert_close(
+        compiled(p, shape, sequences, torch.float32)[0], losses(p, shape, sequences, torch.float32)[0]
+    )
+
+
+@pytest.mark.parametrize("check", contract.CHECKS, ids=lambda check: check.name)
+def test_the_trainer_keeps_the_contract(check, data, small, tmp_path) -> None:
+    check(adapter_on(data, threads=1), small(n_tokens=5 * 256), tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"batch_tokens": 250}, "whole number of sequences"),
+        ({"tokenizer": "gpt2"}, "the data folder holds"),
+        ({"seq_len": 10**6, "batch_tokens": 10**6, "n_tokens": 10**6}, "fewer than two sequences"),
+        ({"shape": {}}, "shape rule"),
+    ],
+)
+def test_what_cannot_be_trained_fails_with_a_reason(data, small, tmp_path, changes, sentence) -> None:
+    result = run_one(adapter_on(data), small(**changes), tmp_path / "run")
+    assert result.status == "failed"
+    assert sentence in result.reason
+
+
+def test_runs_that_cannot_be_stacked_are_refused(data, small, tmp_path) -> None:
+    specs = [small(), small(run_id="b", batch_tokens=512)]
+    with pytest.raises(UserError, match="batch_tokens is not that of run-1"):
+        adapter_on(data).stack(specs, tmp_path, [tmp_path, tmp_path])
+    assert [r.status for r in run_stack(adapter_on(data), specs, tmp_path)] == ["failed", "failed"]
+
+
+def test_out_of_memory_is_a_failed_run(data, small, tmp_path, monkeypatch) -> None:
+    from scaleband.training import train as room
+
+    def full(*arguments):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
+
+    monkeypatch.setattr(room, "losses", full)
+    result = run_one(adapter_on(data), small(), tmp_path / "run")
+    assert result.status == "failed"
+    assert result.reason.startswith("out of memory")
+
+
+def test_without_torch_it_says_what_to_install(data, small, tmp_path, monkeypatch) -> None:
+    import importlib.util
+
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    result = run_one(adapter_on(data), small(), tmp_path / "run")
+    assert "scaleband[torch]" in result.reason
+
+
+def test_time_goes_down_in_a_stack(data, small, tmp_path) -> None:
+    begun = time.perf_counter()
+    results = run_stack(adapter_on(data), [small(run_id=f"r{i}", seed=i) for i in range(3)], tmp_path)
+    assert sum(result.wall_seconds for result in results) <= time.perf_counter() - begun
