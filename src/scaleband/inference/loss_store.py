@@ -87,7 +87,10 @@ def _write(group: Any, draws: LossDraws) -> None:
 
 
 def _damaged(path: Path, what: str) -> UserError:
-    return UserError(f"{path}: {what}; its loss laws are not what scaleband wrote, or damaged: fit again")
+    return UserError(
+        f"{path}: {what}; it is not a fit that scaleband wrote, or its loss laws are damaged: fit again with "
+        "`scaleband fit RUNS --out FIT.nc`"
+    )
 
 
 def read_loss(path: str | Path) -> LossDraws | None:
