@@ -8,7 +8,16 @@ from typing import Any
 
 import numpy as np
 
-from scaleband.cli.arguments import add_fit, add_interval, add_json, between, group_part, n_params, n_tokens, path
+from scaleband.cli.arguments import (
+    add_fit,
+    add_interval,
+    add_json,
+    between,
+    group_part,
+    n_params,
+    n_tokens,
+    path,
+)
 from scaleband.cli.loss_laws import loss_model_json, mark_loss, open_loss
 from scaleband.cli.places import check_output, write_whole
 from scaleband.cli.printing import print_json, print_rows, say

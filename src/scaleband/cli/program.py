@@ -9,7 +9,17 @@ from collections.abc import Sequence
 
 from scaleband import __version__
 from scaleband.cli import (
-    allocate, campaign, check, compare, data, fit, models, predict, propose, recommend, regret,
+    allocate,
+    campaign,
+    check,
+    compare,
+    data,
+    fit,
+    models,
+    predict,
+    propose,
+    recommend,
+    regret,
 )
 from scaleband.cli.printing import say, settle_streams
 from scaleband.cli.verb import Exit, UsageError, Verb

@@ -6,7 +6,17 @@ from typing import Any
 
 import numpy as np
 
-from scaleband.laws.loss.form import ALPHA, BALANCE, BETA, REDUCIBLE, Array, Covariates, LossLaw, Values, power
+from scaleband.laws.loss.form import (
+    ALPHA,
+    BALANCE,
+    BETA,
+    REDUCIBLE,
+    Array,
+    Covariates,
+    LossLaw,
+    Values,
+    power,
+)
 
 
 def relative(xp: Any, p: Values, x: Covariates) -> Any:

@@ -6,7 +6,17 @@ from typing import Any
 
 import numpy as np
 
-from scaleband.laws.loss.form import ALPHA, BALANCE, BETA, REDUCIBLE, Covariates, LossLaw, Parameter, Values, power
+from scaleband.laws.loss.form import (
+    ALPHA,
+    BALANCE,
+    BETA,
+    REDUCIBLE,
+    Covariates,
+    LossLaw,
+    Parameter,
+    Values,
+    power,
+)
 
 INTERACTION = Parameter(
     "interaction", float(np.log(0.9)), 0.5, "exp", False,

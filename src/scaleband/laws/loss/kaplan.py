@@ -7,7 +7,16 @@ from typing import Any
 import numpy as np
 
 from scaleband.laws.loss.form import (
-    ALPHA, BALANCE, BETA, REDUCIBLE, Array, Covariates, LossLaw, Parameter, Values, power,
+    ALPHA,
+    BALANCE,
+    BETA,
+    REDUCIBLE,
+    Array,
+    Covariates,
+    LossLaw,
+    Parameter,
+    Values,
+    power,
 )  # fmt: skip
 
 GAMMA = Parameter(

@@ -6,7 +6,17 @@ from typing import Any
 
 import numpy as np
 
-from scaleband.laws.loss.form import ALPHA, BALANCE, BETA, REDUCIBLE, Covariates, LossLaw, Parameter, Values, power
+from scaleband.laws.loss.form import (
+    ALPHA,
+    BALANCE,
+    BETA,
+    REDUCIBLE,
+    Covariates,
+    LossLaw,
+    Parameter,
+    Values,
+    power,
+)
 
 TOKENS_HALF = Parameter(
     "repeat_decay", float(np.log(10.0)), 0.6, "exp", False, "epochs after which a repeat is worth 1/e: published 15"

@@ -6,7 +6,17 @@ from typing import Any
 
 import numpy as np
 
-from scaleband.laws.loss.form import ALPHA, BALANCE, REDUCIBLE, Array, Covariates, LossLaw, Parameter, Values, power
+from scaleband.laws.loss.form import (
+    ALPHA,
+    BALANCE,
+    REDUCIBLE,
+    Array,
+    Covariates,
+    LossLaw,
+    Parameter,
+    Values,
+    power,
+)
 
 STEPS_SHARE = Parameter(
     "steps_share", 0.0, 1.0, "logistic", True, "of what size does not remove, the steps' share; the batch's is the rest"
