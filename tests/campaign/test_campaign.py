@@ -230,7 +230,7 @@ def test_kill_between_result_and_state_is_mended(make: Make, monkeypatch: pytest
         told = again.runs()[0]
         assert (told.state, told.result.loss) == ("completed", 3.2)
         assert again.ask(1).runs[0].run_id == "small-0002"
-        trials = again.place.study().trials
+        trials = again.place.study.trials
         assert (trials[0].state.name, trials[0].value) == ("COMPLETE", 3.2)
 
 

@@ -66,7 +66,7 @@ def test_evsi_proposes_mini_sweeps_in_a_grid_inside_limits(make: Make) -> None:
     # what is out is conditioned on: the next bundle is another one, at a smaller gain
     more = evsi_runs(campaign.request(campaign.attempts()), 4)
     assert len(more.pending) == len(campaign.runs())
-    assert more.verdict.evpi == again.verdict.evpi
+    assert more.verdict.evpi < again.verdict.evpi - again.proposals[0].evsi / 2
     assert more.proposals[0].evsi < again.proposals[0].evsi
 
 

@@ -40,7 +40,7 @@ _ENDS = {"completed": "COMPLETE", "diverged": "PRUNED", "failed": "FAIL"}
 
 def attempts(place: Place) -> list[Attempt]:
     """All attempts, oldest first."""
-    return attempts_of(place.storage.get_all_trials(place.study_id, deepcopy=False))
+    return attempts_of(place.study.get_trials(deepcopy=False))
 
 
 def add(place: Place, record: Mapping[str, Any], result: Result | None = None) -> None:
@@ -143,7 +143,7 @@ def _fail_silent(place: Place) -> None:
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        optuna.storages.fail_stale_trials(place.study())
+        optuna.storages.fail_stale_trials(place.study)
 
 
 def _comes_back(found: Sequence[Attempt], settings: Settings) -> list[Attempt]:

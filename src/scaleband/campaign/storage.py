@@ -34,13 +34,18 @@ _BUSY_S = 120.0
 
 @dataclass(frozen=True)
 class Place:
-    """An open storage: the folder, Optuna's storage, the study's id and name."""
+    """An open storage: the folder, Optuna's storage, and the study, which remembers trials that are over."""
 
     folder: Path
     url: str
     storage: Any
-    study_id: int
+    study: Any
     study_name: str
+
+    @property
+    def study_id(self) -> int:
+        """The study's number in its storage."""
+        return self.study._study_id
 
     @contextmanager
     def locked(self, what: str = "campaign") -> Iterator[None]:
@@ -51,12 +56,6 @@ class Place:
         else:
             with advisory_lock(self.storage.engine, f"scaleband/{self.study_name}/{what}"):
                 yield
-
-    def study(self) -> Any:
-        """The study, for what Optuna offers on studies only."""
-        import optuna
-
-        return optuna.load_study(study_name=self.study_name, storage=self.storage)
 
     def close(self) -> None:
         """Let go of the connections."""
@@ -193,7 +192,7 @@ def open_place(folder: Path) -> Place:
     if (folder / DATABASE).is_file():
         name = _look_at_sqlite(folder / DATABASE)
         storage = _connect(f"sqlite:///{folder / DATABASE}", settings_of_file(folder / DATABASE))
-        return Place(folder, "sqlite", storage, storage.get_study_id_from_name(name), name)
+        return Place(folder, "sqlite", storage, _study(storage, name), name)
     if (folder / POINTER).is_file():
         pointer = read_pointer(folder / POINTER)
         return _open_postgresql(folder, pointer["storage"], pointer["study"])
@@ -292,7 +291,7 @@ def _open_postgresql(folder: Path, url: str, name: str) -> Place:
                 f"{hidden(url)}: there is no campaign {name!r} in this database; check the URL and the name"
             )
         storage = _connect(full, settings_from_json(json.loads(row[0]), hidden(url)))
-        return Place(folder, full, storage, storage.get_study_id_from_name(name), name)
+        return Place(folder, full, storage, _study(storage, name), name)
     except (sqlalchemy.exc.SQLAlchemyError, optuna.exceptions.StorageInternalError) as error:
         raise _unreachable(url, error) from None
     finally:
@@ -329,6 +328,10 @@ def _connect(url: str, settings: Settings, *, fresh: bool = False) -> Any:
             )  # fmt: skip
         except RuntimeError as error:  # another schema version
             raise UserError(f"{hidden(url)}: {error}") from None
+
+
+def _study(storage: Any, name: str) -> Any:
+    return _optuna().load_study(study_name=name, storage=storage)
 
 
 def _minimise() -> Any:

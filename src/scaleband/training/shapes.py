@@ -136,28 +136,30 @@ def dense_shape(n_params: int, vocab_size: int, multiple: int = 4) -> Shape:
     return Shape(vocab_size, c, layers, c // head, d_ff)
 
 
-def moe_shape(n_params: int, vocab_size: int, n_experts: int, top_k: int) -> Shape:
-    """The mixture of experts nearest to `n_params` in total.
+def moe_shape(n_active: int, vocab_size: int, n_experts: int, top_k: int) -> Shape:
+    """The mixture of experts of which each token uses about `n_active` parameters.
 
     What a token uses has the dense rule's shape; its feed-forward width is split evenly over the shared expert
-    and the `top_k` experts.
+    and the `top_k` experts. The router comes on top.
     """
+    dense = dense_shape(n_active, vocab_size, multiple=4 * (top_k + 1))
+    part = dense.d_ff // (top_k + 1)
+    return Shape(
+        vocab_size, dense.d_model, dense.n_layers, dense.n_heads, part, n_experts, top_k, part
+    )  # fmt: skip
 
-    def built(active: int) -> Shape:
-        dense = dense_shape(active, vocab_size, multiple=4 * (top_k + 1))
-        part = dense.d_ff // (top_k + 1)
-        return Shape(
-            vocab_size, dense.d_model, dense.n_layers, dense.n_heads, part, n_experts, top_k, part
-        )  # fmt: skip
 
-    smallest = count(built(SMALLEST)).n_params
+def moe_shape_of_total(n_params: int, vocab_size: int, n_experts: int, top_k: int) -> Shape:
+    """The mixture nearest to `n_params` in total. Raises UserError outside the rule's range."""
+    smallest = count(moe_shape(SMALLEST, vocab_size, n_experts, top_k)).n_params
     if not 0.98 * smallest <= n_params <= LARGEST:
         raise UserError(
             f"n_params = {n_params}: with {n_experts} experts the shape rule goes from {smallest:,} to {LARGEST:,}"
         )
     # total is monotone in active only up to rounding, so the nearest of a fine grid is taken
     sizes = [round(SMALLEST * (n_params / SMALLEST) ** (k / 400)) for k in range(401)]
-    return min((built(size) for size in sizes), key=lambda s: abs(math.log(count(s).n_params / n_params)))
+    shapes = [moe_shape(size, vocab_size, n_experts, top_k) for size in sizes]
+    return min(shapes, key=lambda shape: abs(math.log(count(shape).n_params / n_params)))
 
 
 def shape_for(arch: str, n_params: int, vocab_size: int, given: dict[str, Any] | None = None) -> Shape:
@@ -187,4 +189,4 @@ def shape_for(arch: str, n_params: int, vocab_size: int, given: dict[str, Any] |
         raise UserError(
             f"arch = {arch!r} is not one this trainer builds: dense, or moe-eE-kK as in moe-e8-k2"
         )
-    return moe_shape(n_params, vocab_size, int(found[1]), int(found[2]))
+    return moe_shape_of_total(n_params, vocab_size, int(found[1]), int(found[2]))
