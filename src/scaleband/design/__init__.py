@@ -3,6 +3,13 @@
 EVSI is computed from draws alone: of what a run would show (`Outcomes`) and of the regret of an action (`Decision`).
 """
 
+from scaleband.design.allocation import (
+    LossOutcomes,
+    allocation_from_loss_laws,
+    isoflop_cells,
+    loss_law_slope,
+    loss_outcomes,
+)
 from scaleband.design.candidates import Candidates, candidates_from_table, with_mini_sweeps
 from scaleband.design.costs import dollars_cost, flops_cost, gpu_hours_cost, then, with_overhead
 from scaleband.design.decisions import (
@@ -31,6 +38,7 @@ __all__ = [
     "Gain",
     "LawOutcomes",
     "Limits",
+    "LossOutcomes",
     "Outcomes",
     "Proposal",
     "Proposals",
@@ -40,6 +48,7 @@ __all__ = [
     "Verdict",
     "allocation_decision",
     "allocation_from_levels",
+    "allocation_from_loss_laws",
     "as_flops",
     "bundle_features",
     "candidates_from_table",
@@ -51,9 +60,12 @@ __all__ = [
     "frontier_slope",
     "gpu_hours_cost",
     "grid_candidates",
+    "isoflop_cells",
     "joined",
     "law_outcomes",
     "limits_from",
+    "loss_law_slope",
+    "loss_outcomes",
     "proposals_from_json",
     "propose",
     "rule_without_data",

@@ -1,0 +1,89 @@
+"""The second decision: which size to train under a FLOP budget, when the loss follows fitted loss laws."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from scaleband.design.candidates import Candidates, Index
+from scaleband.design.decisions import CurveDecision, allocation_decision
+from scaleband.laws import Cells
+from scaleband.laws.loss.draws import LossDraws
+
+Array = NDArray[np.float64]
+
+
+def isoflop_cells(source: str, arch: str, data: str, flops: float, n_params: Array, *, sparsity: float = 1.0) -> Cells:
+    """Cells of one group that all cost `flops`: sizes (cell,), tokens = flops / (6 n_active)."""
+    sizes = np.asarray(n_params, float)
+    count, active = len(sizes), sizes / sparsity
+    return Cells((source,) * count, (arch,) * count, (data,) * count, sizes, active, flops / (6 * active))
+
+
+def allocation_from_loss_laws(draws: LossDraws, cells: Cells) -> CurveDecision:
+    """Choose n_params along an isoFLOP line (`isoflop_cells`, sizes evenly spaced in log) under stacked loss laws.
+
+    Raises
+    ------
+    UserError
+        Fewer than five sizes, or sizes that are not evenly spaced in log.
+    """
+    return allocation_decision(np.log(cells.n_params), 100 * draws.log_loss(cells))
+
+
+@dataclass(frozen=True)
+class LossOutcomes:
+    """What runs would show under loss laws: the law, and one observation's scatter around it.
+
+    Attributes
+    ----------
+    fit
+        Fitted loss laws; the decision must come from the same.
+    candidates
+        The runs. Their settings do not matter here: each is taken to be near its optimum.
+    law (sample, cell)
+        100 log loss at `candidates.cells`.
+    """
+
+    fit: LossDraws
+    candidates: Candidates
+    law: Array
+
+    def outcome(self, run: int, repeat: int) -> Array:
+        """100 log loss of one run, (sample,)."""
+        c, own = int(self.candidates.cell[run]), self.candidates
+        setting = f"{c} {own.lr_peak[run]:.6g} {own.batch_tokens[run]:.6g} {repeat}"
+        scatter = self.fit.scatter(own.cells.source[c], setting)
+        # A t with few degrees of freedom: a single wild draw must not outweigh the rest.
+        scale = np.median(np.abs(scatter))
+        return self.law[:, c] + 100 * np.clip(scatter, -8 * scale, 8 * scale)
+
+    def draws(self, runs: Index, repeats: Index) -> Array:
+        """(sample, len(runs)), see `design.Outcomes`."""
+        return np.stack([self.outcome(int(r), int(k)) for r, k in zip(runs, repeats, strict=True)], axis=1)
+
+
+def loss_outcomes(draws: LossDraws, candidates: Candidates) -> LossOutcomes:
+    """Outcome draws of candidates for `design.choose`, joint with `allocation_from_loss_laws`."""
+    return LossOutcomes(draws, candidates, 100 * draws.log_loss(candidates.cells))
+
+
+def loss_law_slope(draws: LossDraws, target: Cells, t: int = 0) -> float:
+    """Percent of loss that an e-fold of compute buys at a target, half of it in size, half in tokens: median draw.
+
+    For `design.propose(slope=...)`: the stop verdict under fitted loss laws, where there are some.
+    """
+    half = np.exp(0.25 * np.array([-1.0, 1.0]))
+    pair = replace(
+        target,
+        source=(target.source[t],) * 2,
+        arch=(target.arch[t],) * 2,
+        data=(target.data[t],) * 2,
+        n_params=target.n_params[t] * half,
+        n_active=target.n_active[t] * half,
+        n_tokens=target.n_tokens[t] * half,
+    )
+    loss = 100 * draws.log_loss(pair)
+    return float(np.median(loss[:, 0] - loss[:, 1]))
