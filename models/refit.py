@@ -11,6 +11,8 @@ the mixed draws are thinned, written as float32 to `models/NAME/posterior.nc`, a
 from __future__ import annotations
 
 import argparse
+import sys
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -70,7 +72,7 @@ RECIPES = {
     "public-sweeps": Recipe(
         tables=("steplaw_dense", "steplaw_dense_small", "steplaw_moe", "oellm_dense", "misfitting_lr", "marin_moe_lr"),
         forms=("quadratic",),
-        settings=SamplerSettings(draws=2500, tune=800, chains=2, seed=1),
+        settings=SamplerSettings(draws=1500, tune=600, chains=2, seed=1, target_accept=0.75),
         draws_kept=150,
         title="Public learning-rate and batch sweeps of four teams",
         fitted_to=(
@@ -91,6 +93,19 @@ RECIPES = {
 }
 
 
+def show(form: str) -> Callable[[int, int], None]:
+    """A line on stderr at every twentieth part."""
+    last = -1
+
+    def say(done: int, total: int) -> None:
+        nonlocal last
+        if total and 20 * done // total > last:
+            last = 20 * done // total
+            print(f"{form}: {done} of {total} iterations", file=sys.stderr, flush=True)
+
+    return say
+
+
 def fit_forms(recipe: Recipe, folder: Path) -> tuple[dict[str, Fit], np.ndarray]:
     """One fit per form of one compiled model, and the cells' scores (cell, form)."""
     frame = usable(read_runs([folder / f"{name}.csv" for name in recipe.tables]).frame)
@@ -101,7 +116,7 @@ def fit_forms(recipe: Recipe, folder: Path) -> tuple[dict[str, Fit], np.ndarray]
     fits, scores = {}, []
     for form in recipe.forms:
         beliefs = default_beliefs(design, FORMS[form])
-        raw = sample(compiled, recipe.settings, inputs=inputs, beliefs=beliefs)
+        raw = sample(compiled, recipe.settings, inputs=inputs, beliefs=beliefs, progress=show(form))
         posterior = unpack(raw, inputs, beliefs, seed=recipe.settings.seed)
         gate = diagnose(posterior, raw.stats["diverging"], names={"state": list(cells["cell"])})
         meta = facts(frame, cells, gate, beliefs, recipe.settings, form)

@@ -25,7 +25,7 @@ ROOMS: dict[str, set[str]] = {
     "design": {"predict", "laws", "runs"},
     "training": {"runs"},  # nothing of the statistics
     "campaign": {"design", "inference", "training", "predict", "bayes", "laws", "runs"},
-    "plots": {"predict", "laws", "runs"},
+    "plots": {"design", "predict", "laws", "runs"},
     "cli": {"runs", "laws", "bayes", "inference", "predict", "design", "training", "campaign", "plots"},
 }
 
@@ -36,12 +36,17 @@ HOMES = {
     "nutpie": {"inference"},
     "matplotlib": {"plots"},
     "torch": {"training"},
+    "optuna": {"campaign"},
+    "sqlalchemy": {"campaign"},
     "dask": {"training"},
     "ray": {"training"},
     "submitit": {"training"},
 }
 
-LAZY = ["arviz_base", "arviz_stats", "matplotlib", "nutpie", "pandas", "pymc", "pytensor", "torch", "xarray"]
+LAZY = [
+    "arviz_base", "arviz_stats", "matplotlib", "nutpie", "optuna", "pandas", "pymc", "pytensor", "sqlalchemy", "torch",
+    "xarray",
+]  # fmt: skip
 VAGUE = {"utils", "util", "helpers", "helper", "base", "common", "misc"}
 LINES_AT_MOST = 400
 

@@ -18,11 +18,12 @@ from scaleband.bayes.beliefs import OWN, SHARED
 from scaleband.bayes.coordinates import coordinates
 from scaleband.bayes.model import (
     _linex,
+    _orthogonal,
     _run_logp,
     build_model,
-    fixed_law_logp,
+    fixed_law,
     initial_point,
-    marginal_law_logp,
+    marginal_law,
     model_data,
 )
 from scaleband.laws import (
@@ -49,6 +50,23 @@ def log_density(model: Any) -> Callable[[Point], float]:
     return lambda point: float(function(point))
 
 
+def computed(model: Any) -> Callable[[Point], tuple[np.ndarray, np.ndarray]]:
+    """The cells' states and the trunks' effects at a point of the sampler."""
+    function = model.compile_fn(
+        [model["state"], model["trunk_effect"]],
+        mode=FAST,
+        inputs=model.free_RVs,
+        point_fn=True,
+        on_unused_input="ignore",
+    )
+    return lambda point: tuple(function(point))
+
+
+@pytest.fixture(scope="module")
+def values(model: Any) -> Callable[[Point], tuple[np.ndarray, np.ndarray]]:
+    return computed(model)
+
+
 @pytest.fixture(scope="module")
 def table() -> Simulated:
     return simulated(0)
@@ -64,33 +82,45 @@ def density(model: Any) -> Callable[[Point], float]:
     return log_density(model)
 
 
-def expected_density(table: Simulated, point: Point) -> float:
-    """The joint density, told from the README of the model and not from its code."""
+def scatter_and_design(table: Simulated, point: Point, r: int) -> tuple[float, np.ndarray]:
+    """Scatter of a response and its scaled design at a point."""
+    inputs, beliefs, name = table.inputs, table.beliefs, RESPONSES[r]
+    shared = dict(zip(SHARED, beliefs.shared_mean + beliefs.shared_factor @ point["shared_std"], strict=True))
+    if name == "level":
+        mean, sd, _ = OWN["log_scatter_level"]
+        scatter = float(np.exp(mean + sd * point["log_scatter_level_std"]))
+    else:
+        scatter = float(np.exp(shared[f"log_scatter_{name}" if r < 4 else f"log_scatter_{name[:-2]}"]))
+    sd = np.ones(len(inputs.design.columns))
+    for k, role in enumerate(inputs.design.roles):
+        if r < len(HYPERPARAMETERS) and role != "shared":
+            sd[k] = np.exp(shared[f"log_offset_{role}_{name}"])
+    return scatter, inputs.x @ beliefs.law_factor[r] * sd
+
+
+def expected_density(table: Simulated, point: Point, state: np.ndarray, trunk: np.ndarray) -> float:
+    """The joint density, told from the README of the model and not from its code.
+
+    `state` and `trunk` are taken from the model: how they are computed is the choice of coordinates.
+    """
     inputs, beliefs = table.inputs, table.beliefs
     shared = dict(zip(SHARED, beliefs.shared_mean + beliefs.shared_factor @ point["shared_std"], strict=True))
-    total = sum(stats.norm.logpdf(point[k]).sum() for k in point if k.startswith(("shared", "log_")))
+    total = sum(stats.norm.logpdf(point[k]).sum() for k in point if k.startswith(("shared", "log_", "law_")))
 
     def own(name: str) -> np.ndarray:
         return np.exp(OWN[name][0] + OWN[name][1] * point[f"{name}_std"])
 
-    state = np.empty((len(RESPONSES), len(inputs.cells)))
     where = coordinates(inputs)
-    for c in range(len(inputs.cells)):
-        state[:, c] = where.centre[:, c] + where.factor[c] @ point["state_std"][:, c]
-    for r, name in enumerate(RESPONSES):
-        if name == "level":
-            scatter = float(own("log_scatter_level"))
-        else:
-            scatter = np.exp(shared[f"log_scatter_{name}" if r < 4 else f"log_scatter_{name[:-2]}"])
-        sd = np.ones(len(inputs.design.columns))
-        for k, role in enumerate(inputs.design.roles):
-            if r < len(HYPERPARAMETERS) and role != "shared":
-                sd[k] = np.exp(shared[f"log_offset_{role}_{name}"])
-        w = inputs.x @ beliefs.law_factor[r] * sd
-        covariance = scatter**2 * np.eye(len(inputs.cells)) + w @ w.T
-        total += stats.multivariate_normal(inputs.x @ beliefs.law_mean[r], covariance).logpdf(state[r])
+    total += stats.norm.logpdf((point["state_std"] @ where.blend.T)[~where.informed]).sum()
+    for r in range(len(RESPONSES)):
+        known = where.informed[r]
+        scatter, w = scatter_and_design(table, point, r)
+        covariance = (scatter**2 * np.eye(len(inputs.cells)) + w @ w.T)[np.ix_(known, known)]
+        if known.any():
+            mean = (inputs.x @ beliefs.law_mean[r])[known]
+            total += stats.multivariate_normal(mean, covariance).logpdf(state[r, known])
 
-    total += stats.norm.logpdf(point["trunk_effect"], 0, own("log_trunk")).sum()
+    total += stats.norm.logpdf(trunk, 0, own("log_trunk")).sum()
     sigma, rho, nu = own("log_sigma"), np.exp(shared["log_rho"]), 1 + np.exp(shared["log_nu_minus_1"])
     for i in range(len(inputs.y)):
         c = inputs.cell[i]
@@ -100,7 +130,7 @@ def expected_density(table: Simulated, point: Point) -> float:
         )  # fmt: skip
         base = state[4, c]
         if inputs.trunk[i] < inputs.n_trunks:
-            base = base + point["trunk_effect"][inputs.trunk[i]]
+            base = base + trunk[inputs.trunk[i]]
         at = inputs.y[i] - base if inputs.censored[i] else e
         scale = np.sqrt(sigma[inputs.source[i]] ** 2 + inputs.y_se[i] ** 2 + (rho * at) ** 2)
         if inputs.censored[i]:
@@ -121,12 +151,46 @@ def test_the_table_has_everything_in_it(table: Simulated) -> None:
 
 @pytest.mark.parametrize("seed", range(4))
 def test_joint_density_is_the_one_written_by_hand(
-    table: Simulated, model: Any, density: Callable[[Point], float], seed: int
+    table: Simulated, model: Any, density: Callable[[Point], float], values: Any, seed: int
 ) -> None:
     rng = np.random.default_rng(seed)
     start = initial_point(table.inputs, shapes_of(model), 0)
     point = {name: value + 0.3 * rng.standard_normal(value.shape) for name, value in start.items()}
-    assert density(point) == pytest.approx(expected_density(table, point), rel=1e-8, abs=1e-6)
+    assert density(point) == pytest.approx(expected_density(table, point, *values(point)), rel=1e-8, abs=1e-6)
+
+
+# Every cell of this table pins its level.
+@pytest.mark.parametrize("r", [r for r, name in enumerate(RESPONSES) if name != "level"])
+def test_a_response_that_runs_do_not_pin_follows_its_law_given_the_others(
+    table: Simulated, model: Any, values: Any, r: int
+) -> None:
+    """Mean and covariance of the uninformed states given the informed ones, against a dense normal's."""
+    inputs, where = table.inputs, coordinates(table.inputs)
+    known = where.informed[r].copy()
+    assert not known.all()
+    point = initial_point(inputs, shapes_of(model), 3)
+    unit, std = point["state_std"] @ where.blend.T, point["law_std"]
+    unit[r, ~known], std[r] = 0.0, 0.0
+
+    def state() -> np.ndarray:
+        return values(point | {"state_std": unit @ where.blend, "law_std": std})[0][r]
+
+    mean = state()
+    columns = []
+    for array, places in ((unit, np.flatnonzero(~known)), (std, range(std.shape[1]))):
+        for k in places:
+            array[r, k] = 1.0
+            columns.append(state() - mean)
+            array[r, k] = 0.0
+    spread = np.stack(columns, axis=1)
+    scatter, w = scatter_and_design(table, point, r)
+    covariance = scatter**2 * np.eye(len(known)) + w @ w.T
+    prior = inputs.x @ table.beliefs.law_mean[r]
+    gain = covariance[np.ix_(~known, known)] @ np.linalg.inv(covariance[np.ix_(known, known)])
+    np.testing.assert_allclose(spread[known], 0.0, atol=1e-9)
+    np.testing.assert_allclose(mean[~known], prior[~known] + gain @ (mean - prior)[known], rtol=1e-6, atol=1e-6)
+    expected = covariance[np.ix_(~known, ~known)] - gain @ covariance[np.ix_(known, ~known)]
+    np.testing.assert_allclose(spread[~known] @ spread[~known].T, expected, rtol=1e-6, atol=1e-6)
 
 
 def test_density_is_finite_at_every_start(table: Simulated, model: Any, density: Callable[[Point], float]) -> None:
@@ -140,7 +204,8 @@ def test_names_dims_and_coords(table: Simulated, model: Any) -> None:
     n_cells = len(table.inputs.cells)
     assert shapes_of(model) == {
         "shared_std": (len(SHARED),), "log_sigma_std": (2,), "log_scatter_level_std": (),
-        "state_std": (len(RESPONSES), n_cells), "log_trunk_std": (), "trunk_effect": (4,),
+        "state_std": (len(RESPONSES), n_cells), "law_std": (len(RESPONSES), len(table.inputs.design.columns)),
+        "log_trunk_std": (), "trunk_std": (4,),
     }  # fmt: skip
     assert list(model.coords["shared"]) == list(SHARED)
     assert list(model.coords["source"]) == ["team-a", "team-b"]
@@ -160,13 +225,24 @@ def test_shared_offset_scales_are_read_in_the_order_of_the_roles() -> None:
 @pytest.mark.parametrize("columns", [3, 9])
 def test_marginal_law_is_a_dense_normal(columns: int) -> None:
     rng = np.random.default_rng(columns)
-    value, mean, w, scatter = rng.normal(size=6), rng.normal(size=6), rng.normal(size=(6, columns)), 0.3
-    expected = stats.multivariate_normal(mean, scatter**2 * np.eye(6) + w @ w.T).logpdf(value)
-    args = [pt.as_tensor(v) for v in (value, mean, w, np.float64(scatter))]
-    assert marginal_law_logp(*args).eval(mode=FAST) == pytest.approx(expected, rel=1e-10)
-    u, width, _ = np.linalg.svd(w, full_matrices=False)
-    args = [pt.as_tensor(v) for v in (value - mean, u, width, np.float64(scatter))]
-    assert fixed_law_logp(*args).eval(mode=FAST) == pytest.approx(expected, rel=1e-10)
+    r, w, scatter, std = rng.normal(size=6), rng.normal(size=(6, columns)), 0.3, rng.normal(size=columns)
+    known = np.array([True, True, False, True, True, False])
+    r[~known] = 0.0
+    seen = np.where(known[:, None], w, 0.0)
+    expected = stats.multivariate_normal(np.zeros(4), scatter**2 * np.eye(4) + w[known] @ w[known].T).logpdf(r[known])
+    args = [pt.as_tensor(v) for v in (r, seen, np.float64(scatter), np.int64(4), std)]
+    logp, b = (v.eval(mode=FAST) for v in marginal_law(*args))
+    assert logp == pytest.approx(expected, rel=1e-10)
+    basis, width, reach = _orthogonal(w, known)
+    args = [pt.as_tensor(v) for v in (r, basis, width, np.float64(scatter), np.int64(4), std)]
+    logp, turned = (v.eval(mode=FAST) for v in fixed_law(*args))
+    assert logp == pytest.approx(expected, rel=1e-10)
+    # both coefficients have the mean of the regression, once their noise is taken away
+    precision = np.eye(columns) + seen.T @ seen / scatter**2
+    mean = np.linalg.solve(precision, seen.T @ r) / scatter**2
+    np.testing.assert_allclose(b - np.linalg.solve(np.linalg.cholesky(precision).T, std), mean, atol=1e-9)
+    noise = std * scatter / np.sqrt(scatter**2 + width**2)
+    np.testing.assert_allclose(reach @ (turned - noise), w @ mean, atol=1e-9)
 
 
 def test_runs_are_student_t_or_at_least_that_high() -> None:
@@ -222,26 +298,29 @@ def test_swapping_data_is_building_anew(
     assert abs(expected - before) > 1e-3, "the change must matter, or this test shows nothing"
 
 
+@pytest.mark.parametrize("what", ["centre", "own", "lean", "anchor"])
 def test_coordinates_are_no_part_of_the_posterior(
-    table: Simulated, model: Any, density: Callable[[Point], float]
+    table: Simulated, model: Any, density: Callable[[Point], float], values: Any, what: str
 ) -> None:
-    """Other centres and factors, the same states: the same density (the Jacobian is a constant, and left out)."""
-    where = coordinates(table.inputs)
-    rng = np.random.default_rng(5)
-    centre = where.centre + rng.normal(size=where.centre.shape)
-    factor = where.factor * 1.5 + np.eye(len(RESPONSES)) * 0.2
+    """Other coordinates: the density still belongs to the states (the Jacobian is a constant, and left out)."""
     point = initial_point(table.inputs, shapes_of(model), 2)
-    state = where.centre + np.einsum("crm,mc->rc", where.factor, point["state_std"])
-    unit = [np.linalg.solve(factor[c], (state - centre)[:, c]) for c in range(state.shape[1])]
-    other = point | {"state_std": np.stack(unit, axis=1)}
-    before = density(point)
-    old = model["centre"].get_value(), model["factor"].get_value()
+    before, old = values(point)[0], model[what].get_value()
     try:
-        model["centre"].set_value(centre)
-        model["factor"].set_value(factor)
-        after = density(other)
+        model[what].set_value(old * 1.1 + 0.05 * (old != 0))
+        after = values(point)
+        assert density(point) == pytest.approx(expected_density(table, point, *after), rel=1e-8, abs=1e-6)
     finally:
-        model["centre"].set_value(old[0])
-        model["factor"].set_value(old[1])
-    assert after == pytest.approx(before, rel=1e-9)
-    assert not np.allclose(other["state_std"], point["state_std"], atol=0.1)
+        model[what].set_value(old)
+    assert not np.allclose(before, after[0], atol=1e-3), "the change must matter, or this test shows nothing"
+
+
+def test_cells_of_one_trunk_are_blended_and_others_are_not(table: Simulated) -> None:
+    trunk = np.full(len(table.inputs.y), table.inputs.n_trunks)
+    for c in (0, 2, 3):
+        trunk[np.flatnonzero(table.inputs.cell == c)[0]] = 1
+    blend = coordinates(replace(table.inputs, trunk=trunk)).blend
+    np.testing.assert_allclose(blend @ blend.T, np.eye(len(blend)), atol=1e-12)
+    linked, others = [0, 2, 3], [c for c in range(len(blend)) if c not in (0, 2, 3)]
+    np.testing.assert_allclose(blend[np.ix_(others, others)], np.eye(len(others)), atol=1e-12)
+    np.testing.assert_allclose(blend[np.ix_(linked, others)], 0.0, atol=1e-12)
+    assert any(np.allclose(blend[linked, k], 1 / np.sqrt(3)) for k in linked), "one direction is the cells' mean"

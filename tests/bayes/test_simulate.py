@@ -9,7 +9,6 @@ from small_table import Simulated, settings, simulated
 
 from scaleband.bayes import SHARED, beliefs_table, cells_of, default_beliefs, model_inputs
 from scaleband.bayes.beliefs import fixed_offset_scales
-from scaleband.bayes.inputs import CENSOR_ABOVE
 from scaleband.bayes.simulate import (
     prior_draws,
     simulate_losses,
@@ -18,7 +17,7 @@ from scaleband.bayes.simulate import (
     with_simulated_losses,
 )
 from scaleband.inference.store import DIMS
-from scaleband.laws import FEATURES, FORMS, RESPONSES, ROLES, Cells, design_for, excess
+from scaleband.laws import CENSOR_ABOVE, FEATURES, FORMS, RESPONSES, ROLES, Cells, design_for, excess
 from scaleband.runs import cell_table
 
 N = 20_000

@@ -85,8 +85,14 @@ def test_a_misspelt_name_is_a_new_one_and_said(scaleband: Command, fit_file: Pat
 
 def test_no_plateau_is_null(scaleband: Command, tmp_path: Path, fit_file: Path) -> None:
     words = (*KNOWN, "--batch-tokens", "50M")
-    answer = scaleband("recommend", "--fit", fit_file, *words, "--json").json()
-    assert answer["plateau"] == {"threshold": 0.25, "lr_peak": None, "batch_tokens": None, "polygon": None}
+    answer = scaleband("recommend", "--fit", fit_file, *words, "--json").json()["plateau"]
+    assert answer["holds_recommended"] is False, "a batch far off the optimum"
+    assert answer["batch_tokens"]["upper"] < 5e7
+    assert "the recommended setting is outside" in scaleband("recommend", "--fit", fit_file, *words).out
+    words = ("--params", "1e9", "--tokens", "2e10", "--source", "never-seen", "--data", "never-seen")
+    answer = scaleband("recommend", "--fit", fit_file, *words, "--json").json()["plateau"]
+    nothing = {"threshold": 0.25, "lr_peak": None, "batch_tokens": None, "polygon": None}
+    assert answer == nothing | {"holds_recommended": False}
     assert "none: no setting" in scaleband("recommend", "--fit", fit_file, *words).out
 
 

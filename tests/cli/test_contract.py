@@ -17,14 +17,38 @@ TABLES = {"--map", "--batch-in-sequences"}
 FLAGS = {
     "check": TABLES | {"--json"},
     "fit": TABLES
-    | {"--out", "--prior", "--trust", "--form", "--draws", "--tune", "--chains", "--seed", "--quiet"},
+    | {"--out", "--prior", "--trust", "--form", "--draws", "--tune", "--chains", "--seed", "--quiet"}
+    | {"--loss", "--laws"},
     "recommend": FIT
     | TARGET
     | {"--batch-max", "--batch-tokens", "--lr-grid", "--batch-grid", "--interval", "--plot", "--json"},
     "regret": FIT | TARGET | {"--lr", "--batch-tokens", "--interval", "--json"},
     "predict": FIT | {"--points", "--out", "--mean", "--interval"},
+    "allocate": FIT
+    | {"--flops", "--source", "--arch", "--data", "--params", "--tokens-max", "--unique-tokens"}
+    | {"--inference-tokens", "--sparsity", "--draws-out", "--interval", "--json"},
+    "compare": FIT | {"--a", "--b", "--flops", "--sparsity-a", "--sparsity-b", "--interval", "--json"},
+    "propose": FIT
+    | TARGET
+    | {"--budget", "--candidates", "-n", "--n", "--pending", "--target-runs", "--seed", "--json"}
+    | {"--sizes", "--lengths", "--run-max", "--batch-multiple", "--batch-max", "--device-memory"},
+    "campaign": set(),
     "models": set(),
     "data": set(),
+}
+
+CAMPAIGN = {
+    "init": TARGET
+    | {"--budget", "--target-runs", "--candidates", "--sizes", "--lengths", "--run-max", "--batch-multiple"}
+    | {"--batch-max", "--device-memory", "--runs", "--map", "--prior", "--trust", "--strategy", "--state"}
+    | {"--retries", "--name", "--storage", "--draws", "--tune", "--chains", "--seed", "--json"},
+    "join": {"--storage", "--name"},
+    "ask": {"-n", "--n", "--past-stop", "--quiet", "--json"},
+    "tell": {"--diverged", "--failed", "--give-back", "--loss-se", "--flops", "--unit", "--loss-kind"}
+    | {"--reason", "--sure", "--json"},
+    "status": {"--fill", "--runs-out", "--plot", "--quiet", "--interval", "--json"},
+    "run": {"--workers", "--gpus", "--threads", "--wall-seconds", "--past-stop", "--quiet", "--json"}
+    | {"--synthetic", "--command"},
 }
 
 CELL = ("--params", "1B", "--tokens", "20B")
@@ -47,6 +71,8 @@ def test_verbs_and_flags() -> None:
     parsers = subparsers(build_parser())
     assert {name: flags_of(parser) for name, parser in parsers.items()} == FLAGS
     assert [verb.name for verb in VERBS] == list(FLAGS)
+    parts = subparsers(parsers["campaign"])
+    assert {name: flags_of(parser) for name, parser in parts.items()} == CAMPAIGN
     assert set(subparsers(parsers["models"])) == {"list", "show"}
     assert set(subparsers(parsers["data"])) == {"list", "fetch"}
     assert flags_of(subparsers(parsers["data"])["fetch"]) == {"--dir", "--mirror", "--json"}
@@ -69,7 +95,7 @@ def test_recommend_json(scaleband: Command, fit_file: Path) -> None:
         assert answer[name]["lower"] < answer[name]["median"] < answer[name]["upper"]
     assert (answer["interval"], answer["interval_kind"]) == (0.9, "eti")
     assert set(answer["recommended"]) == {"lr_peak", "batch_tokens", "expected_regret", "p_within_plateau"}
-    assert set(answer["plateau"]) == {"threshold", "lr_peak", "batch_tokens", "polygon"}
+    assert set(answer["plateau"]) == {"threshold", "lr_peak", "batch_tokens", "holds_recommended", "polygon"}
     assert set(answer["plateau"]["lr_peak"]) == {"lower", "upper"}
     assert answer["plateau"]["threshold"] == 0.25
     assert answer["group"] == "step-law/dense/web"
@@ -118,7 +144,7 @@ def test_check_json_of_a_bad_table(scaleband: Command, tmp_path: Path) -> None:
     ("words", "says"),
     [
         ((), "VERB"),
-        (("allocate",), "invalid choice"),
+        (("report",), "invalid choice"),
         (("recommend", *CELL), "--fit"),
         (("recommend", "--fit", "a.nc", "--model", "b", *CELL), "not allowed with"),
         (("recommend", "--fit", "a.nc", "--params", "1B"), "--tokens"),

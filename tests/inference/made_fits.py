@@ -7,7 +7,6 @@ import pandas as pd
 
 from scaleband.bayes import Beliefs, ModelInputs, cells_of, default_beliefs, model_inputs
 from scaleband.bayes.beliefs import OWN
-from scaleband.bayes.coordinates import coordinates
 from scaleband.bayes.simulate import prior_draws, simulate_state, with_simulated_losses
 from scaleband.inference.fitting import Fit, facts
 from scaleband.inference.gate import diagnose
@@ -69,15 +68,12 @@ def as_raw(draws: dict[str, np.ndarray], inputs: ModelInputs, beliefs: Beliefs) 
         mean, sd, _ = OWN[name]
         return (np.log(value) - mean) / sd
 
-    where = coordinates(inputs)
-    away = draws["state"] - where.centre
-    unit = np.stack([away[..., c] @ np.linalg.inv(where.factor[c]).T for c in range(away.shape[-1])], axis=-1)
     return RawDraws(
         {
             "shared_std": (draws["shared"] - beliefs.shared_mean) @ np.linalg.inv(beliefs.shared_factor).T,
             "log_sigma_std": standard("log_sigma", draws["sigma"]),
             "log_scatter_level_std": standard("log_scatter_level", draws["scatter"][..., 4]),
-            "state_std": unit,
+            "state": draws["state"],
             "log_trunk_std": standard("log_trunk", draws["trunk_scale"]),
             "trunk_effect": draws["trunk_effect"],
         },

@@ -12,7 +12,6 @@ import pytest
 from scaleband.errors import UserError
 from scaleband.laws import LawDraws, SimulatedSweep, noise_scale, simulated_sweep
 from scaleband.plots import plot_predictive, predictive_data, save
-from scaleband.plots.predictive import CENSORED_ABOVE
 from scaleband.runs import run_table
 
 
@@ -53,12 +52,6 @@ def test_rows_left_out_are_counted(draws: LawDraws, runs: pd.DataFrame) -> None:
     assert set(some.cell) == set(range(10))
     with pytest.raises(UserError, match="no completed run of the table belongs to a fitted cell"):
         predictive_data(draws, runs.assign(source="other"))
-
-
-def test_threshold_is_the_fits() -> None:
-    from scaleband.bayes.inputs import CENSOR_ABOVE
-
-    assert CENSORED_ABOVE == CENSOR_ABOVE
 
 
 def test_it_draws(draws: LawDraws, runs: pd.DataFrame, tmp_path: Path) -> None:

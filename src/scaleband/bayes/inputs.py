@@ -9,17 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scaleband.bayes.beliefs import Beliefs
-from scaleband.laws import REFERENCE, RESPONSES, Cells, Design
+from scaleband.laws import CENSOR_ABOVE, REFERENCE, RESPONSES, Cells, Design
 from scaleband.runs import cell_index, cell_table, usable
 
 if TYPE_CHECKING:
     import pandas as pd
 
 Array = NDArray[np.float64]
-
-CENSOR_ABOVE = 100 * float(np.log(1.5))
-"""Runs this far above their cell's best (a loss 1.5 times as high), and diverged ones, say only 'at least
-that high': up there the loss depends on when the run blew up, not on the basin."""
 
 
 @dataclass(frozen=True)

@@ -14,9 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scaleband.bayes.beliefs import OWN, SHARED, Beliefs, offsets_in_use, role_index
-from scaleband.bayes.inputs import CENSOR_ABOVE, ModelInputs
+from scaleband.bayes.inputs import ModelInputs
 from scaleband.laws import (
     ANGLE,
+    CENSOR_ABOVE,
     CURVATURE,
     HYPERPARAMETERS,
     RESPONSES,

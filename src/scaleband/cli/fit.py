@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from scaleband.cli.arguments import add_tables, path, trust, whole
 from scaleband.cli.check import read_tables, tell_warnings
 from scaleband.cli.interrupts import interrupts
+from scaleband.cli.loss_laws import MODES, add_loss, fit_loss_only, read_loss_table
 from scaleband.cli.places import check_output
 from scaleband.cli.printing import say
 from scaleband.cli.progress import progress
@@ -21,6 +22,7 @@ from scaleband.errors import UserError
 from scaleband.inference.released import model_path
 from scaleband.inference.store import read_draws, write_netcdf
 from scaleband.laws import FORMS, LawDraws
+from scaleband.laws.loss import LAWS
 
 if TYPE_CHECKING:
     from scaleband.bayes import Beliefs
@@ -41,6 +43,10 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--tune", type=whole(20, 100_000), default=500, metavar="N", help="per chain; 500")
     parser.add_argument("--chains", type=whole(1, 64), default=2, metavar="N", help="2")
     parser.add_argument("--seed", type=whole(0, 2**32 - 1), default=1, metavar="N", help="1")
+    parser.add_argument("--loss", choices=MODES, default="auto",
+                        help="loss laws: only (no basins), also (on the basins' cells), none; auto: only for a table "
+                             "without rates, also where a sweep has cells enough")  # fmt: skip
+    parser.add_argument("--laws", metavar="LAW,...", help=f"which loss laws: {', '.join(LAWS)}; the general ones")
     parser.add_argument("--quiet", action="store_true", help="no progress")
 
 
@@ -54,6 +60,9 @@ def run(asked: argparse.Namespace) -> int:
     given = [*asked.runs, asked.map, prior_path]
     check_output(asked.out, "--out", inputs=[p for p in given if p is not None])
     prior = None if prior_path is None else read_draws(prior_path)
+    alone = read_loss_table(asked)
+    if alone is not None:
+        return fit_loss_only(asked, alone)
     table = read_tables(asked)
     tell_warnings(table)
     beliefs = None if prior is None else beliefs_of(prior, table, asked)
@@ -70,7 +79,7 @@ def run(asked: argparse.Namespace) -> int:
 
         fitted = fit(table.frame, form=asked.form, settings=settings, beliefs=beliefs, progress=each_step)
     write_fit(tree_of(fitted), asked.out)
-    code = tell_outcome(fitted, asked)
+    code = max(tell_outcome(fitted, asked), add_loss(asked, fitted, table))
     if prior is None:
         return code
 

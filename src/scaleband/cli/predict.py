@@ -8,14 +8,18 @@ import sys
 import numpy as np
 
 from scaleband.cli.arguments import add_fit, add_interval, path
+from scaleband.cli.loss_laws import loss_path, mark_loss
 from scaleband.cli.places import check_output, write_whole
 from scaleband.cli.points import ADDED, Points, read_points
 from scaleband.cli.printing import say
 from scaleband.cli.question import PARTS, mark, open_draws
 from scaleband.cli.verb import Verb
 from scaleband.cli.words import mass
+from scaleband.inference.loss_store import holds_basins, read_loss
 from scaleband.laws import Cells, LawDraws
+from scaleband.laws.loss.draws import LossDraws
 from scaleband.predict import basins, interval, predict_log_loss
+from scaleband.predict.loss import with_loss_law
 from scaleband.predict.targets import UNSEEN
 
 CHUNK = 200
@@ -40,19 +44,37 @@ def run(asked: argparse.Namespace) -> int:
     given = [p for p in (asked.points, asked.fit) if p is not None]
     check_output(asked.out, "--out", inputs=given)
     points = read_points(asked.points)
-    draws, _ = open_draws(asked)
-    tell_new_groups(draws, points.cells)
-    bands = predicted(draws, points, asked.mean, asked.interval)
+    laws = read_loss(loss_path(asked))
+    alone = laws is not None and not holds_basins(loss_path(asked)) and asked.model is None
+    if laws is not None and alone:
+        if np.isfinite(points.lr_peak).any():
+            say("note: this fit knows losses alone, so rates and batches of the points are left aside")
+        tell_new_groups(laws.table.cells, points.cells)
+        bands = predicted_by_laws(laws, points, asked.mean, asked.interval)
+        done = mark_loss(laws)
+    else:
+        draws, _ = open_draws(asked)
+        tell_new_groups(draws.cells, points.cells)
+        bands = predicted(draws, points, asked.mean, asked.interval, laws)
+        done = mark(draws) if laws is None else max(mark(draws), mark_loss(laws))
     table = points.raw.assign(**{name: bands[:, k] for k, name in enumerate(ADDED)})
     write_whole(asked.out, "--out", lambda p: table.to_csv(p, index=False))
     what = "expected loss" if asked.mean else "loss of one new run"
     say(
         f"wrote {len(table):,} predictions ({what}, {mass(asked.interval)} intervals, equal tails) to {asked.out}"
     )
-    return mark(draws)
+    return done
 
 
-def predicted(draws: LawDraws, points: Points, mean: bool, share: float) -> np.ndarray:
+def predicted_by_laws(laws: LossDraws, points: Points, mean: bool, share: float) -> np.ndarray:
+    """Median, lower and upper loss of each point from loss laws alone: (point, 3)."""
+    logs = laws.log_loss(points.cells, batch_tokens=points.batch_tokens, new_run=not mean)
+    return np.exp(np.stack(interval(logs, share), axis=1))
+
+
+def predicted(
+    draws: LawDraws, points: Points, mean: bool, share: float, laws: LossDraws | None = None
+) -> np.ndarray:
     """Median, lower and upper loss of each point: (point, 3)."""
     out = np.empty((len(points.cells), 3))
     for begin in range(0, len(out), CHUNK):
@@ -61,8 +83,11 @@ def predicted(draws: LawDraws, points: Points, mean: bool, share: float) -> np.n
         part = Cells(
             c.source[rows], c.arch[rows], c.data[rows], c.n_params[rows], c.n_active[rows], c.n_tokens[rows]
         )
+        b = basins(draws, part)
+        if laws is not None:
+            b = with_loss_law(draws, b, laws)
         logs = predict_log_loss(
-            draws, basins(draws, part), points.lr_peak[rows], points.batch_tokens[rows], mean=mean, seed=begin
+            draws, b, points.lr_peak[rows], points.batch_tokens[rows], mean=mean, seed=begin
         )
         # Quantiles of the log are quantiles of the loss. Beyond exp(700) no float holds the loss.
         out[rows] = np.exp(np.minimum(np.stack(interval(logs, share), axis=1), 700.0))
@@ -78,10 +103,10 @@ def predicted(draws: LawDraws, points: Points, mean: bool, share: float) -> np.n
     return out
 
 
-def tell_new_groups(draws: LawDraws, cells: Cells) -> None:
+def tell_new_groups(fitted: Cells, cells: Cells) -> None:
     """Say which names of the points the fit does not know: their bands are those of any new group."""
     for part in PARTS:
-        known = sorted(set(getattr(draws.cells, part)))
+        known = sorted(set(getattr(fitted, part)))
         new = sorted(set(getattr(cells, part)) - set(known))
         if new:
             names = ", ".join("left out" if v == UNSEEN else v for v in new[:8]) + (

@@ -8,7 +8,9 @@ import sys
 from collections.abc import Sequence
 
 from scaleband import __version__
-from scaleband.cli import check, data, fit, models, predict, recommend, regret
+from scaleband.cli import (
+    allocate, campaign, check, compare, data, fit, models, predict, propose, recommend, regret,
+)
 from scaleband.cli.printing import say, settle_streams
 from scaleband.cli.verb import Exit, UsageError, Verb
 from scaleband.errors import UserError
@@ -19,6 +21,10 @@ VERBS: tuple[Verb, ...] = (
     recommend.VERB,
     regret.VERB,
     predict.VERB,
+    allocate.VERB,
+    compare.VERB,
+    propose.VERB,
+    campaign.VERB,
     models.VERB,
     data.VERB,
 )

@@ -16,6 +16,7 @@ from scaleband.cli.words import quantity
 from scaleband.inference.released import card_line, model_path
 from scaleband.inference.store import read_draws
 from scaleband.laws import Cells, LawDraws
+from scaleband.laws.loss.draws import LossDraws
 from scaleband.predict import Basins, Extrapolation, basins, extrapolation, target_cells
 
 NOT_STATED = "not stated"
@@ -91,7 +92,7 @@ def tell_unknown(draws: LawDraws, given: Mapping[str, str | None], unseen: Seque
             say(f"note: {part} {name or 'dense'!r} is new to the fit, which knows {listed}{hint}")
 
 
-def gate_of(draws: LawDraws) -> dict[str, Any]:
+def gate_of(draws: LawDraws | LossDraws) -> dict[str, Any]:
     """The gate's mark as it travels with the fit."""
     gate: Any = draws.meta["gate"]
     return {"passed": gate["passed"], "messages": list(gate["messages"])}
@@ -107,7 +108,7 @@ def mark(draws: LawDraws, whose: str = "the diagnostic gate") -> int:
     return Exit.GATE_FAILED
 
 
-def conventions_for(draws: LawDraws, group: str) -> dict[str, dict[str, str]]:
+def conventions_for(draws: LawDraws | LossDraws, group: str) -> dict[str, dict[str, str]]:
     """Conventions of the rows that answer: the group's own, else its source's groups, else all."""
     everything: Any = draws.meta["conventions"]
     if group in everything:

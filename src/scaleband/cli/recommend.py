@@ -23,7 +23,7 @@ from scaleband.cli.question import Question, ask, band_json, common_json, common
 from scaleband.cli.verb import UsageError, Verb
 from scaleband.cli.words import chance, mass, percent, rate, tokens
 from scaleband.errors import UserError
-from scaleband.predict import PLATEAU, Setting, optimum_given_batch, plateau, recommend, round_to_grid
+from scaleband.predict import PLATEAU, Basins, Setting, optimum_given_batch, plateau, recommend, round_to_grid
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -120,7 +120,7 @@ def answer_of(q: Question, setting: Setting, asked: argparse.Namespace) -> dict[
         "interval_kind": "eti",
         "recommended": setting_json(setting),
         "constrained": given,
-        "plateau": plateau_json(plateau(b, setting)[0]),
+        "plateau": plateau_json(plateau(b, inside(b, setting))[0], within=float(setting.expected_regret[0]) <= PLATEAU),
         **common_json(q, asked),
     }
 
@@ -131,14 +131,19 @@ def setting_json(setting: Setting) -> dict[str, float]:
     return {name: float(getattr(setting, name)[0]) for name in names}
 
 
-def plateau_json(edge: Any) -> dict[str, Any]:
+def inside(b: Basins, setting: Setting) -> Setting:
+    """Where to look for the edge from: a batch limit or a grid may leave the recommended setting outside."""
+    return setting if setting.expected_regret[0] <= PLATEAU else recommend(b)
+
+
+def plateau_json(edge: Any, *, within: bool) -> dict[str, Any]:
     """Extent and edge of the region of small expected regret; nulls where there is none."""
     known = bool(np.isfinite(edge).all())
     extents = {
         name: {"lower": edge[:, k].min(), "upper": edge[:, k].max()} if known else None
         for k, name in enumerate(("lr_peak", "batch_tokens"))
     }
-    return {"threshold": PLATEAU, **extents, "polygon": edge if known else None}
+    return {"threshold": PLATEAU, **extents, "holds_recommended": within, "polygon": edge if known else None}
 
 
 def rows_of(answer: Mapping[str, Any]) -> list[tuple[str, str]]:
@@ -160,7 +165,8 @@ def rows_of(answer: Mapping[str, Any]) -> list[tuple[str, str]]:
     else:
         rows.append(("plateau", f"lr_peak {rate(p['lr_peak']['lower'])} to {rate(p['lr_peak']['upper'])}, batch_tokens "
                      f"{tokens(p['batch_tokens']['lower'])} to {tokens(p['batch_tokens']['upper'])} "
-                     f"(expected regret <= {PLATEAU} %)"))  # fmt: skip
+                     f"(expected regret <= {PLATEAU} %)"
+                     f"{'' if p['holds_recommended'] else '; the recommended setting is outside'}"))  # fmt: skip
     return rows
 
 

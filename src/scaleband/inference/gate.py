@@ -58,7 +58,7 @@ class Gate:
         return values
 
 
-REPORTED = ("angle", "skew", "rho", "nu", "sigma", "scatter", "offset_scale", "state", "trunk_scale")
+REPORTED = ("angle", "skew", "rho", "nu", "sigma", "scatter", "offset_scale", "state", "trunk_scale", "theta")
 """Posterior entries that the gate looks at. The law's coefficients are independent draws given these."""
 
 

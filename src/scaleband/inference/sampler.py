@@ -22,11 +22,11 @@ Backend = Literal["jax", "numba"]
 class SamplerSettings:
     """How long to sample. `target_accept` is NUTS's; more is slower and safer."""
 
-    draws: int = 2000
+    draws: int = 2500
     tune: int = 500
     chains: int = 2
     seed: int = 1
-    target_accept: float = 0.9
+    target_accept: float = 0.8
 
 
 @dataclass(frozen=True)
@@ -167,8 +167,8 @@ def sample(
             # Interrupted, nutpie would hand back the draws so far as if they were all of them.
             running.cancel()
             raise
-    free = {rv.name for rv in compiled.model.free_RVs}
+    kept = {rv.name for rv in compiled.model.free_RVs} | {"state", "trunk_effect"}
     return RawDraws(
-        values={name: tree["posterior"][name].to_numpy() for name in tree["posterior"] if name in free},
+        values={name: tree["posterior"][name].to_numpy() for name in tree["posterior"] if name in kept},
         stats={name: tree["sample_stats"][name].to_numpy() for name in tree["sample_stats"]},
     )

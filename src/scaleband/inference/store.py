@@ -145,6 +145,11 @@ def _member(group: Any, name: str, path: Path) -> Any:
 
 
 def _read(file: Any, path: Path) -> LawDraws:
+    if "loss" in file and "posterior" not in file:
+        raise UserError(
+            f"{path}: this fit holds loss laws alone and knows no rate or batch; ask it with allocate, compare or "
+            "predict, or fit a table with rates"
+        )
     form = file.attrs.get("format")
     if not isinstance(form, str) or form != FORMAT:
         raise _damaged(path, f"its format is not {FORMAT}")

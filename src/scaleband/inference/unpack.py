@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 
 from scaleband.bayes import ModelInputs
 from scaleband.bayes.beliefs import OWN, SHARED, Beliefs, offsets_in_use, role_index
-from scaleband.bayes.coordinates import coordinates
 from scaleband.inference.sampler import RawDraws
 from scaleband.laws import ANGLE, HYPERPARAMETERS, RESPONSES, ROLES, SKEW
 
@@ -65,8 +64,7 @@ def unpack(raw: RawDraws, inputs: ModelInputs, beliefs: Beliefs, *, seed: int) -
     design, mean = inputs.scaled_design(beliefs), inputs.prior_mean(beliefs)
     scale = np.where(beliefs.pooled, offset[:, :, role_index(inputs.design)], 1.0)
 
-    where = coordinates(inputs)
-    state = where.centre + np.einsum("crm,smc->src", where.factor, flat["state_std"])
+    state = flat["state"]
     law = np.empty((len(shared), len(RESPONSES), design.shape[2]))
     for r in range(len(RESPONSES)):
         pooled = scale[:, r] if r < len(HYPERPARAMETERS) else np.ones_like(scale[:, 0])

@@ -21,12 +21,13 @@ from scaleband.laws.design import (
     design_for,
 )
 from scaleband.laws.draws import LawDraws
-from scaleband.laws.likelihood import SPONTANEOUS, noise_scale, run_log_density
+from scaleband.laws.likelihood import CENSOR_ABOVE, SPONTANEOUS, noise_scale, run_log_density
 from scaleband.laws.simulated import SimulatedSweep, simulated_sweep
 from scaleband.laws.steplaw import published_optimum
 
 __all__ = [
     "ANGLE",
+    "CENSOR_ABOVE",
     "CURVATURE",
     "FEATURES",
     "FORMS",

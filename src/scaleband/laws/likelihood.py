@@ -7,6 +7,10 @@ from numpy.typing import ArrayLike, NDArray
 
 Array = NDArray[np.float64]
 
+CENSOR_ABOVE = 100 * float(np.log(1.5))
+"""Runs this far above their cell's best (a loss 1.5 times as high), and diverged ones, say only 'at least
+that high': up there the loss depends on when the run blew up, not on the basin."""
+
 SPONTANEOUS = 0.01
 """Share of runs that end above the censoring threshold for reasons other than rate and batch (assumption)."""
 

@@ -25,7 +25,7 @@ from scaleband.laws.design import (
     design_for,
 )
 from scaleband.laws.draws import LawDraws
-from scaleband.laws.likelihood import noise_scale
+from scaleband.laws.likelihood import CENSOR_ABOVE, noise_scale
 
 Array = NDArray[np.float64]
 
@@ -55,7 +55,6 @@ _LAW = {  # response: coefficient of intercept, n, d, n2, d2, nd, sparsity (see 
 _FAMILY = {"family:dense": (0.1, 0.0), "family:moe": (-0.1, 0.1)}  # offsets of log rate, log batch
 _SCATTER = (0.08, 0.09, 0.10, 0.06, 0.4, 0.03, 0.03, 0.05, 0.05)
 _SIGMA, _RHO, _NU = 0.09, 0.10, 4.0
-_DIVERGED_ABOVE = 100 * float(np.log(1.5))  # percent: half again the loss of the best setting
 
 
 @dataclass(frozen=True)
@@ -119,7 +118,7 @@ def simulated_sweep(seed: int = 0, *, noise: float = 1.0) -> SimulatedSweep:
     )
     y = state[4, cell] + above
     y = y + noise * noise_scale(above, _SIGMA, _RHO) * rng.standard_t(_NU, size=y.shape)
-    diverged = y - state[4, cell] > _DIVERGED_ABOVE
+    diverged = y - state[4, cell] > CENSOR_ABOVE
     columns = {
         "run_id": np.array([f"sim-{k:03d}" for k in range(len(cell))]),
         "source": np.full(len(cell), SOURCE),

@@ -13,7 +13,7 @@ from scipy.special import stdtr
 from scipy.stats import binom
 
 from scaleband.errors import UserError
-from scaleband.laws import Cells, LawDraws, noise_scale
+from scaleband.laws import CENSOR_ABOVE, Cells, LawDraws, noise_scale
 from scaleband.plots.canvas import COLOURS, DASHES, GREY, INK, MARKERS, log_x, new_figure, percent_label
 from scaleband.plots.selection import positions, some_draws
 from scaleband.predict import basins, regret
@@ -23,9 +23,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
 Array = NDArray[np.float64]
-
-CENSORED_ABOVE = 100 * float(np.log(1.5))
-"""As in the fit: a run this far above its cell's best says only 'at least that high' and has no residual."""
 
 _FLOOR = 0.02  # percent: a smaller excess is drawn here, the axis is logarithmic
 _DRAWS = 400
@@ -97,7 +94,7 @@ def predictive_data(draws: LawDraws, runs: pd.DataFrame, *, mass: float = 0.9) -
     y = 100 * np.log(known["loss"].where(known["status"] == "completed").to_numpy(float))
     lowest = np.full(len(draws.cells), np.inf)
     np.fmin.at(lowest, cell, y)
-    kept = y <= lowest[cell] + CENSORED_ABOVE  # False for a run without a loss
+    kept = y <= lowest[cell] + CENSOR_ABOVE  # False for a run without a loss
     if not kept.any():
         raise UserError("no completed run of the table belongs to a fitted cell; give the table that was fitted")
     done, cell, y = known[kept], cell[kept], y[kept]

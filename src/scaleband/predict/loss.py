@@ -2,14 +2,33 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from scaleband.laws import LawDraws, noise_scale
+from scaleband.laws.loss.draws import LossDraws
 from scaleband.predict.optimum import regret
 from scaleband.predict.targets import Basins
 
 Array = NDArray[np.float64]
+
+
+def with_loss_law(draws: LawDraws, b: Basins, laws: LossDraws) -> Basins:
+    """Basins whose level comes from fitted loss laws; cells that were fitted keep their own.
+
+    The two fits are paired draw by draw at random: a cell's level is pinned by its own runs, so level and optimum of
+    a new cell are as good as independent. The scatter of cells around the law is included.
+    """
+    level = np.array(b.level)
+    pick = np.random.default_rng(0).permutation(laws.n_samples)[np.arange(len(level)) % laws.n_samples]
+    optimum_batch = np.median(b.batch_tokens(), axis=0)
+    told = laws.log_loss(b.cells, batch_tokens=optimum_batch, new_run=True)
+    for t in range(len(b.cells)):
+        if draws.matching_cell(b.cells, t) is None:
+            level[:, t] = 100 * told[pick, t]
+    return replace(b, level=level)
 
 
 def predict_log_loss(

@@ -1,0 +1,205 @@
+"""Loss laws on public tables: replication, and what was left out.
+
+    python benchmarks/loss_laws.py replication                  chinchilla_epoch against its published replication
+    python benchmarks/loss_laws.py budgets kempner_loss_to_loss one isoFLOP budget left out at a time
+    python benchmarks/loss_laws.py budgets marin_dense_isoflop
+    python benchmarks/loss_laws.py extrapolate gadre_overtraining   fit to at most 1/300 of the largest run's compute
+    python benchmarks/loss_laws.py levels                       Step Law levels: 1.07B out, then 50B tokens and more out
+    python benchmarks/loss_laws.py gate TABLE LAW               NUTS on one law: diagnostics and seconds
+
+Definitions (fixed before the first held-out figure was looked at):
+
+- observations: one per cell of the table (`table_from_runs`); Step Law: one per dense cell, the level of the cell's own
+  unpooled basin (`benchmarks/unpooled.py`), so that no held-out run touches a fitted level;
+- the fit: the five general laws, stated beliefs, stacked by leave-one-scale-out scores that are recomputed without the
+  held-out rows; draws by importance sampling, by NUTS where its Pareto k is above 0.7; seed 1;
+- error: median of the predictive over the observation minus one, percent; coverage: equal-tailed 90 % interval of one new
+  observation; PIT of each observation; beside it the plain Chinchilla law, fitted alike;
+- budget: the table's compute, in bins 0.2 decades wide (isoFLOP budgets are further apart);
+- replication: the Chinchilla law alone; alpha, beta, a = beta / (alpha + beta), and the best size at 5.76e23 FLOP, under
+  the stated beliefs and with every standard deviation of the law's own parameters doubled.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+
+from common import RESULTS, data_folder, load
+from scaleband.bayes import cells_of, model_inputs
+from scaleband.bayes.loss_model import layout_for
+from scaleband.inference.gate import diagnose
+from scaleband.inference.loss_fit import LOSS_SETTINGS, mixed, quick_stack, refit
+from scaleband.inference.loss_sampler import compile_loss, sample_loss
+from scaleband.inference.loss_table import table_from_runs
+from scaleband.laws import design_for
+from scaleband.laws.loss import GENERAL, LAWS
+from scaleband.laws.loss.draws import LossDraws
+from scaleband.laws.loss.table import LossTable, reference_of
+from scaleband.predict.allocation import allocate
+from scaleband.runs import cell_table, read_runs
+
+GOPHER = 5.76e23
+
+
+def table_of(name: str) -> LossTable:
+    """Observations of a public table."""
+    return table_from_runs(read_runs(data_folder() / f"{name}.csv", purpose="loss").frame)
+
+
+def one_law(table: LossTable, law: str, keep: np.ndarray) -> LossDraws:
+    """Draws of one law alone."""
+    theta, _ = refit(table, law, keep, settings=LOSS_SETTINGS)
+    names = layout_for(table, LAWS[law]).names
+    return mixed({law: theta[None]}, {law: names}, {law: 1.0}, table, reference_of(table), {})
+
+
+def scored(draws: LossDraws, out: LossTable) -> pd.DataFrame:
+    """Error, coverage and PIT of held-out observations."""
+    logs = draws.log_loss(out.cells, batch_tokens=out.batch_tokens, new_run=True)
+    low, middle, high = np.quantile(logs, [0.05, 0.5, 0.95], axis=0)
+    return pd.DataFrame(
+        {
+            "group": out.groups(),
+            "n_params": out.cells.n_params,
+            "n_tokens": out.cells.n_tokens,
+            "loss": np.exp(out.log_loss),
+            "error_percent": 100 * (np.exp(middle - out.log_loss) - 1),
+            "covered": (out.log_loss >= low) & (out.log_loss <= high),
+            "width_percent": 100 * (high - low),
+            "pit": (logs < out.log_loss).mean(0),
+        }
+    )
+
+
+def hold_out(table: LossTable, left: np.ndarray, what: str) -> pd.DataFrame:
+    """Stack and plain Chinchilla without `left`, scored on it."""
+    started = time.perf_counter()
+    keep = np.where(left, 0.0, 1.0)
+    out = table.take(np.flatnonzero(left))
+    stack, weights = quick_stack(table, list(GENERAL), keep=keep)
+    rows = scored(stack, out).assign(left_out=what)
+    plain = scored(one_law(table, "chinchilla", keep), out)
+    rows["chinchilla_error_percent"], rows["chinchilla_covered"] = plain["error_percent"], plain["covered"]
+    shown = ", ".join(f"{n} {w:.2f}" for n, w in weights.items() if w > 0)
+    print(
+        f"{what}: {len(rows)} held out, rms error {np.sqrt((rows.error_percent**2).mean()):.2f} % "
+        f"(Chinchilla {np.sqrt((rows.chinchilla_error_percent**2).mean()):.2f} %), largest "
+        f"{rows.error_percent.abs().max():.2f} %, covered {rows.covered.mean():.0%} "
+        f"(Chinchilla {rows.chinchilla_covered.mean():.0%}); {shown}; {time.perf_counter() - started:.0f} s",
+        flush=True,
+    )
+    return rows
+
+
+def save(parts: list[pd.DataFrame], name: str) -> None:
+    """Pooled figures, and the rows without what upstream measured."""
+    rows = pd.concat(parts, ignore_index=True)
+    print(
+        f"pooled: {len(rows)} observations, 90 % coverage {rows.covered.mean():.1%} (Chinchilla "
+        f"{rows.chinchilla_covered.mean():.1%}), PIT {rows.pit.min():.3f} to {rows.pit.max():.3f}"
+    )
+    RESULTS.mkdir(exist_ok=True)
+    keep = ["left_out", "error_percent", "covered", "width_percent", "pit", "chinchilla_error_percent",
+            "chinchilla_covered"]  # fmt: skip
+    rows[keep].to_csv(RESULTS / f"loss_{name}.csv", index=False, float_format="%.4g")
+
+
+def budgets(name: str) -> None:
+    """One isoFLOP budget out at a time."""
+    table = table_of(name)
+    compute = np.log10(6 * table.cells.n_active * table.cells.n_tokens)
+    order = np.sort(compute)
+    edges = order[1:][np.diff(order) > 0.1]
+    budget = np.searchsorted(edges, compute, side="right")
+    parts = [
+        hold_out(table, budget == b, f"budget {10 ** np.median(compute[budget == b]):.2g}") for b in np.unique(budget)
+    ]
+    save(parts, f"budgets_{name}")
+
+
+def extrapolate(name: str) -> None:
+    """Everything above 1/300 of the largest run's compute, out."""
+    table = table_of(name)
+    compute = table.cells.n_active * table.cells.n_tokens
+    save([hold_out(table, compute > compute.max() / 300, "above 1/300 of the largest run")], f"extrapolate_{name}")
+
+
+def levels() -> None:
+    """Step Law levels from unpooled basins."""
+    from unpooled import fit_basin
+
+    frame = load(["steplaw_dense", "steplaw_dense_small"])
+    cells = cell_table(frame)
+    inputs = model_inputs(frame, design_for(cells_of(cells)), cells=cells)
+    basins = [fit_basin(inputs, c) for c in range(len(cells))]
+    count = len(cells)
+    table = LossTable(
+        inputs.cells, np.full(count, np.nan), np.full(count, np.nan), np.array([b.level for b in basins]) / 100,
+        np.full(count, 3e-4), ["train"] * count, [""] * count, True,
+    )  # fmt: skip
+    parts = [
+        hold_out(table, cells["n_params"].to_numpy() > 1e9, "1.07B"),
+        hold_out(table, cells["n_tokens"].to_numpy() >= 4.9e10, "50B tokens and more"),
+    ]
+    for part in parts:
+        print(part[["n_params", "n_tokens", "error_percent", "width_percent", "pit"]].to_string(index=False))
+    save(parts, "levels_steplaw")
+
+
+def replication() -> None:
+    """Exponents and the best size at Gopher's budget."""
+    table = table_of("chinchilla_epoch")
+    law = LAWS["chinchilla"]
+    doubled = replace(law, parameters=tuple(replace(p, sd=2 * p.sd) for p in law.parameters))
+    records = []
+    for what, chosen in (("stated", law), ("doubled", doubled)):
+        LAWS["chinchilla"] = chosen
+        draws = one_law(table, "chinchilla", np.ones(len(table)))
+        part = draws.parts[0]
+        alpha, beta = (np.exp(part.theta[:, part.names.index(n)]) for n in ("alpha", "beta"))
+        best = allocate(draws, table.groups()[0], GOPHER)
+        figures = {"alpha": alpha, "beta": beta, "a": beta / (alpha + beta), "n_params_gopher": best.n_params,
+                   "n_tokens_gopher": best.n_tokens}  # fmt: skip
+        for name, value in figures.items():
+            low, middle, high = np.quantile(value, [0.05, 0.5, 0.95])
+            records.append({"beliefs": what, "figure": name, "median": middle, "lower": low, "upper": high})
+            print(f"{what:8s} {name:16s} {middle:.4g} ({low:.4g} to {high:.4g})", flush=True)
+    LAWS["chinchilla"] = law
+    RESULTS.mkdir(exist_ok=True)
+    pd.DataFrame(records).to_csv(RESULTS / "loss_replication.csv", index=False, float_format="%.4g")
+
+
+def gate(name: str, law: str) -> None:
+    """NUTS on one law."""
+    table = table_of(name)
+    started = time.perf_counter()
+    compiled = compile_loss(table, LAWS[law])
+    middle = time.perf_counter()
+    theta, diverging = sample_loss(compiled, LOSS_SETTINGS)
+    seconds = time.perf_counter() - started
+    verdict = diagnose({"theta": theta}, diverging, names={"theta": compiled.layout.names})
+    print(
+        f"{name} {law}: passed {verdict.passed}, R-hat {verdict.rhat[0]:.4f}, ESS bulk {verdict.ess_bulk[0]:.0f} at "
+        f"{verdict.ess_bulk[1]}, tail {verdict.ess_tail[0]:.0f}, divergences {verdict.divergences}, "
+        f"{middle - started:.0f} + {seconds - (middle - started):.0f} s",
+        flush=True,
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("what", choices=["replication", "budgets", "extrapolate", "levels", "gate"])
+    parser.add_argument("names", nargs="*", help="table, and for gate the law")
+    asked = parser.parse_args()
+    {"replication": replication, "budgets": budgets, "extrapolate": extrapolate, "levels": levels, "gate": gate}[
+        asked.what
+    ](*asked.names)
+
+
+if __name__ == "__main__":
+    main()

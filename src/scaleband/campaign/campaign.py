@@ -1,0 +1,399 @@
+"""The campaign: asked for runs, told their results, safe with many workers. The one stateful object of the package."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from difflib import get_close_matches
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from scaleband.campaign import pool
+from scaleband.campaign.offers import affordable, numbered, pending_table, table_digest
+from scaleband.campaign.proposers import PROPOSERS, grid_in_limits
+from scaleband.campaign.records import (
+    GIVEN_BACK,
+    LATE,
+    Account,
+    Attempt,
+    Result,
+    Run,
+    account_of,
+    runs_of,
+    table_of,
+    told_runs,
+)
+from scaleband.campaign.refit import Posterior, check_prior, data_digest, posterior_for, prior_draws_of
+from scaleband.campaign.results import checked_result
+from scaleband.campaign.settings import Settings, checked, settings_from_json
+from scaleband.campaign.storage import SETTINGS, Place, create, join, open_place
+from scaleband.campaign.strategies import Proposer, Request
+from scaleband.design import Proposals, Verdict
+from scaleband.errors import UserError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+VERDICT = "verdict"
+_ROUNDS = 3
+
+Progress = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What an ask gives.
+
+    Attributes
+    ----------
+    runs
+        Runs to make now; each is pending until told.
+    verdict
+        Of the proposer; None if everything came out of the pool.
+    account
+        The budget after this ask.
+    """
+
+    runs: tuple[Run, ...]
+    verdict: Verdict | None
+    account: Account
+
+
+class Campaign:
+    """A campaign in a folder. Everything it knows is in its storage: two objects on one folder see the same.
+
+    Use `Campaign.create`, `Campaign.open` or `Campaign.join`.
+    """
+
+    def __init__(self, place: Place, settings: Settings, proposer: Proposer | None = None) -> None:
+        self.place = place
+        self.settings = settings
+        self._proposer = proposer or PROPOSERS[settings.strategy]
+
+    @classmethod
+    def create(
+        cls,
+        folder: str | Path,
+        settings: Settings,
+        *,
+        storage: str | None = None,
+        proposer: Proposer | None = None,
+    ) -> Campaign:
+        """Start a campaign.
+
+        Parameters
+        ----------
+        folder
+            Made if it is not there.
+        settings
+            Checked before anything is written.
+        storage
+            URL of a PostgreSQL database; an SQLite file in the folder by default.
+        proposer
+            Instead of the settings' strategy; it must be given again to `open`.
+
+        Raises
+        ------
+        UserError
+            Settings that cannot be, a campaign that is there already, or a place that cannot be written.
+        """
+        settings = checked(settings, list(PROPOSERS))
+        check_prior(settings)
+        if settings.limits:
+            draws = prior_draws_of(settings, data_digest(None, settings))
+            grid = grid_in_limits(draws, settings.target, settings.limits)
+            settings = replace(settings, candidates={str(k): grid[k].tolist() for k in grid})
+        return cls(create(Path(folder), settings, storage), settings, proposer)
+
+    @classmethod
+    def open(cls, folder: str | Path, *, proposer: Proposer | None = None) -> Campaign:
+        """Go on with a campaign.
+
+        Raises
+        ------
+        UserError
+            There is none, or its storage is corrupt, foreign, newer, or out of reach. Nothing is changed then.
+        """
+        return cls._of(open_place(Path(folder)), proposer)
+
+    @classmethod
+    def join(
+        cls, folder: str | Path, storage: str, name: str, *, proposer: Proposer | None = None
+    ) -> Campaign:
+        """Make `folder` another way into a campaign that lives in PostgreSQL, for another machine.
+
+        Raises
+        ------
+        UserError
+            No such campaign, or the folder has one.
+        """
+        return cls._of(join(Path(folder), storage, name), proposer)
+
+    @classmethod
+    def _of(cls, place: Place, proposer: Proposer | None) -> Campaign:
+        plain = place.storage.get_study_user_attrs(place.study_id).get(SETTINGS)
+        return cls(place, settings_from_json(plain, str(place.folder)), proposer)
+
+    def close(self) -> None:
+        """Let go of the storage's connections."""
+        self.place.close()
+
+    def __enter__(self) -> Campaign:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    def runs(self) -> list[Run]:
+        """Every run, in the order of the proposals."""
+        return runs_of(self.attempts())
+
+    def attempts(self) -> list[Attempt]:
+        """Every attempt at a run, in the order in which they were made."""
+        return pool.attempts(self.place)
+
+    def account(self) -> Account:
+        """The budget now."""
+        return account_of(self.runs(), self.settings.budget_flops)
+
+    def table(self) -> pd.DataFrame | None:
+        """Run table of the given runs and of everything proposed so far; None if that is nothing."""
+        return table_of(self.runs(), self.settings)
+
+    def verdict(self) -> dict[str, Any] | None:
+        """The last verdict that an ask came to, and what it was based on; None before the first."""
+        return self.place.storage.get_study_user_attrs(self.place.study_id).get(VERDICT)
+
+    def ask(
+        self,
+        n: int = 1,
+        *,
+        heartbeat: bool = False,
+        past_stop: bool = False,
+        progress: Progress | None = None,
+    ) -> Asked:
+        """Runs to make next: first those that came back to the pool, then new ones.
+
+        Runs that are out already are conditioned on; what they will cost is taken off the budget. A bundle (a
+        mini-sweep) is proposed as a whole: what `n` leaves of it waits in the pool for the next ask.
+
+        Parameters
+        ----------
+        n
+            At most this many runs.
+        heartbeat
+            The worker promises a `beat` every `settings.heartbeat_s`; when it falls silent the run goes back to
+            the pool.
+            Runs asked for without it are waited for however long they take.
+        past_stop
+            Propose even if the verdict is stop.
+        progress
+            Called with (stage, done, total) while a posterior is sampled.
+
+        Raises
+        ------
+        UserError
+            `n` is not positive, or the posterior cannot be had.
+        """
+        if n < 1:
+            raise UserError(f"n = {n}: ask for at least one run")
+        taken = self._take(n, heartbeat)
+        verdict = None
+        if len(taken) < n:
+            with self.place.locked("proposing"):
+                for _ in range(_ROUNDS):
+                    # another process may have proposed while this one waited
+                    taken += self._take(n - len(taken), heartbeat)
+                    if len(taken) == n:
+                        break
+                    verdict, some = self._propose(n - len(taken), past_stop, progress)
+                    taken += self._take(n - len(taken), heartbeat)
+                    if len(taken) == n or not some:
+                        break
+        return Asked(tuple(taken), verdict, self.account())
+
+    def tell(
+        self,
+        run_id: str,
+        loss: float | None = None,
+        *,
+        status: str | None = None,
+        loss_se: float = 0.0,
+        flops: float | None = None,
+        unit: str | None = None,
+        loss_kind: str | None = None,
+        sure: bool = False,
+        facts: Mapping[str, Any] | None = None,
+    ) -> Run:
+        """What became of a run. Each run is told once; a failed one may come back and be told again.
+
+        Parameters
+        ----------
+        run_id
+            As `ask` gave it.
+        loss, loss_se
+            Final loss and its standard error, nats per token.
+        status
+            "completed" (the default with a loss), "diverged" or "failed".
+        flops
+            What it really cost; its price by default.
+        unit, loss_kind
+            Unit and kind of this loss, to be checked against the campaign's.
+        sure
+            Take a loss that looks like a slip.
+        facts
+            Plain values to keep with it.
+
+        Returns
+        -------
+        The run as it is now: a failed one that came back is "waiting".
+
+        Raises
+        ------
+        UserError
+            An unknown id, a second tell, a loss that is none or looks like another unit. Nothing is changed then.
+        """
+        with self.place.locked():
+            attempts = pool.mended(self.place, self.settings, self.attempts())
+            runs = {r.run_id: r for r in runs_of(attempts)}
+            run = runs.get(run_id)
+            if run is None:
+                raise UserError(_unknown(run_id, list(runs)))
+            if run.result is not None and run.state != "waiting":
+                raise UserError(_second(run))
+            tries = [a for a in attempts if a.run_id == run_id]
+            # nobody else has it, so this is the worker that was taken for lost
+            late = (tries[-1].over or tries[-1].state == "WAITING") and any(a.lost for a in tries)
+            known = {**(facts or {}), **({LATE: True} if late else {})}
+            result = checked_result(
+                run, self.settings, list(runs.values()), loss=loss,
+                status=status or ("completed" if loss is not None else "none given"), loss_se=loss_se, flops=flops,
+                unit=unit, loss_kind=loss_kind, sure=sure, facts=known,
+                order=1 + max((a.result.order for a in attempts if a.result is not None), default=0),
+            )  # fmt: skip
+            pool.finish(self.place, tries[-1], result)
+            attempts = pool.mended(self.place, self.settings, self.attempts())
+        return next(r for r in runs_of(attempts) if r.run_id == run_id)
+
+    def beat(self, run_id: str) -> bool:
+        """A worker's sign of life; False if the run is no longer its (told, or taken for lost)."""
+        # Under the lock: two SQLite transactions that read first and then both want to write cannot both go on.
+        with self.place.locked():
+            return pool.beat(self.place, [a for a in self.attempts() if a.run_id == run_id])
+
+    def give_back(self, run_id: str) -> Run:
+        """Put a pending run back into the pool: its worker is gone and it had not begun.
+
+        Raises
+        ------
+        UserError
+            An unknown id, or a run that is not pending.
+        """
+        with self.place.locked():
+            attempts = pool.mended(self.place, self.settings, self.attempts())
+            run = next((r for r in runs_of(attempts) if r.run_id == run_id), None)
+            if run is None:
+                raise UserError(_unknown(run_id, [r.run_id for r in runs_of(attempts)]))
+            if run.state != "pending":
+                raise UserError(
+                    f"run {run_id} is {run.state}, not pending: only a run that is out can be given back"
+                )
+            order = 1 + max((a.result.order for a in attempts if a.result is not None), default=0)
+            last = next(a for a in reversed(attempts) if a.run_id == run_id)
+            pool.finish(self.place, last, Result("failed", None, 0.0, 0.0, order, {GIVEN_BACK: True}))
+            attempts = pool.mended(self.place, self.settings, self.attempts())
+        return next(r for r in runs_of(attempts) if r.run_id == run_id)
+
+    def posterior(self, *, up_to: int | None = None, progress: Progress | None = None) -> Posterior:
+        """The posterior given what was told (the first `up_to` results only); sampled at most once per data."""
+        history = table_of(told_runs(self.runs(), up_to=up_to), self.settings)
+        return posterior_for(self.place.folder, history, self.settings, progress)
+
+    def request(self, attempts: Sequence[Attempt], progress: Progress | None = None) -> Request:
+        """What a proposer would be asked now."""
+        runs = runs_of(attempts)
+        told = max((a.result.order for a in attempts if a.result is not None), default=0)
+        history = table_of(told_runs(runs), self.settings)
+        seed = np.random.SeedSequence([self.settings.seed, len(attempts), told]).generate_state(1)[0]
+        return Request(
+            target=self.settings.target,
+            candidates=self.settings.candidate_frame(),
+            limits=self.settings.limits,
+            history=history,
+            pending=pending_table(runs, self.settings),
+            given_up=frozenset(r.key for r in runs if r.state == "failed"),
+            budget_flops=account_of(runs, self.settings.budget_flops).left,
+            target_runs=self.settings.target_runs,
+            draws=lambda: posterior_for(self.place.folder, history, self.settings, progress).draws,
+            seed=int(seed),
+            options=self.settings.options,
+        )
+
+    def _take(self, n: int, heartbeat: bool) -> list[Run]:
+        """Runs out of the pool, now pending."""
+        if n <= 0:
+            return []
+        with self.place.locked():
+            now = pool.mended(self.place, self.settings, self.attempts(), silent=True)
+            ids = pool.take(self.place, now, n, heartbeat)
+            runs = {r.run_id: r for r in self.runs()} if ids else {}
+        return [runs[i] for i in ids]
+
+    def _propose(self, n: int, past_stop: bool, progress: Progress | None) -> tuple[Verdict, bool]:
+        """Fill the pool with `n` new runs or so; the verdict, and whether any came."""
+        seen = self.attempts()
+        request = self.request(seen, progress)
+        answer = self._proposer(request, n)
+        basis = self.basis(request, answer, seen, n)
+        with self.place.locked():
+            now = pool.mended(self.place, self.settings, self.attempts())
+            chosen = (
+                []
+                if answer.verdict.stop and not past_stop
+                else affordable(answer, runs_of(now), self.settings)
+            )
+            records = numbered(chosen, runs_of(now), self.settings, basis)
+            for record in records:
+                pool.add(self.place, record)
+            self.place.storage.set_study_user_attr(
+                self.place.study_id, VERDICT, {"verdict": answer.to_json()["verdict"], "basis": basis}
+            )
+        return answer.verdict, bool(records)
+
+    def basis(self, request: Request, answer: Proposals, seen: Sequence[Attempt], n: int) -> dict[str, Any]:
+        """Everything an answer was based on, for audits and replays."""
+        runs = runs_of(seen)
+        return {
+            "scaleband": version("scaleband"),
+            "settings": self.settings.digest(),
+            "strategy": self.settings.strategy,
+            "n": n,
+            "seed": request.seed,
+            "told": max((a.result.order for a in seen if a.result is not None), default=0),
+            "attempts": len(seen),
+            "history": table_digest(request.history),
+            "pending": sorted(r.run_id for r in runs if r.state in ("waiting", "pending")),
+            "given_up": sorted(r.run_id for r in runs if r.state == "failed"),
+            "budget_left_flops": request.budget_flops,
+            "draws": answer.draws_digest,
+            "target": dict(request.target),
+        }
+
+
+def _unknown(run_id: str, known: Sequence[str]) -> str:
+    near = get_close_matches(run_id, known, n=1)
+    hint = f" (did you mean {near[0]}?)" if near else ""
+    count = f"this campaign proposed {len(known)} runs"
+    return f"there is no run {run_id!r}{hint}; {count}, `scaleband campaign status --runs-out` writes them"
+
+
+def _second(run: Run) -> str:
+    r = run.result
+    said = run.state if r is None or r.loss is None else f"{run.state}, loss {r.loss:g}"
+    return (
+        f"run {run.run_id} was told already ({said}); a result is told once: if another setting was meant check the "
+        "id, if the first tell was wrong start a new campaign with the corrected table (--runs)"
+    )

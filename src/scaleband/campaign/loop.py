@@ -1,0 +1,265 @@
+"""The whole loop: ask, submit, collect, tell, and again, until the budget is spent or the verdict is stop."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from time import monotonic
+from typing import TYPE_CHECKING, Any
+
+from scaleband.campaign.campaign import Campaign, Progress
+from scaleband.campaign.records import FOR_GOOD, Run
+from scaleband.errors import UserError
+from scaleband.training import Adapter, Limits, RunResult, RunSpec, submit
+from scaleband.training.running import finished
+
+if TYPE_CHECKING:
+    from scaleband.design import Verdict
+
+RUNS = "runs"
+WHOLE_STEPS = 5e-3
+"""A training ends with a whole step, so its tokens differ a little from what was asked and paid for: within half a
+percent, which is one cell too (`runs.cell_table`), it cost its price, and a budget is met to the FLOP."""
+
+IN_A_ROW = 3
+"""So many failures one after another and nothing else: something is wrong with the set-up, not with a run."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Why a loop ended, and what it did.
+
+    Attributes
+    ----------
+    why
+        "budget" (no candidate is affordable, or none is left), "verdict" (the next runs are not worth their price),
+        "failures" (several in a row), or "asked" (somebody stopped it).
+    sentence
+        The same in words.
+    completed, diverged, failed
+        What was told by this loop.
+    """
+
+    why: str
+    sentence: str
+    completed: int
+    diverged: int
+    failed: int
+
+
+def spec_of(run: Run, campaign: Campaign, limits: Limits) -> RunSpec:
+    """A run as the specification of a training.
+
+    Raises
+    ------
+    UserError
+        The inputs make no training, such as a batch larger than all tokens.
+    """
+    i, stated = run.inputs, dict[str, Any](campaign.settings.stated)
+    return RunSpec(
+        run_id=run.run_id, n_params=round(i["n_params"]), n_active=round(i["n_active"]), n_tokens=round(i["n_tokens"]),
+        lr_peak=float(i["lr_peak"]), batch_tokens=round(i["batch_tokens"]), source=i["source"], arch=i["arch"],
+        data=i["data"], seed=int(i["seed"]), limits=limits, **stated,
+    )  # fmt: skip
+
+
+def tell_result(campaign: Campaign, run: Run, result: RunResult) -> Run:
+    """Tell what came of a training; a result that a campaign refuses becomes a failure that says why."""
+    facts = {k: v for k in ("device", "wall_seconds", "tokens_per_second", "steps", "n_tokens", "reason", "attempts")
+             if (v := getattr(result, k))}  # fmt: skip
+    flops = result.flops or 6.0 * float(run.inputs["n_active"]) * result.n_tokens
+    if abs(flops - run.price_flops) <= WHOLE_STEPS * run.price_flops:
+        flops = run.price_flops
+    if result.status == "failed":
+        # A worker that was lost may have trained for long; one that failed of itself says what it did.
+        unknown = not flops and "the worker was lost" in result.reason
+        return campaign.tell(run.run_id, status="failed", flops=None if unknown else flops, facts=facts)
+    try:
+        return campaign.tell(
+            run.run_id,
+            result.loss,
+            status=result.status,
+            loss_se=result.loss_se,
+            flops=flops or None,
+            facts=facts,
+        )
+    except UserError as error:
+        if "told already" in str(error):
+            raise
+        refused = {**facts, "reason": str(error)[:500], FOR_GOOD: True}
+        return campaign.tell(run.run_id, status="failed", flops=flops or None, facts=refused)
+
+
+def run_campaign(
+    campaign: Campaign,
+    adapter: Adapter,
+    executor: Executor,
+    *,
+    workers: int,
+    limits: Limits | None = None,
+    past_stop: bool = False,
+    report: Callable[[str], None] | None = None,
+    progress: Progress | None = None,
+    enough: Callable[[], bool] = lambda: False,
+) -> Outcome:
+    """Keep `workers` trainings going until the campaign has nothing more to ask for.
+
+    Killed and started again, it goes on: results that were written down are collected, runs that were out come back
+    to the pool after the campaign's grace period.
+
+    Parameters
+    ----------
+    campaign
+        Open.
+    adapter, executor
+        What trains and where; see `scaleband.training`. The campaign's folder must be the same place for workers.
+    workers
+        Trainings at once.
+    limits
+        Of each training.
+    past_stop
+        Go on although the verdict is stop.
+    report
+        Gets one line per event.
+    progress
+        As in `Campaign.ask`.
+    enough
+        Asked between events; True ends the loop once what is out has been told.
+
+    Raises
+    ------
+    UserError
+        `workers` is not positive.
+    """
+    if workers < 1:
+        raise UserError(f"workers = {workers}: at least one is needed")
+    say = report or (lambda text: None)
+    out: dict[Future[RunResult], Run] = {}
+    counts = {"completed": 0, "diverged": 0, "failed": 0}
+    in_a_row, quiet_since, verdict = 0, monotonic(), None
+    with _signs_of_life(campaign, out):
+        for result in _left_behind(campaign, limits or Limits(), out):
+            counts[result.status] += 1
+            say(_line(result, campaign))
+        while True:
+            broken = in_a_row >= IN_A_ROW
+            if not broken and not enough() and len(out) < workers:
+                asked = campaign.ask(
+                    workers - len(out), heartbeat=True, past_stop=past_stop, progress=progress
+                )
+                verdict = asked.verdict or verdict
+                for run in asked.runs:
+                    say(f"started {run.run_id}")
+                    out[_submitted(campaign, adapter, executor, run, limits or Limits())] = run
+            if not out:
+                waiting = not broken and not enough() and _others_out(campaign)
+                if waiting and monotonic() - quiet_since < 2 * campaign.settings.grace_s:
+                    for result in _left_behind(campaign, limits or Limits(), out):
+                        counts[result.status] += 1
+                        say(_line(result, campaign))
+                    threading.Event().wait(min(1.0, campaign.settings.heartbeat_s))
+                    continue
+                return _outcome(counts, broken, enough(), verdict)
+            done, _ = wait(out, timeout=campaign.settings.heartbeat_s, return_when=FIRST_COMPLETED)
+            for future in done:
+                run, result = out.pop(future), future.result()
+                quiet_since = monotonic()
+                try:
+                    tell_result(campaign, run, result)
+                except UserError as error:  # taken for lost, and another worker was quicker
+                    say(f"not counted: {error}")
+                    continue
+                counts[result.status] += 1
+                in_a_row = in_a_row + 1 if result.status == "failed" else 0
+                say(_line(result, campaign))
+
+
+def _submitted(
+    campaign: Campaign, adapter: Adapter, executor: Executor, run: Run, limits: Limits
+) -> Future[RunResult]:
+    try:
+        spec = spec_of(run, campaign, limits)
+    except UserError as error:
+        nothing: Future[RunResult] = Future()
+        nothing.set_result(RunResult(run_id=run.run_id, status="failed", reason=str(error)))
+        return nothing
+    return submit(executor, adapter, spec, run_folder(campaign, run.run_id))
+
+
+def run_folder(campaign: Campaign, run_id: str) -> Path:
+    """Where a run's specification, result and curve lie."""
+    return campaign.place.folder / RUNS / run_id
+
+
+def _left_behind(campaign: Campaign, limits: Limits, out: dict[Future[RunResult], Run]) -> list[RunResult]:
+    """Tell what trainings of a loop that died have written down since; their results."""
+    ours = {run.run_id for run in out.values()}
+    told = []
+    for run in campaign.runs():
+        lost = run.state == "failed" and run.result is None
+        if run.run_id in ours or not (lost or run.state in ("pending", "waiting")):
+            continue
+        try:
+            result = finished(spec_of(run, campaign, limits), run_folder(campaign, run.run_id))
+            if result is not None:
+                tell_result(campaign, run, result)
+                told.append(result)
+        except UserError:
+            continue  # no training could have been made of it, or its own loop lives and was quicker
+    return told
+
+
+def _others_out(campaign: Campaign) -> bool:
+    """Whether runs are out that a worker promised to care for: they end, or come back."""
+    return any(r.state == "pending" and r.started for r in campaign.runs())
+
+
+@contextmanager
+def _signs_of_life(campaign: Campaign, out: dict[Future[RunResult], Run]) -> Iterator[None]:
+    """Beat for every run that is out, also while a posterior is sampled."""
+    over = threading.Event()
+
+    def beat() -> None:
+        while True:
+            for run in list(out.values()):
+                campaign.beat(run.run_id)
+            if over.wait(campaign.settings.heartbeat_s):
+                campaign.place.storage.remove_session()  # this thread's
+                return
+
+    thread = threading.Thread(target=beat, name="scaleband-heartbeat", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+
+
+def _line(result: RunResult, campaign: Campaign) -> str:
+    a = campaign.account()
+    what = (
+        f"loss {result.loss:.4g}"
+        if result.status == "completed"
+        else f"{result.status}: {result.reason or 'no reason given'}"
+    )
+    return f"{result.run_id}: {what}; {a.spent:.3g} of {a.budget:.3g} FLOP spent"
+
+
+def _outcome(counts: dict[str, int], broken: bool, stopped: bool, verdict: Verdict | None) -> Outcome:
+    if broken:
+        why, words = (
+            "failures",
+            f"{IN_A_ROW} runs failed in a row: read the reasons above, mend the cause, then run again",
+        )
+    elif stopped:
+        why, words = "asked", "stopped as asked; run again to go on"
+    elif verdict is not None and verdict.stop and verdict.evpi == verdict.evpi and verdict.cost_flops > 0:
+        why, words = "verdict", verdict.why
+    else:
+        why, words = "budget", verdict.why if verdict is not None else "nothing is left to propose"
+    return Outcome(why, words, **counts)

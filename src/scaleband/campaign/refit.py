@@ -1,0 +1,234 @@
+"""The posterior of a campaign's data, sampled once per data and kept in the campaign's folder by digest."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from scaleband.campaign.settings import Settings
+from scaleband.campaign.storage import write_json
+from scaleband.errors import UserError
+from scaleband.laws import LawDraws
+from scaleband.predict import target_cells
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+FITS = "fits"
+_LOOKS_AT = ("run_id", "source", "arch", "data", "n_params", "n_active", "n_tokens", "seq_len", "lr_peak",
+             "batch_tokens", "loss", "loss_se", "status", "trunk")  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Posterior:
+    """What a campaign knows at some moment.
+
+    Attributes
+    ----------
+    draws
+        Of the laws, given the data and the prior.
+    digest
+        SHA-256 of data, prior and sampler settings: the name of the cached file.
+    n_runs
+        Runs behind it; 0: it is the prior.
+    gate_messages
+        What the diagnostic gate says; empty if it passed.
+    conflicts
+        Where prior and data disagree, one sentence each.
+    """
+
+    draws: LawDraws
+    digest: str
+    n_runs: int
+    gate_messages: tuple[str, ...]
+    conflicts: tuple[str, ...]
+
+
+def prior_path(prior: str) -> Path:
+    """The file behind a prior: a path if it looks like one, else a released model's.
+
+    Raises
+    ------
+    UserError
+        No released model has this name.
+    """
+    from scaleband.inference.released import model_path
+
+    return Path(prior) if prior.endswith(".nc") or "/" in prior else model_path(prior)
+
+
+def check_prior(settings: Settings) -> None:
+    """Read the prior now, so that a campaign never starts with one that cannot be used.
+
+    Raises
+    ------
+    UserError
+        It cannot be read, or was fitted to some of the given runs already.
+    """
+    if not settings.prior:
+        return
+    from scaleband.inference.store import read_draws
+
+    prior = read_draws(prior_path(settings.prior))
+    given = settings.given_frame()
+    if given is None:
+        return
+    from scaleband.inference.prior import overlapping_runs
+
+    # Numbered by us for want of names, row 1 of one table is not row 1 of another.
+    twice = overlapping_runs(
+        prior, [i for i in map(str, given["run_id"]) if not re.fullmatch(r"row-\d{6,}", i)]
+    )
+    if twice:
+        raise UserError(
+            f"{len(twice):,} of the given runs (run_id {twice[0]}, ...) are among those that {settings.prior} was "
+            "fitted to and would count twice; leave them out, or start without a prior"
+        )
+
+
+def posterior_for(
+    folder: Path,
+    history: pd.DataFrame | None,
+    settings: Settings,
+    progress: Callable[[str, int, int], None] | None = None,
+) -> Posterior:
+    """The posterior given a run table; the prior where the table has no completed run.
+
+    Parameters
+    ----------
+    folder
+        The campaign's; `fits/` in it holds what was sampled before.
+    history
+        Run table, or None.
+    settings
+        Prior, trust, form, sampler, seed.
+    progress
+        Called with (stage, done, total) while sampling.
+
+    Raises
+    ------
+    UserError
+        The prior cannot be read, or the cache cannot be written.
+    """
+    key = data_digest(history, settings)
+    if history is None or not (history["status"] == "completed").any():
+        return Posterior(prior_draws_of(settings, key), key, 0, (), ())
+    n_runs = int(history["status"].isin(("completed", "diverged")).sum())
+    path = folder / FITS / f"{key[:32]}.nc"
+    if not _kept(path):
+        _sample(path, history, settings, progress)
+    return _read(path, key, n_runs)
+
+
+def known_posterior(folder: Path, history: pd.DataFrame | None, settings: Settings) -> Posterior | None:
+    """The posterior if it costs nothing: sampled before, or the prior; else None."""
+    key = data_digest(history, settings)
+    if (
+        history is None
+        or not (history["status"] == "completed").any()
+        or _kept(folder / FITS / f"{key[:32]}.nc")
+    ):
+        return posterior_for(folder, history, settings)
+    return None
+
+
+def _kept(path: Path) -> bool:
+    return path.is_file() and path.with_suffix(".json").is_file()
+
+
+def _read(path: Path, key: str, n_runs: int) -> Posterior:
+    from scaleband.inference.store import read_draws
+
+    draws = read_draws(path)
+    gate: Any = draws.meta["gate"]
+    conflicts = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))["conflicts"]
+    return Posterior(draws, key, n_runs, tuple(gate["messages"]), tuple(conflicts))
+
+
+def _sample(
+    path: Path, history: pd.DataFrame, settings: Settings, progress: Callable[[str, int, int], None] | None
+) -> None:
+    from scaleband.inference.fitting import fit, tree_of
+    from scaleband.inference.prior import prior_data_conflict
+    from scaleband.inference.sampler import SamplerSettings
+    from scaleband.inference.store import write_netcdf
+
+    sampler = SamplerSettings(
+        draws=settings.draws, tune=settings.tune, chains=settings.chains, seed=settings.seed
+    )
+    fitted = fit(
+        history, form=settings.form, settings=sampler, beliefs=_beliefs(settings), progress=progress
+    )  # fmt: skip
+    fitted = replace(fitted, meta={**fitted.meta, "name": f"campaign {settings.name}"})
+    conflicts = prior_data_conflict(fitted) if settings.prior else []
+    try:
+        path.parent.mkdir(exist_ok=True)
+        write_netcdf(tree_of(fitted), path)
+        write_json(path.with_suffix(".json"), {"conflicts": conflicts})
+    except OSError as error:
+        raise UserError(
+            f"{path}: cannot be written ({error.strerror or type(error).__name__}); free some space"
+        ) from None
+
+
+def _beliefs(settings: Settings) -> Callable[[Any], Any] | None:
+    if not settings.prior:
+        return None
+    from scaleband.inference.prior import beliefs_from
+    from scaleband.inference.store import read_draws
+    from scaleband.laws import FORMS
+
+    prior = read_draws(prior_path(settings.prior))
+    return lambda design: beliefs_from(prior, design, FORMS[settings.form], settings.trust)
+
+
+def prior_draws_of(settings: Settings, key: str) -> LawDraws:
+    """The stated beliefs, or those of the released model at the given trust, as draws with the target as one cell."""
+    from scaleband.bayes import default_beliefs
+    from scaleband.bayes.beliefs import fixed_offset_scales
+    from scaleband.bayes.simulate import simulate_states
+    from scaleband.laws import FORMS, RESPONSES, ROLES, design_for
+
+    t = settings.target
+    cells = target_cells(
+        float(t["n_params"]), float(t["n_tokens"]), n_active=float(t["n_active"]),
+        source=str(t["source"]), arch=str(t["arch"]), data=str(t["data"]),
+    )  # fmt: skip
+    design = design_for(cells)
+    make = _beliefs(settings)
+    beliefs = default_beliefs(design, FORMS[settings.form]) if make is None else make(design)
+    rng = np.random.default_rng([settings.seed, int(key[:8], 16)])
+    count = settings.draws * settings.chains
+    flat = simulate_states(cells, design, beliefs, rng, count)
+    offset = np.zeros((count, len(RESPONSES), len(ROLES)))
+    offset[:, :2, 1:] = flat["offset_scale"]
+    offset[:, 2:, 1:] = fixed_offset_scales()[2:]
+    meta: dict[str, object] = {
+        "name": f"campaign {settings.name}, nothing told yet", "prior": beliefs.origin, "conventions": {},
+        "gate": {"passed": True, "messages": []}, "n_runs": 0, "n_cells": 0, "form": settings.form,
+    }  # fmt: skip
+    return LawDraws(
+        design=design, cells=cells, offset_scale=offset, sources=tuple(sorted(set(cells.source))), meta=meta,
+        **{k: flat[k] for k in ("law", "scatter", "state", "angle", "skew", "sigma", "rho", "nu", "shared")},
+    )  # fmt: skip
+
+
+def data_digest(history: pd.DataFrame | None, settings: Settings) -> str:
+    """SHA-256 of everything that decides a posterior, but for the code and the machine."""
+    rows: Any = []
+    if history is not None:
+        used = history[history["status"].isin(("completed", "diverged"))]
+        rows = [[c, [repr(v) for v in used[c].tolist()]] for c in _LOOKS_AT if c in used]
+    prior = hashlib.sha256(prior_path(settings.prior).read_bytes()).hexdigest() if settings.prior else ""
+    names = ("trust", "form", "draws", "tune", "chains", "seed")
+    how = [prior, *(getattr(settings, k) for k in names)]
+    if not rows:
+        how.append(sorted(settings.target.items()))
+    return hashlib.sha256(json.dumps([how, rows]).encode()).hexdigest()

@@ -1,0 +1,157 @@
+"""`scaleband allocate`: how to split a compute budget between size and tokens, and what loss it buys."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from scaleband.cli.arguments import add_fit, add_interval, add_json, between, group_part, n_params, n_tokens, path
+from scaleband.cli.loss_laws import loss_model_json, mark_loss, open_loss
+from scaleband.cli.places import check_output, write_whole
+from scaleband.cli.printing import print_json, print_rows, say
+from scaleband.cli.question import band_json, convention_lines, conventions_for, gate_of
+from scaleband.cli.verb import UsageError, Verb
+from scaleband.cli.words import mass, quantity
+from scaleband.laws.loss.draws import LossDraws
+from scaleband.predict.allocation import Allocation, Limits, allocate, share_of_form
+from scaleband.predict.targets import UNSEEN
+
+flops = between(1e12, 1e32, "FLOP", "write 1e21")
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    """Flags."""
+    add_fit(parser)
+    parser.add_argument("--flops", type=flops, required=True, metavar="C", help="the budget: 6 n_active n_tokens")
+    add_group(parser)
+    size = parser.add_mutually_exclusive_group()
+    size.add_argument("--params", type=n_params, metavar="N", help="the size is given (for MoE the total)")
+    parser.add_argument("--tokens-max", type=n_tokens, metavar="D", help="at most this many training tokens")
+    parser.add_argument("--unique-tokens", type=n_tokens, metavar="U",
+                        help="distinct tokens there are; more are repeats (needs a fit of the repetition law)")  # fmt: skip
+    parser.add_argument("--inference-tokens", type=n_tokens, metavar="T",
+                        help="tokens of inference that the budget pays for too, 2 FLOP per active parameter")  # fmt: skip
+    parser.add_argument("--sparsity", type=between(1, 1e4, "times", "n_params / n_active, 1 for dense"), default=1.0,
+                        metavar="S", help="n_params / n_active of a MoE; 1")  # fmt: skip
+    parser.add_argument("--draws-out", type=path, metavar="DRAWS.csv", help="write the joint draws too")
+    add_interval(parser)
+    add_json(parser)
+
+
+def add_group(parser: argparse.ArgumentParser) -> None:
+    """Which group's recipe."""
+    parser.add_argument("--source", type=group_part, metavar="S", help="whose recipe; needed where several are fitted")
+    parser.add_argument("--arch", type=group_part, metavar="A", help="architecture; dense if it was fitted")
+    parser.add_argument("--data", type=group_part, metavar="G", help="data distribution")
+
+
+def group_asked(draws: LossDraws, asked: argparse.Namespace) -> str:
+    """The fitted group that the flags single out; flags that single out none mean a group never seen."""
+    wanted = {"source": asked.source, "arch": asked.arch, "data": asked.data}
+    fits = [
+        g for g in draws.groups()
+        if all(v is None or v == part for v, part in zip(wanted.values(), g.split("/"), strict=True))
+    ]  # fmt: skip
+    if len(fits) > 1 and asked.arch is None:
+        fits = [g for g in fits if g.split("/")[1] == "dense"] or fits
+    if len(fits) == 1:
+        return fits[0]
+    new = f"{asked.source or UNSEEN}/{asked.arch or 'dense'}/{asked.data or UNSEEN}"
+    known = ", ".join(draws.groups()[:8])
+    say(f"note: answered for {new}, a group never seen: its loss level is hardly known; the fit knows {known}")
+    return new
+
+
+def run(asked: argparse.Namespace) -> int:
+    """Answer and print."""
+    if asked.draws_out is not None:
+        check_output(asked.draws_out, "--draws-out", inputs=[asked.fit] if asked.fit else [])
+    if asked.params is not None and asked.inference_tokens is not None:
+        raise UsageError("--params fixes the size, so --inference-tokens has nothing to trade; leave one out")
+    draws = open_loss(asked)
+    group = group_asked(draws, asked)
+    limits = Limits(asked.params, asked.tokens_max, asked.unique_tokens, asked.inference_tokens or 0.0, asked.sparsity)
+    found = allocate(draws, group, asked.flops, limits)
+    answer = answer_of(draws, group, found, asked)
+    if asked.draws_out is not None:
+        write_draws(found, asked)
+    if asked.json:
+        print_json(answer)
+    else:
+        print_rows(f"{asked.flops:.3g} FLOP, group {group}", rows_of(answer))
+    return mark_loss(draws)
+
+
+def write_draws(found: Allocation, asked: argparse.Namespace) -> None:
+    """The joint draws as CSV."""
+    import pandas as pd
+
+    table = pd.DataFrame(
+        {"n_params": found.n_params, "n_tokens": found.n_tokens, "loss": found.loss, "law": found.law_of_sample}
+    )
+    write_whole(asked.draws_out, "--draws-out", lambda p: table.to_csv(p, index=False))
+
+
+def answer_of(draws: LossDraws, group: str, found: Allocation, asked: argparse.Namespace) -> dict[str, Any]:
+    """Everything that is printed, as plain values."""
+    n, d = found.chosen
+    compute = 6 * np.asarray(draws.table.cells.n_active) * draws.table.cells.n_tokens
+    beyond = float(np.log10(asked.flops / compute.max()))
+    return {
+        "flops": asked.flops,
+        "n_params": band_json(found.n_params, asked.interval),
+        "n_tokens": band_json(found.n_tokens, asked.interval),
+        "tokens_per_param": band_json(found.n_tokens / found.n_params, asked.interval),
+        "loss": band_json(found.loss, asked.interval),
+        "recommended": {"n_params": n, "n_tokens": d, "loss": band_json(found.loss_at_chosen, asked.interval)},
+        "share_of_form": {
+            "n_params": share_of_form(np.log(found.n_params), found.law_of_sample),
+            "loss": share_of_form(np.log(found.loss), found.law_of_sample),
+        },
+        "interval": asked.interval,
+        "interval_kind": "eti",
+        "group": group,
+        "constraints": {
+            "n_params": asked.params, "tokens_max": asked.tokens_max, "unique_tokens": asked.unique_tokens,
+            "inference_tokens": asked.inference_tokens, "sparsity": asked.sparsity,
+        },
+        "extrapolation": {"decades_flops": max(beyond, 0.0), "largest_fitted_flops": float(compute.max())},
+        "conventions": conventions_for(draws, group),
+        "gate": gate_of(draws),
+        "model": loss_model_json(draws, asked),
+    }  # fmt: skip
+
+
+def rows_of(answer: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """The answer for people."""
+    share = mass(answer["interval"])
+
+    def band(value: Mapping[str, float], show: Any) -> str:
+        return f"{show(value['median'])} ({show(value['lower'])} to {show(value['upper'])})"
+
+    r, form = answer["recommended"], answer["share_of_form"]
+    beyond = answer["extrapolation"]["decades_flops"]
+    weights = {k: v for k, v in answer["model"]["weights"].items() if v > 0}
+    rows = [
+        ("split", f"n_params {quantity(r['n_params'])}, n_tokens {quantity(r['n_tokens'])}: "
+                  f"loss {band(r['loss'], lambda v: f'{v:.4g}')}"),
+        ("best n_params", f"{band(answer['n_params'], quantity)} ({share} intervals)"),
+        ("best n_tokens", band(answer["n_tokens"], quantity)),
+        ("tokens per param", band(answer["tokens_per_param"], lambda v: f"{v:.3g}")),
+        ("loss", band(answer["loss"], lambda v: f"{v:.4g}")),
+        ("form", f"the law's form makes {100 * form['loss']:.0f} % of the loss band's variance, "
+                 f"{100 * form['n_params']:.0f} % of the size's: "
+                 + ", ".join(f"{k} {v:.2f}" for k, v in weights.items())),
+        ("extrapolation", f"{beyond:.2g} decades beyond the largest fitted run" if beyond else "inside the fitted runs"),
+    ]  # fmt: skip
+    lines = convention_lines(answer["conventions"])
+    rows += [("conventions" if k == 0 else "", line) for k, line in enumerate(lines)]
+    gate = answer["gate"]
+    rows.append(("gate", "passed" if gate["passed"] else "FAILED: " + "; ".join(gate["messages"])))
+    return rows
+
+
+VERB = Verb("allocate", "Split a compute budget between parameters and tokens.", add, run)

@@ -1,0 +1,200 @@
+"""`scaleband campaign init`: target, budget, what can be run, prior."""
+
+from __future__ import annotations
+
+import argparse
+import re
+from typing import TYPE_CHECKING, Any
+
+from scaleband.cli.arguments import (
+    add_json,
+    add_target,
+    batch,
+    between,
+    count,
+    grid,
+    n_params,
+    n_tokens,
+    path,
+    trust,
+    whole,
+)
+from scaleband.cli.fit import path_of_prior
+from scaleband.cli.printing import print_json, say
+from scaleband.cli.verb import Exit, UsageError
+from scaleband.errors import UserError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+STRATEGIES = ("evsi", "random", "cost-weighted", "cheapest-first")
+SHARE_OF_TARGET = 0.1
+"""One run of a generated grid costs at most this share of the target run unless --run-max says otherwise."""
+
+flops = between(1e9, 1e32, "FLOP", "write a budget such as 5e19")
+
+
+def add_init(parser: argparse.ArgumentParser) -> None:
+    """Flags."""
+    add_target(parser)
+    parser.add_argument(
+        "--budget", type=flops, required=True, metavar="FLOPS", help="what all runs together may cost"
+    )
+    parser.add_argument("--target-runs", type=count, default=1.0, metavar="K",
+                        help="final runs that the setting will serve; 1")  # fmt: skip
+    parser.add_argument("--candidates", type=path, metavar="C.csv",
+                        help="runs that can be made: n_params, n_tokens, lr_peak, batch_tokens, flops")  # fmt: skip
+    limits = parser.add_argument_group("without --candidates: a grid inside these limits")
+    limits.add_argument("--sizes", type=grid(n_params), metavar="N,N,...", help="sizes that exist")
+    limits.add_argument(
+        "--lengths", type=grid(n_tokens), metavar="D,D,...", help="training tokens that are possible"
+    )
+    limits.add_argument(
+        "--run-max", type=flops, metavar="FLOPS", help="the most one run may cost; a tenth of the target"
+    )
+    limits.add_argument(
+        "--batch-multiple", type=batch, metavar="TOKENS", help="batches are powers of two of it; 65536"
+    )
+    limits.add_argument("--batch-max", type=batch, metavar="TOKENS", help="the largest batch that fits")
+    limits.add_argument(
+        "--device-memory", type=count, metavar="BYTES", help="memory for 16 bytes a parameter"
+    )
+    parser.add_argument(
+        "--runs", nargs="+", type=path, metavar="RUNS", help="runs that you have: CSV or Parquet, at no cost"
+    )
+    parser.add_argument(
+        "--map", type=path, metavar="COLUMNS.toml", help="names, constants and units of their columns"
+    )
+    parser.add_argument(
+        "--prior", metavar="MODEL", help="start from a released model (a name) or a fit (a file)"
+    )
+    parser.add_argument("--trust", type=trust, metavar="0..1", help="how far to trust it; 1 by default")
+    parser.add_argument("--strategy", choices=STRATEGIES, default="evsi", help="who chooses; evsi")
+    parser.add_argument("--state", action="append", default=[], metavar="KEY=VALUE",
+                        help="a convention of all runs: loss_kind, schedule, tokenizer, optimizer, ...")  # fmt: skip
+    parser.add_argument(
+        "--retries", type=whole(0, 100), default=2, metavar="N", help="tries after a failure; 2"
+    )
+    parser.add_argument("--name", metavar="NAME", help="begins every run_id; the folder's name by default")
+    parser.add_argument("--storage", metavar="URL", help="a PostgreSQL database; a file in DIR by default")
+    parser.add_argument("--draws", type=whole(50, 100_000), default=1000, metavar="N", help="per chain; 1000")
+    parser.add_argument("--tune", type=whole(50, 100_000), default=500, metavar="N", help="per chain; 500")
+    parser.add_argument("--chains", type=whole(1, 64), default=2, metavar="N", help="2")
+    parser.add_argument("--seed", type=whole(0, 2**31 - 1), default=1, metavar="N", help="1")
+    add_json(parser)
+
+
+def run_init(asked: argparse.Namespace) -> int:
+    """Start."""
+    if asked.trust is not None and asked.prior is None:
+        raise UsageError(
+            "--trust says how far to trust --prior; give --prior MODEL too, or leave --trust out"
+        )
+    if asked.source is None or asked.data is None:
+        raise UsageError("a campaign makes runs of one group: name it with --source and --data")
+    given_limits = [k for k in ("sizes", "lengths", "run_max", "batch_multiple", "batch_max", "device_memory")
+                    if getattr(asked, k) is not None]  # fmt: skip
+    if asked.candidates is not None and given_limits:
+        raise UsageError(
+            "--candidates says what can be run, so limits of a grid mean nothing; leave one of them out"
+        )
+    if asked.candidates is None and (asked.sizes is None or asked.lengths is None):
+        raise UsageError("say what can be run: --candidates C.csv, or --sizes and --lengths")
+
+    from scaleband.campaign import Campaign, Settings
+
+    target = {"source": asked.source, "arch": asked.arch or "dense", "data": asked.data, "n_params": asked.params,
+              "n_active": asked.active_params or asked.params, "n_tokens": asked.tokens}  # fmt: skip
+    settings = Settings(
+        name=asked.name
+        or re.sub(r"[^A-Za-z0-9._-]+", "-", asked.dir.resolve().name).strip("-._")
+        or "campaign",
+        target=target,
+        budget_flops=asked.budget,
+        candidates={} if asked.candidates is None else candidates_of(asked, target),
+        limits=limits_of(asked, target) if asked.candidates is None else {},
+        given=given_of(asked),
+        target_runs=asked.target_runs,
+        strategy=asked.strategy,
+        prior="" if asked.prior is None else prior_of(asked.prior),
+        trust=1.0 if asked.trust is None else asked.trust,
+        draws=asked.draws,
+        tune=asked.tune,
+        chains=asked.chains,
+        seed=asked.seed,
+        retries=asked.retries,
+        stated=stated_of(asked.state),
+    )
+    with Campaign.create(asked.dir, settings, storage=asked.storage) as campaign:
+        made = campaign.settings
+    n_candidates, n_given = len(made.candidates["lr_peak"]), len(made.given.get("run_id", ()))
+    if asked.json:
+        print_json({"dir": str(asked.dir), "name": made.name, "candidates": n_candidates, "given_runs": n_given,
+                    "target": dict(made.target), "budget_flops": made.budget_flops, "strategy": made.strategy,
+                    "prior": made.prior, "trust": made.trust})  # fmt: skip
+    else:
+        say(f"started {made.name} in {asked.dir}: {n_candidates:,} candidates, {n_given:,} runs of before, "
+            f"{made.budget_flops:.3g} FLOP; next: scaleband campaign ask {asked.dir}")  # fmt: skip
+    return Exit.DONE
+
+
+def prior_of(text: str) -> str:
+    """A released model's name as it is; a file by its whole path, since the next command may run elsewhere."""
+    found = path_of_prior(text)
+    return text if not (text.endswith(".nc") or "/" in text) else str(found.resolve())
+
+
+def stated_of(words: list[str]) -> dict[str, str]:
+    """KEY=VALUE words."""
+    pairs = [word.partition("=") for word in words]
+    bad = [key for key, sign, value in pairs if not sign or not value.strip()]
+    if bad:
+        raise UsageError(
+            f"--state {bad[0]!r} states nothing; write it like --state 'loss_kind=validation, nats'"
+        )
+    return {key.strip(): value.strip() for key, _, value in pairs}
+
+
+def limits_of(asked: argparse.Namespace, target: dict[str, Any]) -> dict[str, Any]:
+    """Limits of the generated grid."""
+    share = target["n_active"] / target["n_params"]
+    most = asked.run_max or SHARE_OF_TARGET * 6.0 * target["n_active"] * target["n_tokens"]
+    out: dict[str, Any] = {"sizes": [[n, n * share] for n in asked.sizes], "tokens": asked.lengths,
+                           "flops_max": min(most, asked.budget)}  # fmt: skip
+    if asked.batch_multiple is not None:
+        out |= {"batch_multiple": asked.batch_multiple, "batch_min": asked.batch_multiple}
+    if asked.batch_max is not None:
+        out["batch_max"] = asked.batch_max
+    if asked.device_memory is not None:
+        out["device_memory_bytes"] = asked.device_memory
+    return out
+
+
+def candidates_of(asked: argparse.Namespace, target: dict[str, Any]) -> dict[str, list[Any]]:
+    """The candidate table; a part of the group that it leaves out is the target's."""
+    from scaleband.runs.files import read_raw
+
+    frame: pd.DataFrame = read_raw(asked.candidates, asked.candidates.name)
+    for name in ("source", "arch", "data"):
+        if name not in frame:
+            frame[name] = target[name]
+    if "n_active" not in frame and "n_params" in frame and target["n_active"] != target["n_params"]:
+        raise UserError(
+            f"{asked.candidates.name}: the target is sparse and the table has no n_active; add it"
+        )
+    return {str(c): frame[c].tolist() for c in frame}
+
+
+def given_of(asked: argparse.Namespace) -> dict[str, list[Any]]:
+    """Runs that are there already, checked."""
+    if not asked.runs:
+        return {}
+    from scaleband.cli.check import tell_warnings
+    from scaleband.runs import COLUMNS, read_runs
+
+    table = read_runs(asked.runs, mapping=asked.map, purpose="loss")
+    tell_warnings(table)
+    # columns that nobody filled say nothing, and a campaign keeps this in one line of its storage
+    names = [c.name for c in COLUMNS if c.name in table.frame]
+    kept = [n for n in names if table.frame[n].notna().any() and (table.frame[n].astype(str) != "").any()]
+    return {n: table.frame[n].tolist() for n in kept}

@@ -1,0 +1,158 @@
+"""`scaleband campaign status`: where it stands, and how it came there."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from scaleband.cli.arguments import path
+from scaleband.cli.interrupts import interrupts
+from scaleband.cli.printing import print_json, print_rows, print_table, say
+from scaleband.cli.progress import progress
+from scaleband.cli.verb import Exit
+from scaleband.cli.words import mass, percent, quantity, rate, tokens
+
+
+def add_status(parser: argparse.ArgumentParser) -> None:
+    """Flags."""
+    parser.add_argument(
+        "--fill", choices=("known", "latest", "all"), default="latest",
+        help="posteriors that may be sampled for this, tens of seconds each: none, the last (the default), all",
+    )  # fmt: skip
+    parser.add_argument("--runs-out", type=path, metavar="RUNS.csv", help="write the run table")
+    parser.add_argument(
+        "--plot", type=path, metavar="FILE", help="the band against FLOP spent: .png, .svg or .pdf"
+    )
+    parser.add_argument("--quiet", action="store_true", help="no progress")
+
+
+def run_status(asked: argparse.Namespace) -> int:
+    """Look, and print."""
+    from scaleband.campaign import Campaign
+    from scaleband.campaign.history import history
+    from scaleband.cli.places import check_output, write_whole
+
+    if asked.plot is not None:
+        from scaleband.cli.pictures import check_picture
+
+        check_picture(asked.plot, inputs=[])
+    if asked.runs_out is not None:
+        check_output(asked.runs_out, "--runs-out")
+    with Campaign.open(asked.dir) as campaign, interrupts() as insist, progress(asked.quiet) as report:
+
+        def each_step(stage: str, done: int, total: int) -> None:
+            insist()
+            report(stage, done, total)
+
+        steps = history(campaign, mass=asked.interval, fill=asked.fill, progress=each_step)
+        runs, account, verdict = campaign.runs(), campaign.account(), campaign.verdict()
+        last = campaign.posterior() if steps[-1].band is not None else None
+        table, settings = campaign.table(), campaign.settings
+    if asked.runs_out is not None and table is not None:
+        frame = table
+        write_whole(asked.runs_out, "--runs-out", lambda out: frame.to_csv(out, index=False))
+    if asked.plot is not None:
+        from scaleband.plots import campaign_data, draw_campaign, save
+        from scaleband.plots.canvas import figure_of
+
+        data = campaign_data([step_json(s) for s in steps], mass=asked.interval, budget_flops=account.budget)
+        save(figure_of(draw_campaign(data)[0]), asked.plot)
+    counts = {state: sum(r.state == state for r in runs) for state in
+              ("completed", "diverged", "pending", "waiting", "failed")}  # fmt: skip
+    gate = [] if last is None else list(last.gate_messages)
+    conflicts = [] if last is None else list(last.conflicts)
+    if asked.json:
+        print_json({
+            "name": settings.name, "target": dict(settings.target), "strategy": settings.strategy,
+            "prior": settings.prior,
+            "budget": {"budget_flops": account.budget, "spent_flops": account.spent,
+                       "committed_flops": account.committed, "left_flops": account.left},
+            "runs": counts, "interval": asked.interval, "interval_kind": "eti", "steps": [step_json(s) for s in steps],
+            "pending": [r.run_id for r in runs if r.state == "pending"],
+            "verdict": None if verdict is None else verdict["verdict"],
+            "conflicts": conflicts, "gate": {"passed": not gate, "messages": gate},
+        })  # fmt: skip
+    else:
+        _show(settings, account, counts, steps, runs, verdict, last, asked)
+    for sentence in conflicts:
+        say(f"warning: {sentence}")
+    for message in gate:
+        say(f"warning: the diagnostic gate failed: {message}")
+    return Exit.GATE_FAILED if gate else Exit.DONE
+
+
+def _show(
+    settings: Any,
+    account: Any,
+    counts: dict[str, int],
+    steps: Any,
+    runs: Any,
+    verdict: Any,
+    last: Any,
+    asked: argparse.Namespace,
+) -> None:
+    t = settings.target
+    title = (f"{settings.name}: {quantity(t['n_params'])} parameters, {quantity(t['n_tokens'])} tokens, group "
+             f"{t['source']}/{t['arch']}/{t['data']}")  # fmt: skip
+    rows = [
+        ("budget", f"{account.budget:.3g} FLOP: {account.spent:.3g} spent, {account.committed:.3g} out, "
+                   f"{account.left:.3g} left"),
+        ("runs", ", ".join(f"{v} {k}" for k, v in counts.items() if v) or "none yet"),
+    ]  # fmt: skip
+    out = [r.run_id for r in runs if r.state == "pending"]
+    if out:
+        rows.append(("out", ", ".join(out[:12]) + (f" and {len(out) - 12} more" if len(out) > 12 else "")))
+    band = steps[-1].band
+    if band is not None:
+        rows.append(("recommended", f"lr_peak {rate(band.recommended_lr_peak)}, batch_tokens "
+                     f"{tokens(band.recommended_batch_tokens)}; expected regret "
+                     f"{percent(band.expected_regret)}"))  # fmt: skip
+    if verdict is not None:
+        v = verdict["verdict"]
+        rows.append(("verdict", f"{v['action']}: {v['why'].removeprefix(v['action'] + ': ')}"))
+    if last is not None and settings.prior:
+        said = (
+            f"{len(last.conflicts)} conflicts with the runs, see below"
+            if last.conflicts
+            else "no conflict with the runs"
+        )
+        rows.append(
+            (
+                "prior",
+                f"{settings.prior}, trust {settings.trust:g}: {said if last.n_runs else 'nothing told yet'}",
+            )
+        )
+    print_rows(title, rows)
+    print()
+    share = mass(asked.interval)
+    print_table(
+        ["run", "outcome", "FLOP spent", "regret, %", f"lr_peak ({share})", f"batch_tokens ({share})"],
+        [step_row(s) for s in steps],
+    )
+    if any(s.band is None for s in steps):
+        say("rows without a band were never fitted; --fill all fits them, tens of seconds each")
+
+
+def step_row(s: Any) -> list[str]:
+    """One step for people."""
+    outcome = "start" if not s.run_id else s.state if s.loss is None else f"{s.loss:.4f}"
+    if s.band is None:
+        return [s.run_id, outcome, f"{s.spent_flops:.3g}", "", "", ""]
+    lr, size = s.band.lr_peak, s.band.batch_tokens
+    return [s.run_id, outcome, f"{s.spent_flops:.3g}", f"{s.band.expected_regret:.3g}",
+            f"{rate(lr[0])} ({rate(lr[1])} to {rate(lr[2])})",
+            f"{tokens(size[0])} ({tokens(size[1])} to {tokens(size[2])})"]  # fmt: skip
+
+
+def step_json(s: Any) -> dict[str, Any]:
+    """One step for scripts and pictures."""
+    b = s.band
+    names = ("median", "lower", "upper")
+    return {
+        "run_id": s.run_id, "state": s.state, "loss": s.loss, "n_told": s.n_told, "spent_flops": s.spent_flops,
+        "lr_peak": None if b is None else dict(zip(names, b.lr_peak, strict=True)),
+        "batch_tokens": None if b is None else dict(zip(names, b.batch_tokens, strict=True)),
+        "recommended": None if b is None else {"lr_peak": b.recommended_lr_peak,
+                                               "batch_tokens": b.recommended_batch_tokens,
+                                               "expected_regret": b.expected_regret},
+    }  # fmt: skip

@@ -1,0 +1,99 @@
+"""`scaleband compare`: which of two recipes wins at a budget, where they cross, what one is worth in compute."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+import numpy as np
+
+from scaleband.cli.allocate import flops
+from scaleband.cli.arguments import add_fit, add_interval, add_json, between
+from scaleband.cli.loss_laws import loss_model_json, mark_loss, open_loss
+from scaleband.cli.printing import print_json, print_rows
+from scaleband.cli.question import band_json, gate_of
+from scaleband.cli.verb import UsageError, Verb
+from scaleband.cli.words import chance, mass
+from scaleband.predict.comparison import compare
+
+SPARSITY = between(1, 1e4, "times", "n_params / n_active, 1 for dense")
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    """Flags."""
+    add_fit(parser)
+    parser.add_argument("--a", required=True, metavar="GROUP", help="source/arch/data")
+    parser.add_argument("--b", required=True, metavar="GROUP", help="source/arch/data")
+    parser.add_argument("--flops", type=flops, required=True, metavar="C", help="the budget: 6 n_active n_tokens")
+    parser.add_argument("--sparsity-a", type=SPARSITY, default=1.0, metavar="S", help="n_params / n_active of a; 1")
+    parser.add_argument("--sparsity-b", type=SPARSITY, default=1.0, metavar="S", help="n_params / n_active of b; 1")
+    add_interval(parser)
+    add_json(parser)
+
+
+def run(asked: argparse.Namespace) -> int:
+    """Answer and print."""
+    if asked.a == asked.b:
+        raise UsageError("--a and --b are the same group; name two")
+    draws = open_loss(asked)
+    found = compare(
+        draws, asked.a, asked.b, asked.flops, sparsity_a=asked.sparsity_a, sparsity_b=asked.sparsity_b
+    )
+    crosses = np.isfinite(found.crossover)
+    # An unbounded multiplier stays in the quantiles as a very large, or small, number.
+    multiplier = np.clip(found.compute_multiplier, 1e-9, 1e9)
+    answer: dict[str, Any] = {
+        "a": asked.a,
+        "b": asked.b,
+        "flops": asked.flops,
+        "p_a_better": found.p_a_better,
+        "loss_a": band_json(found.loss_a, asked.interval),
+        "loss_b": band_json(found.loss_b, asked.interval),
+        "difference_percent": band_json(100 * np.log(found.loss_a / found.loss_b), asked.interval),
+        "compute_multiplier": band_json(multiplier, asked.interval),
+        "crossover": {
+            "probability": float(crosses.mean()),
+            "flops": band_json(found.crossover[crosses], asked.interval) if crosses.any() else None,
+            "searched": list(found.searched),
+        },
+        "interval": asked.interval,
+        "interval_kind": "eti",
+        "gate": gate_of(draws),
+        "model": loss_model_json(draws, asked),
+    }
+    if asked.json:
+        print_json(answer)
+    else:
+        print_rows(f"{asked.a} against {asked.b} at {asked.flops:.3g} FLOP", rows_of(answer))
+    return mark_loss(draws)
+
+
+def rows_of(answer: dict[str, Any]) -> list[tuple[str, str]]:
+    """The answer for people."""
+
+    def band(name: str) -> str:
+        v = answer[name]
+        return f"{v['median']:.4g} ({v['lower']:.4g} to {v['upper']:.4g})"
+
+    c = answer["crossover"]
+    low, high = c["searched"]
+    where = f"between {low:.2g} and {high:.2g} FLOP"
+    if c["flops"] is None:
+        crossing = f"none {where}"
+    else:
+        v = c["flops"]
+        crossing = f"{v['median']:.2g} FLOP ({v['lower']:.2g} to {v['upper']:.2g}); "
+        crossing += f"P(they cross {where}): {chance(c['probability'])}"
+    gate = answer["gate"]
+    return [
+        ("P(a is better)", chance(answer["p_a_better"])),
+        ("loss of a", f"{band('loss_a')} ({mass(answer['interval'])} intervals)"),
+        ("loss of b", band("loss_b")),
+        ("a over b", f"{band('difference_percent')} % of the loss"),
+        ("multiplier", f"b needs {band('compute_multiplier')} times a's compute"),
+        ("crossover", crossing),
+        ("gate", "passed" if gate["passed"] else "FAILED: " + "; ".join(gate["messages"])),
+    ]
+
+
+VERB = Verb("compare", "Compare two recipes at a compute budget.", add, run)

@@ -1,0 +1,172 @@
+"""Loss laws on the command line: fitting them with or without basins, and finding those of a fit or a model."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from scaleband.cli.check import tell_warnings
+from scaleband.cli.interrupts import interrupts
+from scaleband.cli.printing import say
+from scaleband.cli.progress import progress
+from scaleband.cli.verb import Exit, UsageError
+from scaleband.errors import UserError
+from scaleband.inference.loss_store import read_loss, write_loss
+from scaleband.inference.released import model_path
+from scaleband.laws.loss.draws import LossDraws
+
+if TYPE_CHECKING:
+    from scaleband.inference.fitting import Fit
+    from scaleband.inference.loss_fit import LossFit
+    from scaleband.runs import RunTable
+
+MODES = ("auto", "only", "also", "none")
+
+# What the laws of a sweep ask for before they are fitted without being asked: cells, sizes, token counts.
+ENOUGH = (8, 3, 3)
+
+
+def read_loss_table(asked: argparse.Namespace) -> RunTable | None:
+    """The table, if it is to be fitted by loss laws alone: asked for, or without any rate."""
+    from scaleband.runs import read_runs
+
+    if asked.loss not in ("auto", "only"):
+        return None
+    try:
+        table = read_runs(
+            asked.runs, mapping=asked.map, batch_in_sequences=asked.batch_in_sequences, purpose="loss"
+        )
+    except UserError:
+        if asked.loss == "only":
+            raise
+        return None  # the reader for sweeps says what is wrong
+    rates = table.frame["lr_peak"].notna() & table.frame["batch_tokens"].notna()
+    return table if asked.loss == "only" or not rates.any() else None
+
+
+def fit_loss_only(asked: argparse.Namespace, table: RunTable) -> int:
+    """Fit the loss laws to the runs themselves and write them."""
+    from scaleband.inference.loss_fit import fit_loss
+    from scaleband.inference.loss_table import table_from_runs
+
+    if asked.prior is not None:
+        raise UsageError("--prior is about rates and batches; this table is fitted by loss laws alone")
+    tell_warnings(table)
+    observed = table_from_runs(table.frame)
+    with interrupts() as insist, progress(asked.quiet) as report:
+
+        def each_step(stage: str, done: int, total: int) -> None:
+            insist()
+            report(stage, done, total)
+
+        fitted = fit_loss(
+            observed, laws=laws_asked(asked), settings=settings_of(asked), meta=facts_of(table), progress=each_step
+        )
+    write_loss(fitted.draws, asked.out)
+    say(f"wrote {asked.out}: loss laws of {len(observed)} observations, {fitted.seconds:.0f} s")
+    return tell_loss(fitted)
+
+
+def laws_asked(asked: argparse.Namespace) -> list[str] | None:
+    """Names after --laws."""
+    return None if asked.laws is None else [w.strip() for w in asked.laws.split(",") if w.strip()]
+
+
+def settings_of(asked: argparse.Namespace) -> Any:
+    """The sampler as asked for."""
+    from scaleband.inference.sampler import SamplerSettings
+
+    return SamplerSettings(draws=asked.draws, tune=asked.tune, chains=asked.chains, seed=asked.seed)
+
+
+def facts_of(table: RunTable) -> dict[str, object]:
+    """Facts that travel with loss laws."""
+    from importlib.metadata import version
+
+    from scaleband.runs import conventions
+
+    return {
+        "name": "own fit",
+        "scaleband": version("scaleband"),
+        "n_runs": len(table.frame),
+        "conventions": conventions(table.frame),
+    }
+
+
+def add_loss(asked: argparse.Namespace, fitted: Fit, table: RunTable) -> int:
+    """Loss laws on the levels of the fitted cells, into the fit's file: the exit code they call for."""
+    if asked.loss == "none":
+        return Exit.DONE
+    from scaleband.inference.loss_fit import fit_loss
+    from scaleband.inference.loss_table import table_from_basins
+
+    observed = table_from_basins(fitted.draws())
+    cells = observed.cells
+    counts = (len(observed), len(set(np.round(np.log(cells.n_params), 2))), len(set(np.round(np.log(cells.n_tokens), 2))))
+    if asked.loss == "auto" and any(have < need for have, need in zip(counts, ENOUGH, strict=True)):
+        return Exit.DONE
+    with progress(asked.quiet) as report:
+        laws = fit_loss(
+            observed, laws=laws_asked(asked), settings=settings_of(asked), meta=facts_of(table), progress=report
+        )
+    write_loss(laws.draws, asked.out, beside=asked.out)
+    say(f"added loss laws of {len(observed)} cells to {asked.out}, {laws.seconds:.0f} s")
+    return tell_loss(laws)
+
+
+def tell_loss(fitted: LossFit) -> int:
+    """Weights on stderr, and what failed of the laws that have any."""
+    say("weights: " + ", ".join(f"{name} {weight:.2f}" for name, weight in fitted.weights.items()))
+    gate: Any = fitted.draws.meta["gate"]
+    for message in gate["messages"]:
+        say(f"warning: the diagnostic gate failed: {message}")
+    return Exit.DONE if gate["passed"] else Exit.GATE_FAILED
+
+
+def loss_path(asked: argparse.Namespace) -> Path:
+    """The file that may hold loss laws: of a fit, or of a released model (a file of its own beside the posterior)."""
+    if asked.model is None:
+        return Path(asked.fit)
+    posterior = model_path(asked.model)
+    own = posterior.with_name("loss.nc")
+    return own if own.is_file() else posterior
+
+
+def open_loss(asked: argparse.Namespace) -> LossDraws:
+    """The loss laws behind --fit or --model.
+
+    Raises
+    ------
+    UserError
+        There are none.
+    """
+    path = loss_path(asked)
+    draws = read_loss(path)
+    if draws is None:
+        raise UserError(
+            f"{path}: this fit holds no loss laws; fit again with --loss also (a sweep of at least {ENOUGH[0]} cells), "
+            "or fit a table of losses alone"
+        )
+    return draws
+
+
+def mark_loss(draws: LossDraws) -> int:
+    """Repeat a failed gate's mark on stderr; the exit code that goes with it."""
+    gate: Any = draws.meta["gate"]
+    for message in gate["messages"]:
+        say(f"warning: the diagnostic gate failed: {message}")
+    return Exit.DONE if gate["passed"] else Exit.GATE_FAILED
+
+
+def loss_model_json(draws: LossDraws, asked: argparse.Namespace) -> dict[str, object]:
+    """Which laws answered."""
+    return {
+        "name": asked.model or str(asked.fit),
+        "n_runs": draws.meta.get("n_runs"),
+        "n_observations": len(draws.table),
+        "weights": draws.meta["weights"],
+        "n_draws": draws.n_samples,
+    }

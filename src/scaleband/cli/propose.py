@@ -1,0 +1,208 @@
+"""`scaleband propose`: which runs to pay for next, and whether to pay at all."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from scaleband.cli.arguments import (
+    add_fit,
+    add_json,
+    add_target,
+    batch,
+    between,
+    count,
+    grid,
+    n_params,
+    n_tokens,
+    path,
+    whole,
+)
+from scaleband.cli.printing import print_json, print_rows, print_table
+from scaleband.cli.question import Question, ask, common_json, common_rows, mark
+from scaleband.cli.verb import UsageError, Verb
+from scaleband.cli.words import chance, percent, quantity, rate, tokens
+from scaleband.errors import UserError
+
+if TYPE_CHECKING:
+    from scaleband.design import Candidates, Proposals
+
+flops = between(1e9, 1e32, "FLOP", "write a budget such as 5e19")
+
+SHARE_OF_TARGET = 0.1
+"""One run of a generated grid costs at most this share of the target run unless --run-max says otherwise."""
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    """Flags."""
+    add_fit(parser)
+    add_target(parser)
+    parser.add_argument("--budget", type=flops, required=True, metavar="FLOPS", help="the most that they may cost")
+    parser.add_argument(
+        "--candidates", type=path, metavar="C.csv",
+        help="runs that can be made: n_params, n_tokens, lr_peak, batch_tokens; optionally source, arch, data, "
+        "n_active, flops, run_id, bundle",
+    )  # fmt: skip
+    parser.add_argument("-n", "--n", type=whole(1, 1000), default=8, metavar="K", help="the most runs; 8")
+    parser.add_argument("--pending", type=path, metavar="P.csv", help="runs under way, columns as in --candidates")
+    parser.add_argument("--target-runs", type=count, default=1.0, metavar="K",
+                        help="final runs that the setting will serve; 1")  # fmt: skip
+    limits = parser.add_argument_group("without --candidates: a grid inside these limits")
+    limits.add_argument("--sizes", type=grid(n_params), metavar="N,N,...", help="sizes that exist; those of the fit")
+    limits.add_argument("--lengths", type=grid(n_tokens), metavar="D,D,...", help="training tokens; those of the fit")
+    limits.add_argument("--run-max", type=flops, metavar="FLOPS", help="the most one run may cost")
+    limits.add_argument("--batch-multiple", type=batch, metavar="TOKENS", help="batches are powers of two of it; 65536")
+    limits.add_argument("--batch-max", type=batch, metavar="TOKENS", help="the largest batch that fits; 8388608")
+    limits.add_argument("--device-memory", type=count, metavar="BYTES",
+                        help="memory for 16 bytes a parameter (Adam in mixed precision)")  # fmt: skip
+    parser.add_argument("--seed", type=whole(0, 2**32 - 1), default=1, metavar="N", help="of the outcome draws; 1")
+    add_json(parser)
+
+
+def run(asked: argparse.Namespace) -> int:
+    """Choose and print."""
+    from scaleband.design import propose
+
+    limits = ("sizes", "lengths", "run_max", "batch_multiple", "batch_max", "device_memory")
+    if asked.candidates is not None and any(getattr(asked, name) is not None for name in limits):
+        raise UsageError("--candidates says what can be run, so limits of a grid mean nothing; leave one of them out")
+    q = ask(asked)
+    candidates = from_table(q, asked) if asked.candidates is not None else from_limits(q, asked)
+    pending = None if asked.pending is None else read_candidates(q, asked.pending)
+    found = propose(
+        q.draws, q.cells, candidates, budget_flops=asked.budget, n_runs=asked.n, pending=pending, seed=asked.seed,
+        target_runs=asked.target_runs,
+    )  # fmt: skip
+    if asked.json:
+        print_json(answer_of(q, found, asked))
+    else:
+        show(q, found, asked)
+    return mark(q.draws)
+
+
+def from_limits(q: Question, asked: argparse.Namespace) -> Candidates:
+    """A grid inside the limits that were given; sizes and lengths of the fit where none were."""
+    from scaleband.design import flops_cost, grid_candidates, limits_from
+
+    target_flops = float(flops_cost(q.cells.n_active, q.cells.n_tokens)[0])
+    most = asked.run_max if asked.run_max is not None else SHARE_OF_TARGET * target_flops
+    limits = limits_from(q.draws, q.cells, flops_max=min(most, asked.budget))
+    share = float(q.cells.n_active[0] / q.cells.n_params[0])
+    changes: dict[str, Any] = {}
+    if asked.sizes is not None:
+        changes["sizes"] = tuple((n, n * share) for n in asked.sizes)
+    if asked.lengths is not None:
+        changes["tokens"] = tuple(asked.lengths)
+    if asked.batch_multiple is not None:
+        changes |= {"batch_multiple": asked.batch_multiple, "batch_min": asked.batch_multiple}
+    if asked.batch_max is not None:
+        changes["batch_max"] = asked.batch_max
+    if asked.device_memory is not None:
+        changes["device_memory_bytes"] = asked.device_memory
+    return grid_candidates(q.draws, q.cells, replace(limits, **changes))
+
+
+def from_table(q: Question, asked: argparse.Namespace) -> Candidates:
+    """The runs of --candidates, and mini-sweeps of them."""
+    from scaleband.design import with_mini_sweeps
+    from scaleband.predict import basins
+
+    found = read_candidates(q, asked.candidates)
+    return with_mini_sweeps(found, basins(q.draws, found.cells))
+
+
+def read_candidates(q: Question, file: Any) -> Candidates:
+    """Runs out of a CSV or Parquet file; a part of the group left out is the target's.
+
+    Raises
+    ------
+    UserError
+        Everything wrong with the rows, see `cli.points`; a row without a setting; a price that is not positive.
+    """
+    import pandas as pd
+
+    from scaleband.cli.points import read_points
+    from scaleband.design import candidates_from_table
+
+    points = read_points(file)
+    unset = np.flatnonzero(np.isnan(points.lr_peak) | np.isnan(points.batch_tokens))
+    if unset.size:
+        raise UserError(
+            f"{file.name}: row {unset[0] + 1} has no lr_peak and batch_tokens; a run that can be made needs both "
+            f"({unset.size} such rows)"
+        )
+    frame = pd.DataFrame({"n_params": points.cells.n_params, "n_active": points.cells.n_active,
+                          "n_tokens": points.cells.n_tokens, "lr_peak": points.lr_peak,
+                          "batch_tokens": points.batch_tokens})  # fmt: skip
+    for part in ("source", "arch", "data"):
+        own = getattr(q.cells, part)[0]
+        named = points.raw[part] if part in points.raw else pd.Series("", frame.index)
+        given = named.fillna("").astype(str).str.strip()
+        frame[part] = given.where(given != "", own).to_numpy()
+    for name in ("run_id", "bundle"):
+        if name in points.raw:
+            frame[name] = points.raw[name].fillna("").astype(str).to_numpy()
+    if "flops" in points.raw:
+        price = pd.to_numeric(points.raw["flops"], errors="coerce").to_numpy(float)
+        bad = np.flatnonzero(~((price > 0) & np.isfinite(price)) & points.raw["flops"].notna().to_numpy())
+        if bad.size:
+            raise UserError(
+                f"{file.name}: row {bad[0] + 1}: flops = {points.raw['flops'].iloc[bad[0]]} cannot be; give a positive "
+                "number, or leave the column out (6 FLOPs per active parameter and token)"
+            )
+        frame["flops"] = price
+    return candidates_from_table(frame)
+
+
+def answer_of(q: Question, found: Proposals, asked: argparse.Namespace) -> dict[str, Any]:
+    """Everything that is printed, as plain values."""
+    plain = found.to_json()
+    rows = [
+        {"run_id": p["run_id"], **p["inputs"], **{k: p[k] for k in (
+            "flops", "evsi", "evsi_error", "bundle", "replicate", "p_diverged")}}
+        for p in plain["proposals"]
+    ]  # fmt: skip
+    budget = {"flops": found.budget_flops, "left_flops": found.budget_left_flops}
+    return {
+        "proposals": rows,
+        "verdict": plain["verdict"],
+        "budget": budget,
+        "pending": plain["pending"],
+        "seed": found.seed,
+        "draws_digest": found.draws_digest,
+        "decision": plain["target"],
+        **common_json(q, asked),
+    }
+
+
+def show(q: Question, found: Proposals, asked: argparse.Namespace) -> None:
+    """The answer for people: the verdict, then the runs."""
+    v = found.verdict
+    rows = [
+        ("verdict", v.why),
+        ("regret now", f"{percent(v.evpi)} of the loss is expected to be lost at the target (EVPI)"),
+        ("the runs below", f"lower it by {percent(v.evsi)} (EVSI, Monte-Carlo error {percent(v.evsi_error)})"
+                           if found.proposals else "none"),
+        ("budget", f"{quantity_flops(found.budget_flops)} FLOP, {quantity_flops(found.budget_left_flops)} left"),
+    ]  # fmt: skip
+    print_rows(q.title(), [*rows, *common_rows(q, asked)])
+    if found.proposals:
+        columns = ["run_id", "bundle", "params", "tokens", "lr_peak", "batch", "FLOP", "EVSI", "diverges", "note"]
+        print_table(columns, [
+            [p.run_id, p.bundle, quantity(float(p.inputs["n_params"])), quantity(float(p.inputs["n_tokens"])),
+             rate(float(p.inputs["lr_peak"])), tokens(float(p.inputs["batch_tokens"])), quantity_flops(p.flops),
+             f"{percent(p.evsi)} +- {percent(p.evsi_error)}", chance(p.p_diverged),
+             "replicate" if p.replicate else ""]
+            for p in found.proposals
+        ])  # fmt: skip
+
+
+def quantity_flops(value: float) -> str:
+    """FLOP for a table: 3.2e19."""
+    return f"{value:.2g}".replace("e+", "e")
+
+
+VERB = Verb("propose", "Propose the next runs under a budget, and say whether they are worth it.", add, run)

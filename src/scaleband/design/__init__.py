@@ -1,0 +1,67 @@
+"""Which runs to pay for next: candidates, cost, EVSI, a batch under a budget, and when to stop.
+
+EVSI is computed from draws alone: of what a run would show (`Outcomes`) and of the regret of an action (`Decision`).
+"""
+
+from scaleband.design.candidates import Candidates, candidates_from_table, with_mini_sweeps
+from scaleband.design.costs import dollars_cost, flops_cost, gpu_hours_cost, then, with_overhead
+from scaleband.design.decisions import (
+    CurveDecision,
+    Decision,
+    SettingDecision,
+    Slopes,
+    allocation_decision,
+    allocation_from_levels,
+    setting_decision,
+)
+from scaleband.design.evsi import Gain, Rule, bundle_features, evsi_of, rule_without_data, screen
+from scaleband.design.grid import Limits, grid_candidates, limits_from
+from scaleband.design.outcomes import SEED_SHARE, LawOutcomes, Outcomes, joined, law_outcomes
+from scaleband.design.proposals import Proposal, Proposals, Verdict, proposals_from_json
+from scaleband.design.propose import Choice, choose, draws_digest, propose, thinned
+from scaleband.design.verdict import USUAL_SLOPE, as_flops, frontier_slope, weigh
+
+__all__ = [
+    "SEED_SHARE",
+    "USUAL_SLOPE",
+    "Candidates",
+    "Choice",
+    "CurveDecision",
+    "Decision",
+    "Gain",
+    "LawOutcomes",
+    "Limits",
+    "Outcomes",
+    "Proposal",
+    "Proposals",
+    "Rule",
+    "SettingDecision",
+    "Slopes",
+    "Verdict",
+    "allocation_decision",
+    "allocation_from_levels",
+    "as_flops",
+    "bundle_features",
+    "candidates_from_table",
+    "choose",
+    "dollars_cost",
+    "draws_digest",
+    "evsi_of",
+    "flops_cost",
+    "frontier_slope",
+    "gpu_hours_cost",
+    "grid_candidates",
+    "joined",
+    "law_outcomes",
+    "limits_from",
+    "proposals_from_json",
+    "propose",
+    "rule_without_data",
+    "screen",
+    "setting_decision",
+    "then",
+    "thinned",
+    "weigh",
+    "with_mini_sweeps",
+    "with_overhead",
+]

@@ -1,0 +1,163 @@
+"""Draws of what a run would show: one value per posterior draw, joint with the draws of the decision.
+
+    100 log loss = level + min(excess, threshold) + misfit + seed noise
+
+`sigma` of the model is seed noise and local misfit of the basin together: `SEED_SHARE` of its variance is taken to be
+the seed's, so that a replicate of a setting shares the rest (and all of `rho * excess`) with the run it repeats. The
+noise is drawn Gaussian with the Fisher information of the model's Student-t, (nu + 1) / (nu + 3) / scale^2: what a run
+with heavy tails teaches once it is read by the model, which discounts its tails.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from scaleband.design.candidates import Candidates, Index, unique_cells
+from scaleband.laws import ANGLE, CENSOR_ABOVE, CURVATURE, LEVEL, SKEW, LawDraws, noise_scale
+
+Array = NDArray[np.float64]
+
+SEED_SHARE = 0.1
+"""Share of sigma^2 that another seed draws anew. OLMo's ladder reruns differ by 0.0005-0.001 in loss, 0.02-0.04 %,
+against a sigma of 0.1 %; a table with `loss_se` says it better."""
+
+
+class Outcomes(Protocol):
+    """Draws of outcomes: all that EVSI needs to know of the candidates."""
+
+    def draws(self, runs: Index, repeats: Index) -> Array:
+        """(sample, len(runs)); `repeats` counts how often the same setting was seen before each."""
+        ...
+
+
+@dataclass(frozen=True)
+class LawOutcomes:
+    """Outcomes of candidates under a fit.
+
+    Attributes
+    ----------
+    candidates
+        Its runs.
+    state (sample, response, cell)
+        Draws at `candidates.cells`, joint with those of the target.
+    sigma (sample, cell), rho (sample,), nu (sample,)
+        Noise, as in the model.
+    middle (cell,)
+        Subtracted from every outcome of a cell: a constant that keeps the numbers small.
+    seed
+        Of misfit and noise; each run has a stream of its own.
+    seed_share
+        See `SEED_SHARE`.
+    """
+
+    candidates: Candidates
+    state: Array
+    sigma: Array
+    rho: Array
+    nu: Array
+    middle: Array
+    seed: int
+    seed_share: float
+
+    def draws(self, runs: Index, repeats: Index) -> Array:
+        """100 log loss above the cell's expected level, see `Outcomes`."""
+        cells = self._cells(runs)
+        above = np.minimum(self._excess(runs), CENSOR_ABOVE)
+        # noise of a t with nu degrees of freedom, as informative as this Gaussian
+        wider = np.sqrt((self.nu + 3) / (self.nu + 1))[:, None]
+        sigma = self.sigma[:, cells]
+        fixed = noise_scale(above, np.sqrt(1 - self.seed_share) * sigma, self.rho[:, None])
+        misfit, own = np.empty_like(above), np.empty_like(above)
+        for k, (run, repeat) in enumerate(zip(runs, repeats, strict=True)):
+            misfit[:, k], own[:, k] = self._normal(int(run), int(repeat))
+        noise = wider * (fixed * misfit + np.sqrt(self.seed_share) * sigma * own)
+        return self.state[:, LEVEL, cells] - self.middle[cells] + above + noise
+
+    def p_diverged(self, runs: Index) -> Array:
+        """Probability that each run ends above the threshold, (len(runs),)."""
+        return (self._excess(runs) > CENSOR_ABOVE).mean(0)
+
+    def _cells(self, runs: Index) -> Index:
+        """Cell of each run; of one cell, that cell once: arrays then broadcast instead of being copied."""
+        cells = self.candidates.cell[runs]
+        return cells[:1] if len(cells) and (cells == cells[0]).all() else cells
+
+    def _excess(self, runs: Index) -> Array:
+        """As `laws.excess`, without its branches: forty nanoseconds a number are too many for ten million."""
+        cells, x = self._cells(runs), self.candidates.x[runs]
+        own = self.state[:, :, cells]
+        dx, db = x[:, 0] - own[:, 0], x[:, 1] - own[:, 1]
+        out = np.zeros_like(dx)
+        for j in (0, 1):
+            angle, h, s = own[:, ANGLE][:, j], np.exp(own[:, CURVATURE][:, j]), own[:, SKEW][:, j]
+            s = np.where(np.abs(s) < 1e-5, 1e-5, s)
+            a = np.minimum(s * (np.cos(angle) * dx + np.sin(angle) * db), 40.0)
+            out += h / (s * s) * (np.expm1(a) - a)
+        return out
+
+    def _normal(self, run: int, repeat: int) -> Array:
+        """Two standard normals a draw, (2, sample): the setting's own, and those of this repeat of it."""
+        digest = np.frombuffer(hashlib.sha256(self.setting_key(run).encode()).digest()[:16], dtype=np.uint32)
+        rng = np.random.Generator(np.random.SFC64([self.seed, *digest]))
+        return rng.standard_normal((repeat + 2, len(self.rho)))[[0, -1]]
+
+    def setting_key(self, run: int) -> str:
+        """Cell and setting of a run: what a replicate shares."""
+        c, own = int(self.candidates.cell[run]), self.candidates
+        return f"{c} {own.lr_peak[run]:.6g} {own.batch_tokens[run]:.6g}"
+
+
+def law_outcomes(
+    draws: LawDraws, candidates: Candidates, *, seed: int = 0, seed_share: float = SEED_SHARE
+) -> LawOutcomes:
+    """Outcome draws of candidates under a fit.
+
+    A fitted cell speaks for itself; a new one is a new draw of the law, its level unknown too.
+    """
+    state = draws.at(candidates.cells)
+    state[:, CURVATURE] = np.clip(state[:, CURVATURE], -20, 20)
+    sigma = np.empty((draws.n_samples, len(candidates.cells)))
+    columns: Mapping[str, int] = {s: k for k, s in enumerate(draws.sources)}
+    for c, source in enumerate(candidates.cells.source):
+        if source in columns:
+            sigma[:, c] = draws.sigma[:, columns[source]]
+        else:  # a source never seen has the noise of any of those that were
+            rng = np.random.default_rng([seed, 5])
+            any_of = rng.integers(len(draws.sources), size=draws.n_samples)
+            sigma[:, c] = draws.sigma[np.arange(draws.n_samples), any_of]
+    middle = state[:, LEVEL].mean(0)
+    return LawOutcomes(candidates, state, sigma, draws.rho, draws.nu, middle, seed, seed_share)
+
+
+def joined(candidates: Candidates, more: Candidates) -> tuple[Candidates, Index]:
+    """`candidates` with the runs of `more` added to its runs (not to its bundles), and where they are."""
+    a, b = candidates.cells, more.cells
+    rows = [(a, int(c)) for c in candidates.cell] + [(b, int(c)) for c in more.cell]
+
+    def texts(name: str) -> list[str]:
+        return [getattr(own, name)[c] for own, c in rows]
+
+    def counts(name: str) -> Array:
+        return np.array([getattr(own, name)[c] for own, c in rows])
+
+    cells, cell = unique_cells(
+        texts("source"), texts("arch"), texts("data"), counts("n_params"), counts("n_active"), counts("n_tokens")
+    )
+    n = len(candidates.cell)
+    ids = candidates.run_id or ("",) * n
+    out = replace(
+        candidates,
+        cells=cells,
+        cell=cell,
+        lr_peak=np.concatenate([candidates.lr_peak, more.lr_peak]),
+        batch_tokens=np.concatenate([candidates.batch_tokens, more.batch_tokens]),
+        flops=np.concatenate([candidates.flops, more.flops]),
+        run_id=ids + (more.run_id or ("",) * len(more.cell)),
+    )
+    return out, np.arange(n, n + len(more.cell))

@@ -1,0 +1,101 @@
+"""Is the next sweep worth its price? Regret at the target as compute, and compute as the common coin."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from scaleband.design.proposals import Verdict
+from scaleband.laws import LEVEL, Cells, LawDraws
+
+Array = NDArray[np.float64]
+
+USUAL_SLOPE = 3.0
+"""Percent of loss per e-fold of compute along the frontier: 1 % more compute buys about 0.03 % (Step Law's dense
+cells). Used where a fit cannot tell."""
+
+_SANE = (0.3, 15.0)
+
+
+def frontier_slope(draws: LawDraws, target: Cells, t: int = 0) -> float:
+    """Percent of loss that an e-fold of compute buys at the target, half of it in parameters, half in tokens.
+
+    On the compute frontier both halves buy the same, so there this is the frontier's own slope. The fit's law of the
+    cells' level gives it; where its draws do not agree on a sane figure (few cells, a group never seen), `USUAL_SLOPE`.
+
+    Returns
+    -------
+    Percent of loss per e-fold of FLOPs, > 0.
+    """
+    half = np.exp(0.25 * np.array([-1.0, 1.0]))
+    pair = Cells(
+        (target.source[t],) * 2, (target.arch[t],) * 2, (target.data[t],) * 2,
+        target.n_params[t] * half, target.n_active[t] * half, target.n_tokens[t] * half,
+    )  # fmt: skip
+    x = draws.design.matrix(pair)
+    law = np.array([role in ("shared", "exponent") for role in draws.design.roles])
+    fall = -(draws.law[:, LEVEL] * law) @ (x[1] - x[0])
+    low, middle, high = np.quantile(fall, [0.1, 0.5, 0.9])
+    return float(middle) if _SANE[0] < low and high < _SANE[1] else USUAL_SLOPE
+
+
+def as_flops(regret: float, target_flops: float, slope: float) -> float:
+    """FLOPs at the target that `regret` percent of loss is worth: what buying it back with compute would cost.
+
+    A run of C FLOPs whose loss is `regret` percent too high does as well as one of C exp(-regret / slope).
+    """
+    return target_flops * -float(np.expm1(-max(regret, 0.0) / slope))
+
+
+def quantity(flops: float) -> str:
+    """FLOPs for a sentence: 3.1e18."""
+    return f"{flops:.2g}".replace("e+", "e")
+
+
+def weigh(
+    steps: Sequence[tuple[float, float, float]],
+    *,
+    evpi: float,
+    target_flops: float,
+    slope: float,
+    target_runs: float = 1.0,
+    why_empty: str = "no candidate is affordable",
+) -> Verdict:
+    """The verdict on a path of bundles: continue if some beginning of it is worth more than it costs.
+
+    Parameters
+    ----------
+    steps
+        (EVSI, its error, cost in FLOP) of each bundle in the order chosen; EVSI on top of those before it.
+    evpi
+        Expected regret now, percent.
+    target_flops, slope
+        Price of one target run; percent of loss per e-fold of compute.
+    target_runs
+        Runs that the decision will serve.
+    why_empty
+        What to say when there are no steps.
+    """
+    ceiling = target_runs * as_flops(evpi, target_flops, slope)
+    runs = "1 target run" if target_runs == 1 else f"{target_runs:g} target runs"
+    if not steps:
+        why = f"stop: {why_empty}; all that is unknown is worth {quantity(ceiling)} FLOPs for {runs}"
+        return Verdict("stop", why, evpi, 0.0, 0.0, 0.0, 0.0, ceiling, target_runs)
+    evsi, variance, cost = (np.cumsum([f(s) for s in steps]) for f in (
+        lambda s: s[0], lambda s: s[1] ** 2, lambda s: s[2]))  # fmt: skip
+    saving = np.array([target_runs * as_flops(v, target_flops, slope) for v in evsi])
+    worth = bool((saving > cost).any())
+    k = int(np.argmax(saving - cost)) if worth else int(np.argmax(saving / cost))
+    bundles = "the next bundle costs" if k == 0 else f"the next {k + 1} bundles cost"
+    why = (
+        f"{'continue' if worth else 'stop'}: {bundles} {quantity(cost[k])} FLOPs and "
+        f"{'is' if k == 0 else 'are'} expected to save {quantity(saving[k])} FLOPs' worth of loss over {runs}"
+    )
+    if ceiling <= cost[0]:
+        why += f"; even knowing everything would save {quantity(ceiling)}"
+    return Verdict(
+        "continue" if worth else "stop", why, evpi, float(evsi[k]), float(np.sqrt(variance[k])), float(cost[k]),
+        float(saving[k]), ceiling, target_runs,
+    )  # fmt: skip

@@ -1,0 +1,193 @@
+"""Loss laws in a file: a group `loss` of the fit's NetCDF, or a file of its own. Read with h5py, no pickle.
+
+    /loss                    attributes: version, meta (JSON: weights, gate, conventions, reference, laws)
+    /loss/cells              source, arch, data, n_params, n_active, n_tokens, batch_tokens, unique_tokens,
+                             log_loss, log_loss_se, kind, trunk   (observation)
+    /loss/draws/LAW          theta (sample, entry), entry: names as in `bayes.loss_model.Layout`
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from scaleband.errors import UserError
+from scaleband.laws.design import Cells
+from scaleband.laws.loss import LAWS
+from scaleband.laws.loss.draws import LawSamples, LossDraws
+from scaleband.laws.loss.table import LossTable, Reference
+
+LOSS_FORMAT, LOSS_VERSION = "scaleband-loss", 1
+_TEXTS = ("source", "arch", "data", "kind", "trunk")
+_NUMBERS = ("n_params", "n_active", "n_tokens", "batch_tokens", "unique_tokens", "log_loss", "log_loss_se")
+_MAX_VALUES = 2**27
+
+
+def write_loss(draws: LossDraws, path: Path, *, beside: Path | None = None) -> None:
+    """Write loss laws to `path`, whole or not at all.
+
+    Parameters
+    ----------
+    beside
+        A fit whose other groups are kept: the file is copied and gets the group `loss`.
+    """
+    import h5py
+
+    if not path.parent.is_dir():
+        raise UserError(f"{path}: the folder {path.parent} does not exist; make it, or choose another --out")
+    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
+    os.close(handle)
+    try:
+        if beside is not None:
+            shutil.copyfile(beside, temporary)
+        with h5py.File(temporary, "a" if beside is not None else "w") as file:
+            if "loss" in file:
+                del file["loss"]
+            _write(file.create_group("loss"), draws)
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    except OSError as error:
+        raise UserError(
+            f"{path}: cannot be written ({error.strerror or type(error).__name__}); free some space, or choose another"
+        ) from None
+    finally:
+        Path(temporary).unlink(missing_ok=True)
+
+
+def _write(group: Any, draws: LossDraws) -> None:
+    import h5py
+
+    text = h5py.string_dtype()
+    r, t, c = draws.reference, draws.table, draws.table.cells
+    meta = dict(draws.meta) | {
+        "reference": {"n_active": r.n_active, "n_tokens": r.n_tokens, "batch_tokens": r.batch_tokens},
+        "laws": [p.law.name for p in draws.parts],
+        "of_cells": t.of_cells,
+    }
+    group.attrs["format"], group.attrs["version"] = LOSS_FORMAT, LOSS_VERSION
+    group.attrs["meta"] = json.dumps(meta, allow_nan=False)
+    cells = group.create_group("cells")
+    for name in _TEXTS:
+        value = getattr(t, name) if name in ("kind", "trunk") else getattr(c, name)
+        cells.create_dataset(name, data=np.array(list(value), dtype=object), dtype=text)
+    for name in _NUMBERS:
+        value = getattr(c, name) if name.startswith("n_") else getattr(t, name)
+        cells.create_dataset(name, data=np.asarray(value, float))
+    for part in draws.parts:
+        own = group.create_group(f"draws/{part.law.name}")
+        own.create_dataset("entry", data=np.array(part.names, dtype=object), dtype=text)
+        own.create_dataset("theta", data=part.theta.astype("float32"), compression="gzip", shuffle=True)
+
+
+def _damaged(path: Path, what: str) -> UserError:
+    return UserError(
+        f"{path}: {what}; it is not a fit that scaleband wrote, or its loss laws are damaged: fit again with "
+        "`scaleband fit RUNS --out FIT.nc`"
+    )
+
+
+def read_loss(path: str | Path) -> LossDraws | None:
+    """The loss laws of a file, or None where it holds none.
+
+    Raises
+    ------
+    UserError
+        The file is missing, not HDF5, from a newer version, or its loss laws are damaged.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise UserError(f"{path}: no such file; `scaleband fit RUNS --out FIT.nc` makes one")
+    import h5py
+
+    if not h5py.is_hdf5(path):
+        raise _damaged(path, "it is not a NetCDF 4 file")
+    try:
+        with h5py.File(path, "r") as file:
+            if not isinstance(file.get("loss", getlink=True), h5py.HardLink):
+                return None
+            return _read(file["loss"], path)
+    except UserError:
+        raise
+    except (
+        OSError, LookupError, ValueError, TypeError, RuntimeError, AttributeError, ArithmeticError, MemoryError
+    ) as error:  # fmt: skip
+        raise _damaged(path, f"they cannot be read ({type(error).__name__})") from None
+
+
+def holds_basins(path: Path) -> bool:
+    """Whether a file holds a basin fit too, which answers about rates and batches."""
+    import h5py
+
+    with h5py.File(path, "r") as file:
+        return "posterior" in file
+
+
+def _array(group: Any, name: str, path: Path, kinds: str) -> Any:
+    """A dataset that holds its own values, of a kind and a size that can be."""
+    import h5py
+
+    if not isinstance(group.get(name, getlink=True), h5py.HardLink):
+        raise _damaged(path, f"{name} is missing, or a link")
+    dataset = group[name]
+    if dataset.dtype.kind not in kinds or dataset.external or dataset.is_virtual or dataset.size > _MAX_VALUES:
+        raise _damaged(path, f"{name} is not a plain array")
+    return dataset
+
+
+def _texts(group: Any, name: str, path: Path) -> tuple[str, ...]:
+    return tuple(str(v) for v in _array(group, name, path, "OS").asstr()[()])
+
+
+def _numbers(group: Any, name: str, path: Path) -> NDArray[np.float64]:
+    return np.asarray(_array(group, name, path, "fiu")[()], dtype=np.float64)
+
+
+def _read(group: Any, path: Path) -> LossDraws:
+    if group.attrs.get("format") != LOSS_FORMAT:
+        raise _damaged(path, f"their format is not {LOSS_FORMAT}")
+    version = int(group.attrs["version"])
+    if version > LOSS_VERSION:
+        raise UserError(f"{path}: loss laws written by a newer scaleband (format {version}); upgrade scaleband")
+    meta = json.loads(group.attrs["meta"])
+    if not isinstance(meta, dict) or not isinstance(meta.get("gate", {}).get("passed"), bool):
+        raise _damaged(path, "they have no mark of the diagnostic gate")
+    cells = group["cells"]
+    text = {name: _texts(cells, name, path) for name in _TEXTS}
+    number = {name: _numbers(cells, name, path) for name in _NUMBERS}
+    if len({len(v) for v in (*text.values(), *number.values())}) != 1 or not text["source"]:
+        raise _damaged(path, "their observations are incomplete")
+    if min(number[n].min() for n in ("n_params", "n_active", "n_tokens")) <= 0:
+        raise _damaged(path, "their observations hold sizes that are not positive")
+    table = LossTable(
+        Cells(text["source"], text["arch"], text["data"], number["n_params"], number["n_active"], number["n_tokens"]),
+        number["batch_tokens"], number["unique_tokens"], number["log_loss"], number["log_loss_se"],
+        text["kind"], text["trunk"], bool(meta["of_cells"]),
+    )  # fmt: skip
+    parts = []
+    for name in meta["laws"]:
+        if name not in LAWS:
+            raise _damaged(path, f"a law named {str(name)[:40]!r} is not known here")
+        own = group["draws"][name]
+        names, theta = _texts(own, "entry", path), _numbers(own, "theta", path)
+        if theta.ndim != 2 or theta.shape[1] != len(names) or not len(theta) or not np.isfinite(theta).all():
+            raise _damaged(path, f"the draws of {name} are not numbers by entry")
+        if np.abs(theta).max() > 1e4:
+            raise _damaged(path, f"the draws of {name} hold values that cannot be")
+        law = LAWS[name]
+        wanted = {p.name for p in law.parameters if not p.grouped} | {"log_nu_minus_1", "log_spread_level"}
+        wanted |= {f"{p.name}:{g}" for p in law.parameters if p.grouped for g in set(table.groups())}
+        if not wanted <= set(names):
+            raise _damaged(path, f"the draws of {name} lack {sorted(wanted - set(names))[0]}")
+        parts.append(LawSamples(law, names, theta))
+    if not parts:
+        raise _damaged(path, "there is no law in them")
+    r = meta["reference"]
+    reference = Reference(float(r["n_active"]), float(r["n_tokens"]), float(r["batch_tokens"]))
+    return LossDraws(tuple(parts), table, reference, meta | {"path": str(path)})

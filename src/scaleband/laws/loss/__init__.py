@@ -1,0 +1,28 @@
+"""Loss laws: L(size, tokens, ...) in one formula each, for NumPy and PyTensor alike.
+
+Adding a law is one file with a `LAW`, and its line here.
+"""
+
+from scaleband.laws.loss import (
+    chinchilla,
+    farseer,
+    interaction,
+    kaplan,
+    moe,
+    overtraining,
+    repetition,
+    three_term,
+)
+from scaleband.laws.loss.form import Covariates, LossLaw, Parameter
+from scaleband.laws.loss.optimum import minimise_each
+
+LAWS: dict[str, LossLaw] = {
+    module.LAW.name: module.LAW
+    for module in (chinchilla, kaplan, interaction, farseer, overtraining, moe, three_term, repetition)
+}
+"""Every law by its name."""
+
+GENERAL = ("chinchilla", "kaplan", "interaction", "farseer", "overtraining")
+"""Laws in size and tokens alone, which any table can be asked about: what is stacked by default."""
+
+__all__ = ["GENERAL", "LAWS", "Covariates", "LossLaw", "Parameter", "minimise_each"]

@@ -1,0 +1,177 @@
+"""Draws of fitted loss laws: one or several forms, each with its share of the samples. NumPy alone."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from scaleband.laws.design import Cells
+from scaleband.laws.loss.form import Covariates, LossLaw
+from scaleband.laws.loss.table import LossTable, Reference, covariates, group_names
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class LawSamples:
+    """Draws of one law.
+
+    Attributes
+    ----------
+    law
+        The form.
+    names
+        Along the last dim of `theta`, as in `bayes.loss_model.Layout`.
+    theta (sample, entry)
+        On the scale without bounds.
+    """
+
+    law: LossLaw
+    names: tuple[str, ...]
+    theta: Array
+
+    def entry(self, name: str) -> Array | None:
+        """(sample,) draws of one entry, or None where the fit has none."""
+        return self.theta[:, self.names.index(name)] if name in self.names else None
+
+
+def keyed_normal(count: int, *key: str) -> Array:
+    """N(0, 1) draws that depend on `key` alone: two questions about one new group share its offset."""
+    digest = hashlib.sha256("\x1f".join(key).encode()).digest()
+    return np.random.default_rng(np.frombuffer(digest, dtype=np.uint32)).standard_normal(count)
+
+
+@dataclass(frozen=True)
+class LossDraws:
+    """Posterior draws of the loss, forms stacked: the samples of all parts one after another.
+
+    Attributes
+    ----------
+    parts
+        One per form; a form's share of the samples is its weight.
+    table
+        What was fitted.
+    reference
+        The point the laws are written around.
+    meta
+        Facts that travel with the fit: weights, scores, gate, conventions, ranges.
+    """
+
+    parts: tuple[LawSamples, ...]
+    table: LossTable
+    reference: Reference
+    meta: Mapping[str, object] = field(default_factory=dict)
+
+    @property
+    def n_samples(self) -> int:
+        """Number of draws, forms together."""
+        return sum(len(p.theta) for p in self.parts)
+
+    def form_of_sample(self) -> NDArray[np.str_]:
+        """(sample,) name of the form of each draw."""
+        return np.concatenate([np.full(len(p.theta), p.law.name) for p in self.parts])
+
+    def groups(self) -> list[str]:
+        """Fitted groups, sorted."""
+        return sorted(set(self.table.groups()))
+
+    def _speakers(self, name: str) -> list[str]:
+        """Fitted groups that speak for one never seen: all, but none about a level where loss kinds differ."""
+        return [] if name == "level" and len(set(self.table.kind)) > 1 else self.groups()
+
+    def _grouped(self, part: LawSamples, name: str, group: str, mean: float, sd: float) -> Array:
+        """A grouped entry for one group: its own draws, or a new group's given those of the fitted ones."""
+        own = part.entry(f"{name}:{group}")
+        if own is not None:
+            return own
+        fitted = np.reshape(
+            [part.theta[:, part.names.index(f"{name}:{g}")] for g in self._speakers(name)], (-1, len(part.theta))
+        )
+        spread2 = np.exp(2 * part.theta[:, part.names.index(f"log_spread_{name}")])
+        total = spread2 + len(fitted) * sd**2
+        centre = mean + sd**2 * (fitted - mean).sum(0) / total
+        z = keyed_normal(len(spread2), name, group)
+        return np.asarray(centre + np.sqrt(spread2 + sd**2 * spread2 / total) * z)
+
+    def evaluator(self, group: str) -> tuple[list[Array], list[Mapping[str, Array]]]:
+        """Level (sample,) and parameter values (sample,) of one group, one entry per part."""
+        levels, values = [], []
+        for part in self.parts:
+            levels.append(self._grouped(part, "level", group, 1.0, 0.7))
+            values.append(
+                {
+                    p.name: p.value(
+                        np,
+                        self._grouped(part, p.name, group, p.mean, p.sd)
+                        if p.grouped
+                        else part.theta[:, part.names.index(p.name)],
+                    )
+                    for p in part.law.parameters
+                }
+            )
+        return levels, values
+
+    def law_log_loss(self, group: str) -> Callable[[Covariates], Array]:
+        """log loss of the law alone as a function of covariates whose last dim is `sample`: no effects, no scatter."""
+        levels, values = self.evaluator(group)
+        ends = np.cumsum([len(p.theta) for p in self.parts])
+
+        def value(x: Covariates) -> Array:
+            shape = np.broadcast_shapes(*(np.shape(v) for v in x), (self.n_samples,))
+            full = Covariates(*(np.broadcast_to(v, shape) for v in x))
+            out = np.empty(shape)
+            for k, part in enumerate(self.parts):
+                rows = slice(ends[k] - len(part.theta), ends[k])
+                inside = Covariates(*(v[..., rows] for v in full))
+                out[..., rows] = levels[k] + np.log(np.maximum(part.law.relative(np, values[k], inside), 1e-6))
+            return out
+
+        return value
+
+    def log_loss(
+        self, cells: Cells, *, batch_tokens: Array | None = None, unique_tokens: Array | None = None,
+        new_run: bool = False,
+    ) -> Array:
+        """Draws of log loss at targets: (sample, target).
+
+        Parameters
+        ----------
+        cells, batch_tokens, unique_tokens
+            Targets; the batch matters to laws that ask for it.
+        new_run
+            Add the scatter of one observation around the law (heavy tails), keyed by the target.
+        """
+        x = covariates(cells, self.reference, batch_tokens, unique_tokens)
+        out = np.empty((self.n_samples, len(cells)))
+        for t, group in enumerate(group_names(cells)):
+            levels, values = self.evaluator(group)
+            at = Covariates(*(v[t] for v in x))
+            out[:, t] = np.concatenate(
+                [
+                    level + np.log(np.maximum(part.law.relative(np, value, at), 1e-6))
+                    for part, level, value in zip(self.parts, levels, values, strict=True)
+                ]
+            )
+            if new_run:
+                key = (group, f"{cells.n_params[t]:.6g}", f"{cells.n_tokens[t]:.6g}")
+                out[:, t] += self.scatter(cells.source[t], *key)
+        return out
+
+    def scatter(self, source: str, *key: str) -> Array:
+        """One observation's distance from the law, log units, (sample,): Student t with the source's sigma."""
+        digest = hashlib.sha256("\x1f".join(("scatter", *key)).encode()).digest()
+        rng = np.random.default_rng(np.frombuffer(digest, dtype=np.uint32))
+        out = []
+        for part in self.parts:
+            own = part.entry(f"log_sigma:{source}")
+            if own is None:  # a source never seen is as noisy as any of those that were
+                known = [k for k, n in enumerate(part.names) if n.startswith("log_sigma:")]
+                pick = rng.integers(len(known), size=len(part.theta))
+                own = part.theta[np.arange(len(part.theta)), np.array(known)[pick]]
+            nu = 1 + np.exp(part.theta[:, part.names.index("log_nu_minus_1")])
+            out.append(np.exp(own) * rng.standard_t(nu))
+        return np.concatenate(out)

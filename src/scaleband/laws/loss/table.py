@@ -1,0 +1,102 @@
+"""What loss laws are fitted to: one observation per run, or per cell whose level a basin fit has told."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from scaleband.laws.design import Cells
+from scaleband.laws.loss.form import Covariates
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Reference:
+    """The point that a table's laws are written around: counts, not logs. `share` scales with them."""
+
+    n_active: float
+    n_tokens: float
+    batch_tokens: float
+
+
+@dataclass(frozen=True)
+class LossTable:
+    """Observed losses and where they were observed; every field of shape (observation,).
+
+    Attributes
+    ----------
+    cells
+        Group, size and tokens of each observation.
+    batch_tokens, unique_tokens
+        NaN where not stated; unique tokens not stated means that nothing repeats.
+    log_loss, log_loss_se
+        Natural log of the loss and its standard error.
+    kind
+        What the loss is (`loss_kind`): levels of different kinds are never compared.
+    trunk
+        '' or the name of what several observations branch off.
+    of_cells
+        True if these are levels at the optimum of fitted basins, False if they are runs.
+    """
+
+    cells: Cells
+    batch_tokens: Array
+    unique_tokens: Array
+    log_loss: Array
+    log_loss_se: Array
+    kind: Sequence[str]
+    trunk: Sequence[str]
+    of_cells: bool
+
+    def __len__(self) -> int:
+        return len(self.log_loss)
+
+    def groups(self) -> list[str]:
+        """source/arch/data of each observation."""
+        return group_names(self.cells)
+
+    def take(self, at: NDArray[np.int64]) -> LossTable:
+        """The observations at these positions."""
+        c = self.cells
+        cells = Cells(
+            [c.source[i] for i in at], [c.arch[i] for i in at], [c.data[i] for i in at],
+            c.n_params[at], c.n_active[at], c.n_tokens[at],
+        )  # fmt: skip
+        return LossTable(
+            cells, self.batch_tokens[at], self.unique_tokens[at], self.log_loss[at], self.log_loss_se[at],
+            [self.kind[i] for i in at], [self.trunk[i] for i in at], self.of_cells,
+        )  # fmt: skip
+
+
+def group_names(cells: Cells) -> list[str]:
+    """source/arch/data of each entry."""
+    return [f"{s}/{a}/{d}" for s, a, d in zip(cells.source, cells.arch, cells.data, strict=True)]
+
+
+def reference_of(table: LossTable) -> Reference:
+    """The table's centre: medians of the logs, rounded to two digits so that it reads well."""
+
+    def middle(value: Array) -> float:
+        value = value[np.isfinite(value)]
+        return float(f"{np.exp(np.median(np.log(value))):.2g}") if value.size else 524_288.0
+
+    return Reference(
+        middle(table.cells.n_active), middle(table.cells.n_tokens), middle(np.asarray(table.batch_tokens))
+    )
+
+
+def covariates(
+    cells: Cells, reference: Reference, batch_tokens: Array | None = None, unique_tokens: Array | None = None
+) -> Covariates:
+    """Covariates of cells relative to a reference: each (cell,)."""
+    n = np.log(cells.n_active / reference.n_active)
+    d = np.log(cells.n_tokens / reference.n_tokens)
+    s = np.log(cells.n_params / cells.n_active)
+    nothing = np.full(len(n), np.nan)
+    b = np.log((nothing if batch_tokens is None else batch_tokens) / reference.batch_tokens)
+    u = np.log((nothing if unique_tokens is None else unique_tokens) / reference.n_tokens)
+    return Covariates(n, d, s, np.where(np.isfinite(b), b, 0.0), np.where(np.isfinite(u), np.minimum(u, d), d))

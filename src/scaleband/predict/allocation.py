@@ -1,0 +1,180 @@
+"""How to split a budget: the size and the tokens that minimise the loss, one answer per draw, under constraints."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from scaleband.errors import UserError
+from scaleband.laws.design import Cells
+from scaleband.laws.loss import Covariates, minimise_each
+from scaleband.laws.loss.draws import LossDraws
+
+Array = NDArray[np.float64]
+
+WIDEST = (1e5, 1e15)
+"""Sizes that are searched, active parameters."""
+
+
+@dataclass(frozen=True)
+class Allocation:
+    """Joint draws of an allocation, every array (sample,).
+
+    Attributes
+    ----------
+    n_params, n_active, n_tokens
+        The best model and horizon of each draw.
+    loss
+        The expected loss there, in the table's unit.
+    law_of_sample
+        Name of the form behind each draw.
+    chosen
+        One split for all draws, the one that minimises the expected log loss: (n_params, n_tokens).
+    loss_at_chosen
+        (sample,) loss of that one split.
+    """
+
+    n_params: Array
+    n_active: Array
+    n_tokens: Array
+    loss: Array
+    law_of_sample: NDArray[np.str_]
+    chosen: tuple[float, float]
+    loss_at_chosen: Array
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Constraints of an allocation; None where there is none.
+
+    Attributes
+    ----------
+    n_params
+        A fixed size (total parameters).
+    max_tokens
+        The most tokens trained on.
+    unique_tokens
+        Distinct tokens there are: more than these are repeats, which need a law of repetition.
+    inference_tokens
+        Tokens that the model will read or write in its life, at 2 active parameters each: a budget that includes
+        them makes a smaller, over-trained model worth it (Sardana et al. 2023, arXiv 2401.00448).
+    sparsity
+        n_params / n_active, >= 1.
+    """
+
+    n_params: float | None = None
+    max_tokens: float | None = None
+    unique_tokens: float | None = None
+    inference_tokens: float = 0.0
+    sparsity: float = 1.0
+
+
+def tokens_for(flops: float, n_active: Array, inference_tokens: float = 0.0) -> Array:
+    """Training tokens that a budget leaves: (C - 2 n_active inference) / (6 n_active); negative if none are left."""
+    return np.asarray((flops / n_active - 2 * inference_tokens) / 6)
+
+
+def allocate(draws: LossDraws, group: str, flops: float, limits: Limits | None = None) -> Allocation:
+    """Split `flops` between size and tokens.
+
+    Parameters
+    ----------
+    draws
+        Fitted loss laws.
+    group
+        source/arch/data; one never seen gets the wide band of a new one.
+    flops
+        Budget, FLOP: 6 n_active n_tokens, plus 2 n_active per token of inference if there is any.
+    limits
+        Constraints.
+
+    Raises
+    ------
+    UserError
+        Constraints that leave nothing to train.
+    """
+    limits = limits or Limits()
+    if limits.unique_tokens is not None and not all(p.law.name == "repetition" for p in draws.parts):
+        raise UserError(
+            "repeated data asks for a law of repetition, and this fit has none: fit a table with a column "
+            "unique_tokens, or use a cap on tokens instead"
+        )
+    law = draws.law_log_loss(group)
+    ref, log_s = draws.reference, np.log(limits.sparsity)
+    cap = np.inf if limits.max_tokens is None else limits.max_tokens
+
+    def loss_at(log_active: Array) -> Array:
+        active = np.exp(log_active)
+        tokens = np.minimum(tokens_for(flops, active, limits.inference_tokens), cap)
+        d = np.log(np.maximum(tokens, 1.0) / ref.n_tokens)
+        u = d if limits.unique_tokens is None else np.minimum(d, np.log(limits.unique_tokens / ref.n_tokens))
+        value = law(Covariates(log_active - np.log(ref.n_active), d, log_s, 0.0, u))
+        return np.where(tokens >= 1.0, value, 50.0 + log_active)
+
+    count = draws.n_samples
+    if limits.n_params is not None:
+        best = np.full(count, np.log(limits.n_params / limits.sparsity))
+        chosen = float(best[0])
+    else:
+        most = flops / 6 if limits.inference_tokens == 0 else min(flops / 6, flops / (2 * limits.inference_tokens))
+        low, high = np.log(WIDEST[0]), min(np.log(WIDEST[1]), np.log(most))
+        if high <= low:
+            raise UserError(f"{flops:g} FLOP leave no model to train; give a larger budget or less inference")
+        best = minimise_each(loss_at, np.full(count, low), np.full(count, high))
+        grid = np.linspace(np.quantile(best, 0.01) - 0.1, np.quantile(best, 0.99) + 0.1, 161)[:, None]
+        chosen = float(grid[loss_at(np.broadcast_to(grid, (161, count))).mean(1).argmin(), 0])
+    active = np.exp(best)
+    tokens = np.minimum(tokens_for(flops, active, limits.inference_tokens), cap)
+    if (tokens < 1).any():
+        raise UserError(f"a model of {limits.n_params:g} parameters leaves no tokens in a budget of {flops:g} FLOP")
+    at_chosen = np.full(count, chosen)
+    chosen_tokens = float(min(tokens_for(flops, np.exp(at_chosen[:1]), limits.inference_tokens)[0], cap))
+    return Allocation(
+        n_params=active * limits.sparsity,
+        n_active=active,
+        n_tokens=tokens,
+        loss=np.exp(loss_at(best)),
+        law_of_sample=draws.form_of_sample(),
+        chosen=(float(np.exp(chosen) * limits.sparsity), chosen_tokens),
+        loss_at_chosen=np.exp(loss_at(at_chosen)),
+    )
+
+
+def allocation_exponent(draws: LossDraws, group: str, flops: float) -> Array:
+    """d log n_active* / d log flops at a budget, (sample,): Chinchilla's a."""
+    step = 1.5
+    up, down = allocate(draws, group, flops * step), allocate(draws, group, flops / step)
+    return np.asarray(np.log(up.n_active / down.n_active) / (2 * np.log(step)))
+
+
+def share_of_form(values: Array, law_of_sample: NDArray[np.str_]) -> float:
+    """How much of the variance of draws is between the forms' means: 0 to 1."""
+    names, at = np.unique(law_of_sample, return_inverse=True)
+    mean = np.array([values[at == k].mean() for k in range(len(names))])
+    total = float(values.var())
+    return float(((mean[at] - values.mean()) ** 2).mean() / total) if total > 0 else 0.0
+
+
+def tokens_to_reach(draws: LossDraws, cells: Cells, loss: float, *, most: float = 1e16) -> Array:
+    """Training tokens at which each target's expected loss comes down to `loss`: (sample, target); inf if never."""
+    out = np.full((draws.n_samples, len(cells)), np.inf)
+    ref = draws.reference
+    for t in range(len(cells)):
+        law = draws.law_log_loss(f"{cells.source[t]}/{cells.arch[t]}/{cells.data[t]}")
+        n = np.log(cells.n_active[t] / ref.n_active)
+        s = np.log(cells.n_params[t] / cells.n_active[t])
+
+        def above(log_tokens: Array, law=law, n=n, s=s) -> NDArray[np.bool_]:  # type: ignore[no-untyped-def]
+            d = log_tokens - np.log(ref.n_tokens)
+            return np.asarray(law(Covariates(n, d, s, 0.0, d)) > np.log(loss))
+
+        low, high = np.full(draws.n_samples, np.log(1e6)), np.full(draws.n_samples, np.log(most))
+        never = above(high)
+        for _ in range(50):
+            middle = (low + high) / 2
+            more = above(middle)
+            low, high = np.where(more, middle, low), np.where(more, high, middle)
+        out[:, t] = np.where(never, np.inf, np.exp(high))
+    return out

@@ -1,0 +1,107 @@
+"""Two recipes compared at their own best splits: who wins at a budget, where they cross, what one is worth."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from scaleband.errors import UserError
+from scaleband.laws.loss.draws import LossDraws
+from scaleband.predict.allocation import Limits, allocate
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Recipe a against recipe b, per draw.
+
+    Attributes
+    ----------
+    loss_a, loss_b (sample,)
+        Loss at each recipe's own best split of the budget.
+    p_a_better
+        Probability that a's is lower.
+    crossover (sample,)
+        FLOP at which the lower loss changes sides, NaN in draws without one inside `searched`.
+    compute_multiplier (sample,)
+        b's FLOP over a's for the loss that a reaches at the budget: above 1, a is the better recipe; inf or 0 where b
+        reaches it nowhere, or everywhere, inside `searched`.
+    searched
+        Smallest and largest budget looked at, FLOP.
+    """
+
+    loss_a: Array
+    loss_b: Array
+    p_a_better: float
+    crossover: Array
+    compute_multiplier: Array
+    searched: tuple[float, float]
+
+
+def frontier(draws: LossDraws, group: str, flops: Array, sparsity: float = 1.0) -> Array:
+    """Log loss along the compute-optimal frontier: (sample, budget)."""
+    limits = Limits(sparsity=sparsity)
+    return np.stack([np.log(allocate(draws, group, float(c), limits).loss) for c in flops], axis=1)
+
+
+def compare(
+    draws: LossDraws, a: str, b: str, flops: float, *, sparsity_a: float = 1.0, sparsity_b: float = 1.0,
+    decades: float = 4.0, n_budgets: int = 41,
+) -> Comparison:
+    """Compare two groups at a budget, both at their own optimum.
+
+    Draws are joint: exponents that both groups share cannot make one of them win.
+
+    Parameters
+    ----------
+    a, b
+        Fitted groups, source/arch/data, of one loss kind.
+    flops
+        Budget, FLOP.
+    decades
+        How far on both sides of the budget to look for a crossover.
+
+    Raises
+    ------
+    UserError
+        A group that was not fitted, or losses of two kinds, which cannot be compared.
+    """
+    known = draws.groups()
+    unknown = [g for g in (a, b) if g not in known]
+    if unknown:
+        raise UserError(
+            f"{unknown[0]} is not among the fitted groups, so its loss level is unknown; choose among {', '.join(known)}"
+        )
+    kind = dict(zip(draws.table.groups(), draws.table.kind, strict=True))
+    if kind[a] != kind[b]:
+        raise UserError(
+            f"{a} states its loss as {kind[a]!r} and {b} as {kind[b]!r}: losses of two kinds cannot be compared"
+        )
+    budgets = flops * 10 ** np.linspace(-decades, decades, n_budgets)
+    losses = [frontier(draws, g, budgets, s) for g, s in ((a, sparsity_a), (b, sparsity_b))]
+    middle = n_budgets // 2
+    gap, logs = losses[0] - losses[1], np.log(budgets)
+    crossover = np.full(draws.n_samples, np.nan)
+    flips = np.sign(gap[:, 1:]) != np.sign(gap[:, :-1])
+    nearest = np.where(flips, np.abs(np.arange(n_budgets - 1) + 0.5 - middle), np.inf)
+    for s in np.flatnonzero(flips.any(axis=1)):  # of several crossings, the one nearest the budget
+        k = int(nearest[s].argmin())
+        share = gap[s, k] / (gap[s, k] - gap[s, k + 1])
+        crossover[s] = np.exp(logs[k] + share * (logs[k + 1] - logs[k]))
+    goal = losses[0][:, middle]
+    multiplier = np.empty(draws.n_samples)
+    for s in range(draws.n_samples):
+        falling = losses[1][s]
+        if goal[s] < falling[-1]:
+            multiplier[s] = np.inf
+        elif goal[s] > falling[0]:
+            multiplier[s] = 0.0
+        else:
+            multiplier[s] = np.exp(np.interp(-goal[s], -falling, logs)) / flops
+    loss_a, loss_b = np.exp(losses[0][:, middle]), np.exp(losses[1][:, middle])
+    return Comparison(
+        loss_a, loss_b, float((loss_a < loss_b).mean()), crossover, multiplier, (float(budgets[0]), float(budgets[-1]))
+    )

@@ -1,0 +1,143 @@
+"""Posteriors of a campaign: prior, refit, cache, history; and the strategy that weighs runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+from small_campaign import TARGET
+
+from scaleband.campaign import Campaign
+from scaleband.campaign.history import history
+from scaleband.campaign.proposers import PROPOSERS, evsi_runs
+from scaleband.campaign.refit import data_digest, known_posterior
+from scaleband.campaign.settings import setting_key
+from scaleband.cli.campaign_init import STRATEGIES
+from scaleband.cli.campaign_status import step_json
+from scaleband.plots import campaign_data, draw_campaign
+from scaleband.plots.canvas import figure_of
+from scaleband.training import SyntheticAdapter
+
+Make = Callable[..., Campaign]
+QUICK: dict[str, Any] = {"draws": 60, "tune": 60, "chains": 1}
+LIMITS = {"sizes": [[6e7, 6e7], [1.5e8, 1.5e8]], "tokens": [4e9], "flops_max": 1e19}
+
+
+def tell_all(campaign: Campaign, runs: Any) -> None:
+    """Losses out of the synthetic formula."""
+    for run in runs:
+        i = run.inputs
+        loss = SyntheticAdapter().expected_loss(i["n_params"], i["n_tokens"], i["lr_peak"], i["batch_tokens"])
+        campaign.tell(run.run_id, loss)
+
+
+def test_prior_of_a_released_model_is_narrower_and_keeps_trust(make: Make) -> None:
+    def width(name: str, **changes: Any) -> float:
+        steps = history(make(name, draws=1000, chains=2, **changes))
+        low, high = steps[0].band.lr_peak[1:]
+        return float(np.log(high / low))
+
+    released = width("released", prior="step-law")
+    assert released < 0.7 * width("stated")
+    assert released < width("less", prior="step-law", trust=0.2)
+
+
+def test_evsi_proposes_mini_sweeps_in_a_grid_inside_limits(make: Make) -> None:
+    campaign = make(strategy="evsi", candidates={}, limits=LIMITS, prior="step-law", budget_flops=2e19,
+                    target_runs=10.0, draws=400)  # fmt: skip
+    candidates = campaign.settings.candidate_frame()
+    assert set(candidates["n_params"]) == {6e7, 1.5e8}
+    asked = campaign.ask(4)
+    assert len(asked.runs) == 4
+    assert asked.verdict.action == "continue"
+    assert asked.account.committed == pytest.approx(sum(r.price_flops for r in asked.runs))
+    first = asked.runs[0].proposal
+    assert first["evsi"] > 3 * first["evsi_error"] > 0
+    together = [r for r in asked.runs if r.proposal["bundle"] == first["bundle"]]
+    assert len(together) >= 3
+    assert len({(r.inputs["n_params"], r.inputs["n_tokens"]) for r in together}) == 1
+    # the same request gives the same answer
+    assert first["basis"]["draws"]
+    again = evsi_runs(replace(campaign.request([]), seed=first["basis"]["seed"]), 4)
+    assert [setting_key(p.inputs) for p in again.proposals][:4] == [r.key for r in asked.runs]
+    # what is out is conditioned on: the next bundle is another one, at a smaller gain
+    more = evsi_runs(campaign.request(campaign.attempts()), 4)
+    assert len(more.pending) == len(campaign.runs())
+    assert more.verdict.evpi < again.verdict.evpi - again.proposals[0].evsi / 2
+    assert more.proposals[0].evsi < again.proposals[0].evsi
+
+
+def test_given_up_settings_are_not_proposed_again(make: Make) -> None:
+    campaign = make(
+        strategy="evsi", candidates={}, limits=LIMITS, prior="step-law", budget_flops=2e19, draws=200
+    )
+    request = campaign.request([])
+    gone = frozenset(setting_key(p.inputs) for p in evsi_runs(request, 4).proposals)
+    again = {setting_key(p.inputs) for p in evsi_runs(replace(request, given_up=gone), 4).proposals}
+    assert again
+    assert not gone & again
+
+
+def test_told_runs_are_fitted_once_and_the_band_shrinks(make: Make) -> None:
+    stages: list[str] = []
+    campaign = make(prior="step-law", candidates={}, limits=LIMITS, budget_flops=1e20, **QUICK)
+    runs = campaign.ask(14).runs
+    tell_all(campaign, runs)
+    told = history(campaign)
+    assert [s.n_told for s in told] == list(range(15))
+    assert told[-1].band is None  # nothing was sampled for it
+    assert told[-1].spent_flops == pytest.approx(sum(r.price_flops for r in runs))
+    steps = history(campaign, fill="latest", progress=lambda stage, done, total: stages.append(stage))
+    assert "sampling" in stages
+    start, end = steps[0].band, steps[-1].band
+    assert np.log(end.lr_peak[2] / end.lr_peak[1]) < np.log(start.lr_peak[2] / start.lr_peak[1])
+    assert end.expected_regret < start.expected_regret
+    assert [s.band is None for s in steps[1:]] == [True] * 13 + [False]
+
+    stages.clear()
+    posterior = campaign.posterior(progress=lambda stage, done, total: stages.append(stage))
+    assert stages == []  # out of the cache
+    assert posterior.n_runs == 14
+    assert posterior.draws.n_samples == 60
+    assert posterior.gate_messages  # sixty draws are too few, and it says so
+
+    # one more result is other data
+    campaign.tell(campaign.ask(1).runs[0].run_id, status="diverged")
+    table = campaign.table()
+    assert known_posterior(campaign.place.folder, table, campaign.settings) is None
+
+    rows = [step_json(s) for s in steps]
+    data = campaign_data(rows, budget_flops=1e20)
+    assert data.lr_peak.shape == (2, 3)
+    assert len(data.told_flops) == 14
+    axes = draw_campaign(data)
+    assert axes[2].get_xlabel().startswith("FLOP spent")
+    figure_of(axes[0]).savefig(campaign.place.folder / "picture.png")
+
+
+def test_digest_follows_data_and_prior_only(make: Make) -> None:
+    campaign = make()
+    table = make("given", given={"run_id": ["a", "b"], "source": ["own"] * 2, "data": ["web"] * 2,
+                                 "n_params": [5e7] * 2, "n_tokens": [1e9] * 2, "lr_peak": [1e-3, 2e-3],
+                                 "batch_tokens": [65536.0] * 2, "loss": [3.4, 3.5]}).table()  # fmt: skip
+    assert table is not None
+    settings = campaign.settings
+    same = data_digest(
+        table, replace(settings, budget_flops=1.0, target=TARGET | {"n_params": 7e9, "n_active": 7e9})
+    )
+    assert same == data_digest(table, settings)
+    changed = [
+        data_digest(table.assign(loss=table["loss"] + 1e-9), settings),
+        data_digest(table, replace(settings, trust=0.5)),
+        data_digest(table, replace(settings, seed=2)),
+        data_digest(table, replace(settings, prior="step-law")),
+        data_digest(table.iloc[:1], settings),
+    ]
+    assert len({same, *changed}) == 6
+
+
+def test_command_line_offers_every_strategy() -> None:
+    assert set(STRATEGIES) == set(PROPOSERS)

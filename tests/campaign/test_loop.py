@@ -1,0 +1,163 @@
+"""The whole loop against the synthetic trainer: every run ends once, whatever workers do."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from scaleband.campaign import Campaign
+from scaleband.campaign.loop import run_campaign, run_folder, spec_of, tell_result
+from scaleband.errors import UserError
+from scaleband.training import Limits, RunResult, RunSpec, SyntheticAdapter, failed, run_one
+
+Make = Callable[..., Campaign]
+PRICE = 3e17
+
+
+@pytest.fixture
+def threads() -> Any:
+    with ThreadPoolExecutor(3) as pool:
+        yield pool
+
+
+def test_until_the_budget_is_spent(make: Make, threads: Any) -> None:
+    said: list[str] = []
+    campaign = make(budget_flops=12 * PRICE)
+    ended = run_campaign(campaign, SyntheticAdapter(), threads, workers=3, report=said.append)
+    assert ended.why == "budget"
+    runs = campaign.runs()
+    assert {r.state for r in runs} <= {"completed", "diverged"}
+    assert ended.completed + ended.diverged == len(runs)
+    account = campaign.account()
+    assert account.committed == 0
+    assert account.spent <= account.budget  # although whole steps make a few tokens more than were asked for
+    assert account.left < 2 * PRICE
+    assert {r.spent_flops for r in runs if r.state == "completed"} == {r.price_flops for r in runs}
+    first = runs[0]
+    assert first.result.facts["device"] == "synthetic"
+    assert (run_folder(campaign, first.run_id) / "result.json").is_file()
+    assert any(text.startswith(f"{first.run_id}: ") for text in said)
+    table = campaign.table()
+    assert len(table) == len(runs)
+
+
+@dataclass(frozen=True)
+class Fails:
+    """Fails the first so many calls of each run."""
+
+    times: int
+    reason: str = "out of memory: 80 GB"
+
+    def run(self, spec: RunSpec, folder: Path) -> RunResult:
+        tries = len(list(folder.glob("try-*")))
+        (folder / f"try-{tries}").touch()
+        if tries < self.times and spec.run_id.endswith(("2", "5")):
+            return failed(spec, self.reason, n_tokens=int(spec.n_tokens / 4))
+        return SyntheticAdapter().run(spec, folder)
+
+
+def test_failed_trainings_come_back_and_cost_what_they_used(make: Make, threads: Any) -> None:
+    campaign = make(budget_flops=8 * PRICE, retries=2)
+    ended = run_campaign(campaign, Fails(1), threads, workers=2)
+    assert ended.failed == 2
+    again = [r for r in campaign.runs() if r.attempts == 2]
+    assert [r.run_id for r in again] == ["small-0002", "small-0005"]
+    assert all(r.result is not None and r.state != "failed" for r in again)
+    assert again[0].spent_flops == pytest.approx(again[0].result.flops + PRICE / 4)
+
+
+@dataclass(frozen=True)
+class Broken:
+    """Never works."""
+
+    def run(self, spec: RunSpec, folder: Path) -> RunResult:
+        raise FileNotFoundError("train.py")
+
+
+def test_broken_set_up_ends_the_loop_and_keeps_the_budget(make: Make, threads: Any) -> None:
+    campaign = make()
+    ended = run_campaign(campaign, Broken(), threads, workers=1)
+    assert (ended.why, ended.failed) == ("failures", 3)
+    assert "3 runs failed in a row" in ended.sentence
+    assert campaign.account().spent == 0.0
+    assert (
+        "FileNotFoundError: train.py"
+        in next(a.result.facts["reason"] for a in campaign.attempts() if a.result is not None)
+    )
+
+
+def test_refused_loss_is_a_failure_with_the_reason(make: Make) -> None:
+    campaign = make()
+    run = campaign.ask(1).runs[0]
+    told = tell_result(campaign, run, RunResult(run_id=run.run_id, status="completed", loss=28.0))
+    assert told.state == "failed"
+    assert "perplexity is not loss" in told.result.facts["reason"]
+
+
+def test_lost_worker_is_charged_in_full(make: Make) -> None:
+    campaign = make()
+    run = campaign.ask(1).runs[0]
+    told = tell_result(
+        campaign, run, RunResult(run_id=run.run_id, status="failed", reason="the worker was lost (killed)")
+    )
+    assert (told.state, told.spent_flops) == ("waiting", PRICE)
+
+
+def test_finished_training_of_a_killed_loop_is_not_done_again(make: Make, threads: Any) -> None:
+    campaign = make(budget_flops=3 * PRICE, heartbeat_s=1, grace_s=2)
+    run = campaign.ask(1, heartbeat=True).runs[0]
+    campaign.beat(run.run_id)
+    # the loop dies here; its worker goes on and writes its result
+    done = run_one(SyntheticAdapter(), spec_of(run, campaign, Limits()), run_folder(campaign, run.run_id))
+    calls: list[str] = []
+
+    @dataclass(frozen=True)
+    class Counting:
+        def run(self, spec: RunSpec, folder: Path) -> RunResult:
+            calls.append(spec.run_id)
+            return SyntheticAdapter().run(spec, folder)
+
+    run_campaign(campaign, Counting(), threads, workers=1)
+    assert calls == ["small-0002", "small-0003"]
+    told = next(r for r in campaign.runs() if r.run_id == run.run_id)
+    assert told.result.loss == done.loss
+    assert told.spent_flops == PRICE  # charged once, for all the tokens that it was asked for
+
+
+def test_training_that_ends_after_its_run_was_given_up(make: Make, threads: Any) -> None:
+    campaign = make(budget_flops=1.5 * PRICE, heartbeat_s=1, grace_s=2, retries=0)
+    run = campaign.ask(1, heartbeat=True).runs[0]
+    campaign.beat(run.run_id)
+    time.sleep(4.1)
+    assert campaign.ask(1).runs == ()
+    assert campaign.runs()[0].state == "failed"
+    done = run_one(SyntheticAdapter(), spec_of(run, campaign, Limits()), run_folder(campaign, run.run_id))
+    ended = run_campaign(campaign, SyntheticAdapter(), threads, workers=1)
+    assert ended.completed + ended.diverged == 1
+    told = campaign.runs()[0]
+    assert told.result.loss == done.loss
+    assert told.spent_flops == PRICE  # once, not twice
+
+
+def test_asked_to_stop_waits_for_what_is_out(make: Make, threads: Any) -> None:
+    campaign = make()
+    enough = threading.Event()
+    ended = run_campaign(
+        campaign,
+        SyntheticAdapter(seconds=0.2),
+        threads,
+        workers=2,
+        enough=enough.is_set,
+        report=lambda text: enough.set(),
+    )
+    assert ended.why == "asked"
+    assert {r.state for r in campaign.runs()} <= {"completed", "diverged"}
+    with pytest.raises(UserError, match="workers = 0"):
+        run_campaign(campaign, SyntheticAdapter(), threads, workers=0)

@@ -1,0 +1,145 @@
+"""`scaleband campaign`: a whole campaign in words, what it prints, what it refuses."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from scaleband.cli import main
+
+INIT = [
+    "--params", "1e9", "--tokens", "20B", "--source", "mine", "--data", "web", "--budget", "6e18",
+    "--sizes", "60M,150M", "--lengths", "2B", "--strategy", "cheapest-first", "--state", "loss_kind=validation",
+]  # fmt: skip
+
+
+def call(capsys: pytest.CaptureFixture[str], *words: object) -> tuple[int, str, str]:
+    """Exit code, stdout, stderr of one command."""
+    code = main(["campaign", *map(str, words)])
+    said = capsys.readouterr()
+    return code, said.out, said.err
+
+
+@pytest.fixture
+def folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Path:
+    code, out, err = call(capsys, "init", tmp_path / "first sweep", *INIT)
+    assert (code, out) == (0, "")
+    assert "started first-sweep in" in err
+    assert "candidates, 0 runs of before, 6e+18 FLOP" in err
+    return tmp_path / "first sweep"
+
+
+def test_a_campaign_from_start_to_end(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, err = call(capsys, "ask", folder, "-n", 3, "--json")
+    asked = json.loads(out)
+    assert code == 0
+    assert [r["run_id"] for r in asked["runs"]] == ["first-sweep-0001", "first-sweep-0002", "first-sweep-0003"]
+    assert asked["runs"][0]["n_tokens"] == 2e9
+    assert asked["budget"]["committed_flops"] == pytest.approx(3 * 6 * 60e6 * 2e9)
+    assert asked["verdict"]["action"] == "continue"
+
+    code, out, _ = call(capsys, "tell", folder, "first-sweep-0001", "3.71")
+    assert out == "first-sweep-0001: completed, loss 3.71; 7.2e+17 of 6e+18 FLOP spent\n"
+    code, out, _ = call(capsys, "tell", folder, "first-sweep-0002", "--diverged", "--json")
+    assert json.loads(out)["state"] == "diverged"
+    code, out, _ = call(capsys, "tell", folder, "first-sweep-0003", "--failed", "--flops", "0", "--reason", "disk full")
+    assert out.startswith("first-sweep-0003: back in the pool; 1.44e+18 of 6e+18")
+    code, out, err = call(capsys, "ask", folder)
+    assert out.splitlines()[0].split()[:3] == ["run_id", "params", "tokens"]
+    assert out.splitlines()[1].split()[0] == "first-sweep-0003"
+    assert "budget: 6e+18 FLOP, 1.44e+18 spent, 7.2e+17 out, 3.84e+18 left" in err
+    code, out, _ = call(capsys, "tell", folder, "first-sweep-0003", "--give-back")
+    assert "back in the pool" in out
+
+    table = folder / "runs.csv"
+    code, out, err = call(capsys, "status", folder, "--fill", "known", "--runs-out", table, "--json")
+    said = json.loads(out)
+    assert (code, said["interval_kind"]) == (0, "eti")
+    assert said["runs"] == {"completed": 1, "diverged": 1, "pending": 0, "waiting": 1, "failed": 0}
+    assert [s["run_id"] for s in said["steps"]] == ["", "first-sweep-0001", "first-sweep-0002"]
+    assert set(said["steps"][0]["lr_peak"]) == {"median", "lower", "upper"}
+    assert said["steps"][1]["lr_peak"] is None  # never sampled
+    assert said["gate"] == {"passed": True, "messages": []}
+    from scaleband.runs import read_runs
+
+    assert list(read_runs(table, purpose="loss").frame["run_id"]) == [f"first-sweep-000{k}" for k in (1, 2, 3)]
+
+    code, out, err = call(capsys, "status", folder, "--fill", "known")
+    assert out.startswith("first-sweep: 1B parameters, 20B tokens, group mine/dense/web\nbudget ")
+    assert "1 completed, 1 diverged, 1 waiting" in out
+    assert "first-sweep-0001  3.7100" in out
+    assert "--fill all fits them" in err
+
+
+def test_run_until_the_budget_is_spent(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, err = call(capsys, "run", folder, "--workers", 2, "--synthetic", "--quiet", "--json")
+    said = json.loads(out)
+    assert (code, said["why"]) == (0, "budget")
+    assert said["completed"] + said["diverged"] == 8
+    assert "started first-sweep-0001" in err
+    code, out, _ = call(capsys, "ask", folder, "--json")
+    assert json.loads(out)["runs"] == []
+
+
+def test_run_a_command_that_fails(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, err = call(capsys, "run", folder, "--quiet", "--command", "false", "{lr_peak}")
+    assert code == 1
+    assert "ended (failures): 3 runs failed in a row" in out
+    assert "failed: " in err
+
+
+def test_candidates_and_runs_of_before(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "can.csv").write_text(
+        "n_params,n_tokens,lr_peak,batch_tokens\n6e7,2e9,1e-3,65536\n6e7,2e9,2e-3,65536\n"
+    )
+    (tmp_path / "old.csv").write_text(
+        "run_id,source,data,n_params,n_tokens,lr_peak,batch_tokens,loss\n"
+        "old-1,mine,web,6e7,2e9,5e-4,65536,3.9\nold-2,mine,web,6e7,2e9,4e-3,65536,3.8\n"
+    )
+    base = ["--params", "1e9", "--tokens", "2e10", "--source", "mine", "--data", "web", "--budget", "1e19",
+            "--strategy", "random"]  # fmt: skip
+    code, out, _ = call(
+        capsys, "init", tmp_path / "c", *base, "--candidates", tmp_path / "can.csv", "--runs", tmp_path / "old.csv",
+        "--prior", "step-law", "--trust", 0.5, "--json",
+    )  # fmt: skip
+    said = json.loads(out)
+    assert (code, said["candidates"], said["given_runs"]) == (0, 2, 2)
+    assert (said["prior"], said["trust"]) == ("step-law", 0.5)
+    code, out, _ = call(capsys, "ask", tmp_path / "c", "-n", 5, "--json")
+    assert sorted(r["lr_peak"] for r in json.loads(out)["runs"]) == [1e-3, 2e-3]
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "message"),
+    [
+        (["tell", "DIR", "first-sweep-0001", "nan"], 1, "the loss is NaN"),
+        (["tell", "DIR", "first-sweep-0001", "3.1", "--unit", "bits"], 1, "this campaign counts nats per token"),
+        (["tell", "DIR", "first-sweep-0001", "0.9", "--loss-kind", "bits per byte"], 1, "they cannot be compared"),
+        (["tell", "DIR", "first-sweep-0001", "40"], 1, "perplexity is not loss"),
+        (["tell", "DIR", "first", "3.1"], 1, "there is no run 'first'"),
+        (["tell", "DIR", "first-sweep-0001"], 2, "give the loss, or --diverged"),
+        (["tell", "DIR", "first-sweep-0001", "3", "--failed"], 2, "leave the loss out"),
+        (["tell", "DIR", "first-sweep-0001", "three"], 2, "'three' is not a number"),
+        (["ask", "NONE"], 1, "there is no campaign here"),
+        (["status", "NONE"], 1, "there is no campaign here"),
+        (["init", "DIR", *INIT], 1, "there is a campaign already"),
+        (["init", "NONE", *INIT[:8], "--budget", "1e18"], 2, "say what can be run"),
+        (["init", "NONE", *INIT, "--trust", "0.5"], 2, "give --prior MODEL too"),
+        (["init", "NONE", *INIT, "--state", "loss_kind"], 2, "states nothing"),
+        (["init", "NONE", *INIT, "--prior", "nobody"], 1, "no released model 'nobody'"),
+        (["run", "DIR", "--command"], 2, "names a program"),
+        (["join", "NONE", "--storage", "sqlite:///x", "--name", "x"], 1, "is not PostgreSQL's"),
+    ],
+)  # fmt: skip
+def test_refusals(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], words: list[str], code: int, message: str
+) -> None:
+    if words[0] == "tell":
+        call(capsys, "ask", folder)
+    places = {"DIR": str(folder), "NONE": str(tmp_path / "none")}
+    found, out, err = call(capsys, *[places.get(w, w) for w in words])
+    assert (found, out) == (code, "")
+    assert message in err
+    assert not (tmp_path / "none").exists()

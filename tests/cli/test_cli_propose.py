@@ -1,0 +1,146 @@
+"""`scaleband propose`: its JSON, its words, and what it refuses."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from command import Command
+
+ASK = ("propose", "--model", "step-law", "--params", "700M", "--tokens", "30B", "--source", "us", "--data", "web")
+GRID = ("--sizes", "100M,200M", "--lengths", "2B,8B")
+COMMON = {"group", "target", "extrapolation", "conventions", "gate", "model"}
+RUN = {
+    "run_id", "source", "arch", "data", "n_params", "n_active", "n_tokens", "lr_peak", "batch_tokens", "flops", "evsi",
+    "evsi_error", "bundle", "replicate", "p_diverged",
+}  # fmt: skip
+VERDICT = {
+    "action", "why", "evpi", "evsi", "evsi_error", "cost_flops", "saving_flops", "evpi_flops", "target_runs",
+}  # fmt: skip
+
+
+@pytest.fixture
+def candidates_csv(tmp_path: Path) -> Path:
+    """Twelve runs of one cell, priced and named."""
+    rows = [
+        {"run_id": f"mine-{i}{j}", "n_params": 1e8, "n_tokens": 2e9, "lr_peak": lr, "batch_tokens": b, "flops": 1e18}
+        for i, lr in enumerate((1e-3, 2e-3, 4e-3, 8e-3))
+        for j, b in enumerate((65536, 131072, 262144))
+    ]
+    pd.DataFrame(rows).to_csv(tmp_path / "candidates.csv", index=False)
+    return tmp_path / "candidates.csv"
+
+
+def test_json(scaleband: Command) -> None:
+    done = scaleband(*ASK, *GRID, "--budget", "4e19", "-n", "6", "--target-runs", "5", "--json")
+    answer = done.json()
+    assert done.code == 0
+    assert set(answer) == COMMON | {
+        "proposals", "verdict", "budget", "pending", "seed", "draws_digest", "decision"
+    }  # fmt: skip
+    assert set(answer["verdict"]) == VERDICT
+    assert answer["verdict"]["target_runs"] == 5
+    assert answer["verdict"]["action"] in ("continue", "stop")
+    assert 1 <= len(answer["proposals"]) <= 6
+    for row in answer["proposals"]:
+        assert set(row) == RUN
+        assert (row["source"], row["data"]) == ("us", "web")
+        assert row["n_params"] in (1e8, 2e8)
+        assert row["n_tokens"] in (2e9, 8e9)
+        assert row["evsi"] > 0
+    spent = sum(row["flops"] for row in answer["proposals"])
+    assert answer["budget"]["flops"] == 4e19
+    assert answer["budget"]["left_flops"] == pytest.approx(4e19 - spent)
+
+
+def test_the_same_question_has_the_same_answer(scaleband: Command) -> None:
+    words = (*ASK, *GRID, "--budget", "2e19", "-n", "3", "--json")
+    assert scaleband(*words).json() == scaleband(*words).json()
+
+
+def test_for_people(scaleband: Command) -> None:
+    done = scaleband(*ASK, *GRID, "--budget", "4e19")
+    assert done.out.splitlines()[0].startswith("700M parameters, 30B tokens, group us/dense/web")
+    for word in ("verdict", "continue: ", "regret now", "EVSI", "conventions", "lr_peak", "sb-"):
+        assert word in done.out
+
+
+def test_a_table_of_candidates_keeps_its_names_and_prices(scaleband: Command, candidates_csv: Path) -> None:
+    answer = scaleband(*ASK, "--candidates", candidates_csv, "--budget", "5.5e18", "--json").json()
+    assert 3 <= len(answer["proposals"]) <= 5
+    for row in answer["proposals"]:
+        assert row["run_id"].startswith("mine-")
+        assert row["flops"] == 1e18
+        assert (row["source"], row["arch"], row["data"]) == ("us", "dense", "web")  # the target's, where none is given
+
+
+def test_pending_runs_are_told_apart(scaleband: Command, candidates_csv: Path, tmp_path: Path) -> None:
+    under_way = pd.read_csv(candidates_csv).iloc[[0, 4, 7, 10]]
+    under_way.to_csv(tmp_path / "pending.csv", index=False)
+    words = (*ASK, "--candidates", candidates_csv, "--budget", "1e19", "--json")
+    fresh = scaleband(*words).json()
+    after = scaleband(*words, "--pending", tmp_path / "pending.csv").json()
+    assert after["pending"] == under_way["run_id"].tolist()
+    assert after["verdict"]["evpi"] < fresh["verdict"]["evpi"]
+    again = [row for row in after["proposals"] if row["replicate"]]
+    assert all(row["run_id"].rsplit("-r", 1)[0] in after["pending"] for row in again if "-r" in row["run_id"])
+    assert not {row["run_id"] for row in after["proposals"]} & set(after["pending"])
+
+
+def test_nothing_affordable_is_an_answer(scaleband: Command, candidates_csv: Path) -> None:
+    done = scaleband(*ASK, "--candidates", candidates_csv, "--budget", "1e15", "--json")
+    assert done.code == 0
+    assert done.json()["proposals"] == []
+    assert done.json()["verdict"]["action"] == "stop"
+
+
+def test_failed_gate_is_repeated(scaleband: Command, failed_fit: Path) -> None:
+    words = ("--params", "1B", "--tokens", "20B", "--source", "us", "--data", "code", "--budget", "1e20", "-n", "3")
+    done = scaleband("propose", "--fit", failed_fit, *words, "--json")
+    assert done.code == 3
+    assert not done.json()["gate"]["passed"]
+    assert "R-hat 1.2" in done.err
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"lr_peak": ""}, "row 1"),
+        ({"lr_peak": -1.0}, "lr_peak"),
+        ({"flops": -3.0}, "flops = -3"),
+        ({"flops": "cheap"}, "flops = cheap"),
+        ({"run_id": "mine-01"}, "'mine-01'"),
+        ({"batch_tokens": 1e11}, "larger than n_tokens"),
+    ],
+)
+def test_bad_candidates(scaleband: Command, candidates_csv: Path, change: dict[str, object], says: str) -> None:
+    frame = pd.read_csv(candidates_csv).astype(object)
+    for name, value in change.items():
+        frame.loc[0, name] = value
+    frame.to_csv(candidates_csv, index=False)
+    done = scaleband(*ASK, "--candidates", candidates_csv, "--budget", "1e19")
+    assert (done.code, done.out) == (1, "")
+    assert says in done.err
+    assert "Traceback" not in done.err
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "says"),
+    [
+        ((), 2, "--budget"),
+        (("--budget", "0"), 2, "must be positive"),
+        (("--budget", "5"), 2, "outside"),
+        (("--budget", "1e19", "-n", "0"), 2, "whole number"),
+        (("--budget", "1e19", "--target-runs", "0"), 2, "positive"),
+        (("--budget", "1e19", "--candidates", "none.csv"), 1, "none.csv"),
+        (("--budget", "1e19", "--candidates", "a.csv", "--sizes", "1B"), 2, "leave one of them out"),
+        (("--budget", "1e12"), 1, "no run lies inside the limits"),
+        (("--budget", "1e19", "--device-memory", "1000"), 1, "the device's memory"),
+    ],
+)
+def test_bad_questions(scaleband: Command, words: tuple[str, ...], code: int, says: str) -> None:
+    done = scaleband(*ASK, *words)
+    assert done.code == code
+    assert says in done.err
+    assert "defect" not in done.err

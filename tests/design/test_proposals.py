@@ -1,0 +1,34 @@
+"""Proposals travel as JSON and come back the same."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from scaleband.design import Proposal, Proposals, Verdict, proposals_from_json
+from scaleband.errors import UserError
+
+RUN = Proposal(
+    "sb-1", {"source": "us", "n_params": 1e8, "lr_peak": 1e-3}, 1e18, 0.02, 0.001, "b1", replicate=True
+)
+VERDICT = Verdict("continue", "worth it", 0.1, 0.02, 0.001, 1e18, 2e18, 1e19, 3)
+ANSWER = Proposals((RUN,), VERDICT, 1e19, 9e18, "abc", 7, {"n_params": 1e9, "source": "us"}, ("p1",))
+
+
+def test_round_trip() -> None:
+    assert proposals_from_json(json.loads(json.dumps(ANSWER.to_json()))) == ANSWER
+
+
+def test_numbers_that_json_does_not_know() -> None:
+    verdict = Verdict("stop", "", 0.1, float("nan"), 0.0, 0.0, 0.0, float("inf"))
+    text = json.dumps(Proposals((), verdict, 0, 0, "", 0, {}).to_json(), allow_nan=False)
+    assert json.loads(text)["verdict"]["evsi"] is None
+    assert verdict.stop
+
+
+@pytest.mark.parametrize("damage", [{}, {"verdict": {}}, {"proposals": [{"id": 1}]}, {"seed": "x"}])
+def test_damaged_proposals_are_refused(damage: dict[str, object]) -> None:
+    plain = {} if not damage else ANSWER.to_json() | damage
+    with pytest.raises(UserError, match="not proposals that scaleband wrote"):
+        proposals_from_json(plain)

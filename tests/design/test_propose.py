@@ -1,0 +1,147 @@
+"""Proposals for a real target, and the verdict's arithmetic."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from scaleband.design import (
+    USUAL_SLOPE,
+    Limits,
+    as_flops,
+    candidates_from_table,
+    draws_digest,
+    frontier_slope,
+    grid_candidates,
+    proposals_from_json,
+    propose,
+    weigh,
+)
+from scaleband.errors import UserError
+from scaleband.laws import Cells, LawDraws
+
+LIMITS = Limits(sizes=((1e8, 1e8), (2e8, 2e8)), tokens=(2e9, 8e9), flops_max=2e19)
+BUDGET = 4e19
+
+
+def test_a_batch_for_a_new_team(draws: LawDraws, stranger: Cells) -> None:
+    c = grid_candidates(draws, stranger, LIMITS)
+    found = propose(draws, stranger, c, budget_flops=BUDGET, n_runs=8, seed=2, target_runs=3)
+    ids = [p.run_id for p in found.proposals]
+    assert len(set(ids)) == len(ids) <= 8
+    spent = sum(p.flops for p in found.proposals)
+    assert spent <= BUDGET
+    assert found.budget_left_flops == pytest.approx(BUDGET - spent)
+    assert found.verdict.action == "continue"  # nothing is known yet
+    assert 0 < found.verdict.evsi <= found.verdict.evpi * 1.01
+    first = [p for p in found.proposals if p.bundle == found.proposals[0].bundle]
+    assert len(first) >= 3  # a lone run in a new cell teaches little
+    assert len({(p.inputs["n_params"], p.inputs["n_tokens"]) for p in first}) == 1
+    assert all(p.evsi == first[0].evsi > 2 * p.evsi_error for p in first)
+    assert proposals_from_json(json.loads(json.dumps(found.to_json()))) == found
+    assert found.draws_digest == draws_digest(draws)
+    again = propose(draws, stranger, c, budget_flops=BUDGET, n_runs=8, seed=2, target_runs=3)
+    assert again == found
+
+
+def test_pending_runs_are_conditioned_on(draws: LawDraws, stranger: Cells) -> None:
+    c = grid_candidates(draws, stranger, LIMITS)
+    first = propose(draws, stranger, c, budget_flops=BUDGET, n_runs=5)
+    waiting = candidates_from_table(pd.DataFrame([dict(p.inputs) | {"run_id": p.run_id} for p in first.proposals]))
+    after = propose(draws, stranger, c, budget_flops=BUDGET, n_runs=5, pending=waiting)
+    assert after.pending == tuple(p.run_id for p in first.proposals)
+    gain = sum({p.bundle: p.evsi for p in first.proposals}.values())
+    assert after.verdict.evpi == pytest.approx(first.verdict.evpi - gain, rel=0.15)
+    again = [p for p in after.proposals if any(p.inputs == q.inputs for q in first.proposals)]
+    assert all(p.replicate for p in again)
+    assert not {p.run_id for p in after.proposals} & {p.run_id for p in first.proposals}
+
+
+def test_a_well_known_target_is_left_alone(draws: LawDraws, known: Cells) -> None:
+    c = grid_candidates(draws, known, replace(LIMITS, sizes=((6e7, 6e7), (2e8, 2e8))))
+    found = propose(draws, known, c, budget_flops=1e20, n_runs=6)
+    assert found.verdict.stop
+    assert found.verdict.saving_flops < found.verdict.cost_flops
+    assert found.verdict.why.startswith("stop: the next bundle")
+
+
+def test_budget_too_small_for_anything(draws: LawDraws, stranger: Cells) -> None:
+    found = propose(draws, stranger, grid_candidates(draws, stranger, LIMITS), budget_flops=1e9)
+    assert found.proposals == ()
+    assert found.verdict.stop
+    assert "the budget is 1e+09" in found.verdict.why
+    assert found.verdict.evpi > 0.1
+
+
+def test_only_bundles_that_are_too_large(draws: LawDraws, stranger: Cells) -> None:
+    frame = pd.DataFrame({
+        "source": "us", "arch": "dense", "data": "web", "n_params": 1e8, "n_tokens": 2e9,
+        "lr_peak": [1e-3, 2e-3, 4e-3], "batch_tokens": 131_072.0, "bundle": "all",
+    })  # fmt: skip
+    found = propose(draws, stranger, candidates_from_table(frame), budget_flops=1e20, n_runs=2)
+    assert found.proposals == ()
+    assert "at most 2 runs" in found.verdict.why
+
+
+def test_ids_of_a_table_are_kept(draws: LawDraws, stranger: Cells) -> None:
+    rates = np.exp(np.linspace(np.log(5e-4), np.log(2e-2), 9))
+    frame = pd.DataFrame({
+        "source": "us", "arch": "dense", "data": "web", "n_params": 1e8, "n_tokens": 2e9,
+        "lr_peak": np.tile(rates, 3), "batch_tokens": np.repeat([65_536.0, 131_072.0, 262_144.0], 9),
+        "run_id": [f"mine-{k}" for k in range(27)], "bundle": np.repeat(["a", "b", "c"], 9),
+    })  # fmt: skip
+    found = propose(
+        draws, stranger, candidates_from_table(frame), budget_flops=1e20, n_runs=9, replicates=False
+    )
+    assert [p.run_id for p in found.proposals] == [p.run_id for p in found.proposals if p.run_id.startswith("mine-")]
+    assert len(found.proposals) == 9
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        ({"budget_flops": 0.0}, "the budget is 0"),
+        ({"budget_flops": np.nan}, "the budget is nan"),
+        ({"budget_flops": 1e19, "n_runs": 0}, "the number of runs is 0"),
+        ({"budget_flops": 1e19, "target_runs": -1}, "target runs is -1"),
+    ],
+)
+def test_senseless_numbers_are_refused(draws: LawDraws, stranger: Cells, words: dict, says: str) -> None:
+    row = {"source": "us", "arch": "dense", "data": "web", "n_params": 1e8, "n_tokens": 2e9, "lr_peak": 1e-3}
+    c = candidates_from_table(pd.DataFrame([row | {"batch_tokens": 1e5}]))
+    with pytest.raises(UserError, match=says):
+        propose(draws, stranger, c, **words)
+
+
+def test_regret_as_compute() -> None:
+    assert as_flops(0.02, 1e21, 3.0) == pytest.approx(1e21 * 0.02 / 3, rel=0.01)  # 0.02 % is 0.7 % of a run
+    assert as_flops(-0.1, 1e21, 3.0) == 0
+    assert as_flops(50.0, 1e21, 3.0) < 1e21  # never more than the run
+
+
+def test_slope_from_the_level_law(draws: LawDraws, known: Cells) -> None:
+    slope = frontier_slope(draws, known)
+    assert 1.5 < slope < 6
+    law = draws.law.copy()
+    law[:, 4, :] = 0  # a fit that knows nothing of levels
+    assert frontier_slope(replace(draws, law=law), known) == USUAL_SLOPE
+
+
+def test_the_verdict_weighs_beginnings_of_the_path() -> None:
+    # slope 1 and a target of 100 FLOP: 1 % of regret is 63 FLOP
+    go = weigh([(0.1, 0.01, 20.0), (0.9, 0.01, 20.0)], evpi=1.2, target_flops=100.0, slope=1.0)
+    assert go.action == "continue"  # the first alone would not pay
+    assert go.cost_flops == 40
+    assert go.evsi == pytest.approx(1.0)
+    assert "the next 2 bundles cost 40 FLOPs" in go.why
+    halt = weigh([(0.1, 0.01, 20.0)], evpi=0.1, target_flops=100.0, slope=1.0)
+    assert halt.stop
+    assert "even knowing everything would save" in halt.why
+    many = weigh([(0.1, 0.01, 20.0)], evpi=0.1, target_flops=100.0, slope=1.0, target_runs=10)
+    assert many.action == "continue"
+    assert many.saving_flops == pytest.approx(10 * 100 * -np.expm1(-0.1))
+    assert "over 10 target runs" in many.why

@@ -1,0 +1,299 @@
+"""Loss laws fitted to simulated tables: density, recovery, gate, stacking, file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from made_losses import D_REF, LEVELS, N_REF, TRUTH, simulated_losses, true_loss
+from scipy.stats import multivariate_normal, t
+
+from scaleband.bayes.loss_model import (
+    fitted_log_loss, layout_for, log_prior, model_arrays, pooled, row_log_density, sheared,
+)  # fmt: skip
+from scaleband.errors import UserError
+from scaleband.inference.loss_fit import fit_loss, held_out_scores, laws_for, quick_stack, scales_of
+from scaleband.inference.loss_mode import importance_sample, unsheared
+from scaleband.inference.loss_store import read_loss, write_loss
+from scaleband.inference.loss_table import table_from_runs
+from scaleband.inference.sampler import SamplerSettings
+from scaleband.laws.loss import GENERAL, LAWS
+from scaleband.laws.loss.draws import LossDraws
+from scaleband.laws.loss.table import LossTable
+from scaleband.predict.allocation import Limits, allocate, allocation_exponent, share_of_form, tokens_to_reach
+from scaleband.predict.comparison import compare
+from scaleband.predict.downstream import fit_downstream
+from scaleband.predict.targets import target_cells
+from scaleband.runs import run_table
+
+WEB, CODE = "sim/dense/web", "sim/dense/code"
+
+
+@pytest.fixture(scope="module")
+def table() -> LossTable:
+    return table_from_runs(run_table(simulated_losses(), purpose="loss").frame)
+
+
+@pytest.fixture(scope="module")
+def stacked(table: LossTable) -> LossDraws:
+    return quick_stack(table, ["chinchilla", "overtraining"])[0]
+
+
+def test_the_pooled_density_is_the_integral_over_the_common_mean() -> None:
+    rng = np.random.default_rng(0)
+    for count in (1, 2, 5):
+        values, mean, sd, spread = rng.normal(size=count), 0.3, 0.8, 0.4
+        full = multivariate_normal(np.full(count, mean), spread**2 * np.eye(count) + sd**2).logpdf(values)
+        ours = pooled(np, list(values), mean, sd, np.log(spread)) - 0.5 * count * np.log(2 * np.pi)
+        assert ours == pytest.approx(full)
+
+
+@pytest.mark.parametrize("law", ["chinchilla", "farseer"])
+def test_the_density_of_a_row_is_students(table: LossTable, law: str) -> None:
+    layout = layout_for(table, LAWS[law])
+    arrays = model_arrays(table, layout)
+    theta = 0.1 * np.random.default_rng(1).standard_normal((3, len(layout.names)))
+    scale = np.exp(theta[:, layout.block("log_sigma")])
+    nu = 1 + np.exp(theta[:, layout.at("log_nu_minus_1"), None])
+    expected = t(nu, fitted_log_loss(np, theta, layout, arrays), scale).logpdf(arrays["y"])
+    np.testing.assert_allclose(row_log_density(np, theta, layout, arrays), expected, rtol=1e-9)
+
+
+def test_coordinates_move_nothing_but_the_exponents(table: LossTable) -> None:
+    layout = layout_for(table, LAWS["kaplan"])
+    z = np.random.default_rng(2).standard_normal((4, len(layout.names)))
+    theta = sheared(np, z, layout)
+    moved = {layout.names[k] for k in np.flatnonzero(np.any(theta != z, axis=0))}
+    assert moved == {"alpha", "beta"}
+    np.testing.assert_allclose(sheared(np, unsheared(theta, layout), layout), theta)
+    jacobian = np.stack([(sheared(np, z[0] + 1e-5 * e, layout) - sheared(np, z[0] - 1e-5 * e, layout)) / 2e-5
+                         for e in np.eye(z.shape[1])])  # fmt: skip
+    assert np.linalg.det(jacobian) == pytest.approx(1.0, abs=1e-6)
+
+
+def test_every_row_of_the_posterior_is_there_in_pytensor_too(table: LossTable) -> None:
+    from scaleband.bayes.loss_model import build_loss_model, log_density
+
+    layout = layout_for(table, LAWS["kaplan"])
+    arrays = model_arrays(table, layout)
+    centre = 0.1 * np.random.default_rng(3).standard_normal(len(layout.names))
+    model = build_loss_model(layout, arrays, centre, 0.1 * np.eye(len(centre)))
+    unit = np.linspace(-1, 1, len(centre))
+    z = centre + 0.1 * unit
+    expected = log_density(np, sheared(np, z, layout), layout, arrays)
+    assert float(model.compile_logp()({"theta_std": unit})) == pytest.approx(float(expected), rel=1e-9)
+
+
+def test_importance_sampling_recovers_the_truth(table: LossTable) -> None:
+    layout = layout_for(table, LAWS["chinchilla"])
+    found = importance_sample(layout, model_arrays(table, layout))
+    assert found.pareto_k < 0.7
+    for name in ("alpha", "beta"):
+        draws = np.exp(found.theta[:, layout.at(name)])
+        low, high = np.quantile(draws, [0.005, 0.995])
+        assert low < TRUTH[name] < high
+        assert high / low < 2
+
+
+def test_nuts_passes_its_gate_and_agrees_with_importance_sampling(table: LossTable) -> None:
+    fitted = fit_loss(table, laws=["chinchilla"], settings=SamplerSettings(draws=700, tune=300, chains=2, seed=2))
+    assert fitted.gates["chinchilla"].passed, fitted.gates["chinchilla"].messages
+    layout = layout_for(table, LAWS["chinchilla"])
+    quick = importance_sample(layout, model_arrays(table, layout)).theta
+    nuts = fitted.theta["chinchilla"].reshape(-1, quick.shape[1])
+    for name in ("alpha", "beta", f"level:{WEB}", "log_sigma:sim"):
+        k = layout.at(name)
+        width = nuts[:, k].std()
+        assert abs(nuts[:, k].mean() - quick[:, k].mean()) < 0.3 * width
+        assert 0.7 < quick[:, k].std() / width < 1.4
+
+
+def test_scales_are_the_budgets_of_an_isoflop_table(table: LossTable) -> None:
+    scale = scales_of(table)
+    compute = np.round(np.log10(table.cells.n_params * table.cells.n_tokens), 3)
+    for s in np.unique(scale):
+        for other in np.unique(scale):
+            if s < other:
+                assert compute[scale == s].max() <= compute[scale == other].min()
+    assert len(np.unique(scale)) >= 4
+
+
+def test_a_scale_that_was_left_out_is_scored_by_a_fit_that_never_saw_it(table: LossTable) -> None:
+    scale = scales_of(table)
+    settings = SamplerSettings()
+    honest = held_out_scores(table, "chinchilla", scale, settings)
+    last = scale == scale.max()
+    broken = table.log_loss + np.where(last, 0.5, 0.0)
+    import dataclasses
+
+    shifted = held_out_scores(dataclasses.replace(table, log_loss=broken), "chinchilla", scale, settings)
+    assert np.isfinite(honest).all()
+    assert (shifted[last] < honest[last] - 5).all()
+
+
+def test_stacking_prefers_the_law_that_made_the_runs(table: LossTable) -> None:
+    wrong = {"alpha": 0.15, "beta": 0.6}  # far from a common exponent
+    frame = simulated_losses(noise=0.001)
+    frame["loss"] = [
+        float(true_loss(n, d, g, **wrong)) for n, d, g in zip(frame.n_params, frame.n_tokens, frame.data, strict=True)
+    ] * np.exp(0.001 * np.random.default_rng(4).standard_normal(len(frame)))
+    _, weights = quick_stack(table_from_runs(run_table(frame, purpose="loss").frame), ["chinchilla", "overtraining"])
+    assert weights["chinchilla"] > 0.9
+
+
+def test_allocation_finds_the_true_split(stacked: LossDraws) -> None:
+    flops = 3e21
+    best = allocate(stacked, WEB, flops)
+    np.testing.assert_allclose(6 * best.n_active * best.n_tokens, flops, rtol=1e-9)
+    grid = np.exp(np.linspace(np.log(1e8), np.log(1e11), 4001))
+    truth = true_loss(grid, flops / 6 / grid, "web")
+    low, high = np.quantile(best.n_params, [0.005, 0.995])
+    assert low < grid[truth.argmin()] < high
+    assert abs(np.median(best.loss) / truth.min() - 1) < 0.01
+    a = TRUTH["beta"] / (TRUTH["alpha"] + TRUTH["beta"])
+    assert abs(np.median(allocation_exponent(stacked, WEB, flops)) - a) < 0.05
+    assert 0 <= share_of_form(np.log(best.loss), best.law_of_sample) <= 1
+    # The one split for all draws is at most as good as each draw's own.
+    assert (best.loss_at_chosen >= best.loss * (1 - 1e-9)).all()
+
+
+def test_constraints_bind(stacked: LossDraws) -> None:
+    free = allocate(stacked, WEB, 1e21)
+    fixed = allocate(stacked, WEB, 1e21, Limits(n_params=1e8))
+    assert (fixed.n_params == 1e8).all()
+    assert (fixed.loss >= free.loss * (1 - 1e-9)).all()
+    capped = allocate(stacked, WEB, 1e21, Limits(max_tokens=1e9))
+    assert (capped.n_tokens <= 1e9 * (1 + 1e-9)).all()
+    served = allocate(stacked, WEB, 1e21, Limits(inference_tokens=1e12))
+    assert (served.n_params < free.n_params).all()
+    paid = 6 * served.n_active * served.n_tokens + 2 * served.n_active * 1e12
+    np.testing.assert_allclose(paid, 1e21, rtol=1e-9)
+    with pytest.raises(UserError, match="law of repetition"):
+        allocate(stacked, WEB, 1e21, Limits(unique_tokens=1e9))
+    with pytest.raises(UserError, match="leaves no tokens"):
+        allocate(stacked, WEB, 1e15, Limits(n_params=1e15))
+
+
+def test_comparison_of_groups(stacked: LossDraws) -> None:
+    found = compare(stacked, CODE, WEB, 1e21, n_budgets=9)
+    assert found.p_a_better == 1.0  # 1.4 nats against 3
+    assert not np.isfinite(found.crossover).any()
+    same = compare(stacked, WEB, WEB, 1e21, n_budgets=9)
+    np.testing.assert_allclose(same.compute_multiplier, 1.0, rtol=1e-6)
+    with pytest.raises(UserError, match="not among the fitted groups"):
+        compare(stacked, "sim/dense/books", WEB, 1e21)
+
+
+def test_losses_of_two_kinds_are_not_compared(stacked: LossDraws) -> None:
+    import dataclasses
+
+    kinds = ["a" if d == "web" else "b" for d in stacked.table.cells.data]
+    other = dataclasses.replace(stacked, table=dataclasses.replace(stacked.table, kind=kinds))
+    with pytest.raises(UserError, match="two kinds"):
+        compare(other, WEB, CODE, 1e21)
+
+
+def test_tokens_to_reach_a_loss_come_back(stacked: LossDraws) -> None:
+    cells = target_cells(1e9, 1e10, source="sim", data="web")
+    goal = float(true_loss(np.array(1e9), np.array(3e10), "web"))
+    tokens = tokens_to_reach(stacked, cells, goal)[:, 0]
+    assert 2e10 < np.median(tokens) < 4.5e10
+    never = tokens_to_reach(stacked, cells, 0.5)
+    assert np.isinf(never).all()
+
+
+def test_a_new_group_is_uncertain_about_its_level(stacked: LossDraws) -> None:
+    known = stacked.log_loss(target_cells(1e9, 2e10, source="sim", data="web"))
+    new = stacked.log_loss(target_cells(1e9, 2e10, source="sim", data="books"))
+    assert new.std() > 10 * known.std()
+    np.testing.assert_array_equal(new, stacked.log_loss(target_cells(1e9, 2e10, source="sim", data="books")))
+
+
+def test_held_out_runs_lie_inside_their_bands(table: LossTable) -> None:
+    scale = scales_of(table)
+    keep = (scale < scale.max()).astype(float)
+    draws, _ = quick_stack(table, ["chinchilla", "kaplan"], keep=keep)
+    left = np.flatnonzero(keep == 0)
+    out = table.take(left)
+    logs = draws.log_loss(out.cells, new_run=True)
+    low, high = np.quantile(logs, [0.05, 0.95], axis=0)
+    inside = ((out.log_loss > low) & (out.log_loss < high)).mean()
+    assert inside > 0.6
+    assert np.abs(np.median(logs, axis=0) - out.log_loss).max() < 0.02
+
+
+def test_a_file_round_trips(stacked: LossDraws, tmp_path: Path) -> None:
+    import dataclasses
+
+    draws = dataclasses.replace(stacked, meta=dict(stacked.meta) | {"gate": {"passed": True, "messages": []}})
+    write_loss(draws, tmp_path / "fit.nc")
+    back = read_loss(tmp_path / "fit.nc")
+    assert back is not None
+    assert back.reference == draws.reference
+    cells = target_cells(2e9, 2e10, source="sim", data="web")
+    np.testing.assert_allclose(back.log_loss(cells), draws.log_loss(cells), atol=1e-5)
+    assert back.groups() == [CODE, WEB]
+
+
+def test_damaged_files_are_refused(stacked: LossDraws, tmp_path: Path) -> None:
+    import dataclasses
+
+    import h5py
+
+    path = tmp_path / "fit.nc"
+    with pytest.raises(UserError, match="no such file"):
+        read_loss(path)
+    path.write_text("x")
+    with pytest.raises(UserError, match="not a NetCDF"):
+        read_loss(path)
+    draws = dataclasses.replace(stacked, meta=dict(stacked.meta) | {"gate": {"passed": True, "messages": []}})
+
+    def broken(change: object) -> None:
+        write_loss(draws, path)
+        with h5py.File(path, "a") as file:
+            change(file["loss"])  # type: ignore[operator]
+        with pytest.raises(UserError, match="loss laws"):
+            read_loss(path)
+
+    broken(lambda g: g.attrs.__setitem__("version", 9))
+    broken(lambda g: g.attrs.__setitem__("meta", "[]"))
+    broken(lambda g: g["cells"].__delitem__("kind"))
+    broken(lambda g: g["cells/n_params"].__setitem__(0, -1.0))
+    broken(lambda g: g["draws/chinchilla/theta"].__setitem__((0, 0), np.inf))
+    broken(lambda g: g["draws/chinchilla"].__delitem__("entry"))
+
+
+def test_laws_say_what_they_need(table: LossTable) -> None:
+    assert laws_for(table, None) == list(GENERAL)
+    with pytest.raises(UserError, match="unknown loss law"):
+        laws_for(table, ["hoffmann"])
+    with pytest.raises(UserError, match="n_active varies"):
+        laws_for(table, ["moe"])
+    with pytest.raises(UserError, match="too few"):
+        table_from_runs(run_table(simulated_losses().head(3), purpose="loss").frame)
+
+
+def test_downstream_error_follows_the_loss() -> None:
+    rng = np.random.default_rng(5)
+    loss = np.linspace(2.2, 4.0, 14)
+    error = 0.85 - 2.0 * np.exp(-0.9 * loss) + 0.004 * rng.standard_normal(14)
+    stage = fit_downstream(loss, error)
+    draws = stage.error(np.full(2000, 2.0))
+    low, high = np.quantile(draws, [0.01, 0.99])
+    assert low < 0.85 - 2.0 * np.exp(-1.8) < high
+    assert high - low < 0.1
+    with pytest.raises(UserError, match="between 0 and 1"):
+        fit_downstream(loss, 100 * error)
+
+
+def test_priors_print_and_are_finite() -> None:
+    frame = run_table(simulated_losses(), purpose="loss").frame
+    table = table_from_runs(frame)
+    for law in GENERAL:
+        layout = layout_for(table, LAWS[law])
+        theta = 0.3 * np.random.default_rng(0).standard_normal((5, len(layout.names)))
+        assert np.isfinite(log_prior(np, theta, layout)).all()
+    assert N_REF > 0
+    assert D_REF > 0
+    assert set(LEVELS) == set(table.cells.data)
