@@ -68,7 +68,8 @@ def work(folder: Path, seed: int, notes: Path, heartbeat: bool) -> None:
         def note(**what: Any) -> None:
             file.write(json.dumps(what) + "\n")
 
-        while True:
+        parent = multiprocessing.parent_process()
+        while parent is None or parent.is_alive():
             asked = campaign.ask(rng.randint(1, 3), heartbeat=heartbeat)
             a = asked.account
             if a.spent + a.committed > a.budget * (1 + 1e-9):
