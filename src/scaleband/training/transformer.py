@@ -60,7 +60,8 @@ def views(flat: Tensor, shape: Shape) -> Parameters:
 def linear(x: Tensor, weight: Tensor) -> Tensor:
     """(R, M, in) times (R, in, out), in the precision of `x`."""
     weight = weight.to(x.dtype)
-    return (x[0] @ weight[0])[None] if len(x) == 1 else torch.bmm(x, weight)
+    # squeeze, not [0]: the gradient of an index is a copy into zeros
+    return (x.squeeze(0) @ weight.squeeze(0)).unsqueeze(0) if len(x) == 1 else torch.bmm(x, weight)
 
 
 def norm(x: Tensor, gain: Tensor) -> Tensor:
