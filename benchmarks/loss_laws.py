@@ -13,11 +13,13 @@ Definitions (fixed before the first held-out figure was looked at):
   unpooled basin (`benchmarks/unpooled.py`), so that no held-out run touches a fitted level;
 - the fit: the five general laws, stated beliefs, stacked by leave-one-scale-out scores that are recomputed without the
   held-out rows; draws by importance sampling, by NUTS where its Pareto k is above 0.7; seed 1;
-- error: median of the predictive over the observation minus one, percent; coverage: equal-tailed 90 % interval of one new
-  observation; PIT of each observation; beside it the plain Chinchilla law, fitted alike;
-- budget: the table's compute, in bins 0.2 decades wide (isoFLOP budgets are further apart);
-- replication: the Chinchilla law alone; alpha, beta, a = beta / (alpha + beta), and the best size at 5.76e23 FLOP, under
-  the stated beliefs and with every standard deviation of the law's own parameters doubled.
+- error: median of the predictive over the observation minus one, percent; coverage: equal-tailed 90 % interval of one
+  new observation; PIT of each observation; beside it the plain Chinchilla law, fitted alike;
+- budget: 6 n_active n_tokens, cut wherever two neighbours are more than 0.1 decade apart (this line first said bins of
+  0.2 decades; the code has always cut at gaps). Where upstream counted compute otherwise, budgets run together: five of
+  Kempner's become one fold of 232 observations, a harder question than one budget;
+- replication: the Chinchilla law alone; alpha, beta, a = beta / (alpha + beta), and the best size at 5.76e23 FLOP,
+  under the stated beliefs and with every standard deviation of the law's own parameters doubled.
 """
 
 from __future__ import annotations

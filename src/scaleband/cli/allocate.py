@@ -40,9 +40,9 @@ def add(parser: argparse.ArgumentParser) -> None:
     size.add_argument("--params", type=n_params, metavar="N", help="the size is given (for MoE the total)")
     parser.add_argument("--tokens-max", type=n_tokens, metavar="D", help="at most this many training tokens")
     parser.add_argument("--unique-tokens", type=n_tokens, metavar="U",
-                        help="distinct tokens there are; more are repeats (needs a fit of the repetition law)")  # fmt: skip
+                        help="distinct tokens there are; more are repeats (needs the repetition law)")  # fmt: skip
     parser.add_argument("--inference-tokens", type=n_tokens, metavar="T",
-                        help="tokens of inference that the budget pays for too, 2 FLOP per active parameter")  # fmt: skip
+                        help="tokens of inference paid from the budget, 2 FLOP per active parameter")  # fmt: skip
     parser.add_argument("--sparsity", type=between(1, 1e4, "times", "n_params / n_active, 1 for dense"), default=1.0,
                         metavar="S", help="n_params / n_active of a MoE; 1")  # fmt: skip
     parser.add_argument("--draws-out", type=path, metavar="DRAWS.csv", help="write the joint draws too")
@@ -154,7 +154,7 @@ def rows_of(answer: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("form", f"the law's form makes {100 * form['loss']:.0f} % of the loss band's variance, "
                  f"{100 * form['n_params']:.0f} % of the size's: "
                  + ", ".join(f"{k} {v:.2f}" for k, v in weights.items())),
-        ("extrapolation", f"{beyond:.2g} decades beyond the largest fitted run" if beyond else "inside the fitted runs"),
+        ("extrapolation", f"{beyond:.2g} decades beyond the largest fitted run" if beyond else "inside the runs"),
     ]  # fmt: skip
     lines = convention_lines(answer["conventions"])
     rows += [("conventions" if k == 0 else "", line) for k, line in enumerate(lines)]

@@ -105,7 +105,8 @@ def add_loss(asked: argparse.Namespace, fitted: Fit, table: RunTable) -> int:
 
     observed = table_from_basins(fitted.draws())
     cells = observed.cells
-    counts = (len(observed), len(set(np.round(np.log(cells.n_params), 2))), len(set(np.round(np.log(cells.n_tokens), 2))))
+    distinct = [len(set(np.round(np.log(v), 2))) for v in (cells.n_params, cells.n_tokens)]
+    counts = (len(observed), *distinct)
     if asked.loss == "auto" and any(have < need for have, need in zip(counts, ENOUGH, strict=True)):
         return Exit.DONE
     with progress(asked.quiet) as report:

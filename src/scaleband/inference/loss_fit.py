@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import logsumexp
 
-from scaleband.bayes.loss_model import fitted_log_loss, layout_for, model_arrays, row_log_density
+from scaleband.bayes.loss_model import layout_for, model_arrays, row_log_density
 from scaleband.errors import UserError
 from scaleband.inference.gate import Gate, diagnose
 from scaleband.inference.loss_mode import importance_sample
@@ -253,9 +253,3 @@ def fit_loss(
     }
     draws = mixed(theta, names, weights, table, reference, facts)
     return LossFit(draws, theta, gates, weights, scores, scale, time.perf_counter() - started)
-
-
-def residuals(compiled: CompiledLoss, theta: Array) -> Array:
-    """Observed over fitted loss minus one at the posterior mean of the fit, (observation,)."""
-    flat = theta.reshape(-1, theta.shape[-1])
-    return np.asarray(np.exp(compiled.arrays["y"] - fitted_log_loss(np, flat, compiled.layout, compiled.arrays).mean(0)) - 1)

@@ -78,7 +78,8 @@ def sample_loss(
             target_accept=settings.target_accept, progress_bar=False, save_warmup=False,
         )  # fmt: skip
     unit = tree["posterior"]["theta_std"].to_numpy()
-    return sheared(np, centre + unit @ factor.T, compiled.layout), tree["sample_stats"]["diverging"].to_numpy().astype(bool)
+    diverging = tree["sample_stats"]["diverging"].to_numpy().astype(bool)
+    return sheared(np, centre + unit @ factor.T, compiled.layout), diverging
 
 
 def quick(settings: SamplerSettings) -> SamplerSettings:

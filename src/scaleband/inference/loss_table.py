@@ -41,7 +41,7 @@ def table_from_runs(frame: pd.DataFrame) -> LossTable:
         cell=cell_index(runs, cells),
         batch=runs["batch_tokens"].fillna(-1.0),
         rate=runs["lr_peak"].fillna(-1.0),
-        unique_tokens=runs["unique_tokens"] if "unique_tokens" in runs else np.nan,
+        unique_tokens=runs.get("unique_tokens", np.nan),
         log_loss=np.log(runs["loss"]),
         error=runs["loss_se"] / runs["loss"],
     )

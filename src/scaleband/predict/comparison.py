@@ -73,7 +73,7 @@ def compare(
     unknown = [g for g in (a, b) if g not in known]
     if unknown:
         raise UserError(
-            f"{unknown[0]} is not among the fitted groups, so its loss level is unknown; choose among {', '.join(known)}"
+            f"{unknown[0]} was not fitted, so its loss level is unknown; choose among {', '.join(known)}"
         )
     kind = dict(zip(draws.table.groups(), draws.table.kind, strict=True))
     if kind[a] != kind[b]:
@@ -87,8 +87,8 @@ def compare(
     crossover = np.full(draws.n_samples, np.nan)
     flips = np.sign(gap[:, 1:]) != np.sign(gap[:, :-1])
     nearest = np.where(flips, np.abs(np.arange(n_budgets - 1) + 0.5 - middle), np.inf)
-    for s in np.flatnonzero(flips.any(axis=1)):  # of several crossings, the one nearest the budget
-        k = int(nearest[s].argmin())
+    for s in np.flatnonzero(flips.any(axis=1)).tolist():  # of several crossings, the one nearest the budget
+        k = int(np.argmin(nearest[s]))
         share = gap[s, k] / (gap[s, k] - gap[s, k + 1])
         crossover[s] = np.exp(logs[k] + share * (logs[k + 1] - logs[k]))
     goal = losses[0][:, middle]

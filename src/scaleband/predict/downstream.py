@@ -25,7 +25,7 @@ class DownstreamDraws:
     sigma: Array
 
     def error(self, loss: ArrayLike, *, seed: int | None = None) -> Array:
-        """Draws of the error at draws of the loss (sample, ...): the same sample's constants; with `seed` also noise."""
+        """Error at draws of the loss (sample, ...): constants of the same sample; with `seed` noise too."""
         loss = np.asarray(loss, float)
         pick = np.arange(len(loss)) % len(self.eps)
         shape = (-1,) + (1,) * (loss.ndim - 1)
@@ -69,7 +69,8 @@ def fit_downstream(loss: ArrayLike, error: ArrayLike, *, n_draws: int = 2000, se
         gram = design.T @ design
         beta = np.linalg.solve(gram, design.T @ y)
         rest = float(((y - design @ beta) ** 2).sum()) + 1e-12
-        log_weight[j] = -0.5 * np.linalg.slogdet(gram)[1] - (n - 2) / 2 * np.log(rest) - 0.5 * (np.log(gamma) / 0.6) ** 2
+        belief = -0.5 * (np.log(gamma) / 0.6) ** 2
+        log_weight[j] = belief - 0.5 * np.linalg.slogdet(gram)[1] - (n - 2) / 2 * np.log(rest)
         fits.append((beta, np.linalg.cholesky(np.linalg.inv(gram)), rest))
     weight = np.exp(log_weight - log_weight.max())
     rng = np.random.default_rng(seed)

@@ -99,7 +99,8 @@ class LossDraws:
 
     def evaluator(self, group: str) -> tuple[list[Array], list[Mapping[str, Array]]]:
         """Level (sample,) and parameter values (sample,) of one group, one entry per part."""
-        levels, values = [], []
+        levels: list[Array] = []
+        values: list[Mapping[str, Array]] = []
         for part in self.parts:
             levels.append(self._grouped(part, "level", group, 1.0, 0.7))
             values.append(

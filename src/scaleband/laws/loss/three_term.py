@@ -35,7 +35,7 @@ def relative(xp: Any, p: Values, x: Covariates) -> Any:
 def optimal_batch(p: Values, d: Array) -> Array:
     """Best log batch at fixed tokens: (beta d + log(gamma (1 - v) / (beta v))) / (beta + gamma).
 
-    So the best batch grows as D^(beta / (beta + gamma)), and with it the loss falls as D^(-beta gamma / (beta + gamma)).
+    The best batch grows as D^(beta / (beta + gamma)); with it the loss falls as D^(-beta gamma / (beta + gamma)).
     """
     beta, gamma, v = p["steps_exponent"], p["batch_exponent"], p["steps_share"]
     return np.asarray((beta * d + np.log(gamma * (1 - v) / (beta * v))) / (beta + gamma))
@@ -44,7 +44,7 @@ def optimal_batch(p: Values, d: Array) -> Array:
 LAW = LossLaw(
     name="three-term",
     meaning="E + A N^-alpha + B K^-beta + C B^-gamma, K optimizer steps, B tokens per step",
-    source="Schaipp 2026, arXiv 2607.01487",
+    source="after the abstract of Schaipp 2026, arXiv 2607.01487; the exact form is derived here",
     parameters=(REDUCIBLE, BALANCE, ALPHA, STEPS_SHARE, STEPS, BATCH),
     relative=relative,
     needs=frozenset("b"),
