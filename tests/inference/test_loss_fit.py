@@ -187,7 +187,7 @@ def test_comparison_of_groups(stacked: LossDraws) -> None:
     assert not np.isfinite(found.crossover).any()
     same = compare(stacked, WEB, WEB, 1e21, n_budgets=9)
     np.testing.assert_allclose(same.compute_multiplier, 1.0, rtol=1e-6)
-    with pytest.raises(UserError, match="not among the fitted groups"):
+    with pytest.raises(UserError, match="was not fitted"):
         compare(stacked, "sim/dense/books", WEB, 1e21)
 
 

@@ -12,6 +12,7 @@ from scipy.special import logsumexp
 
 from scaleband.bayes.beliefs import role_index
 from scaleband.bayes.simulate import prior_draws
+from scaleband.inference import scores
 from scaleband.inference.scores import BASIN, LawGivenOthers, cell_log_density, law_given_others, thin
 from scaleband.inference.stacking import mix, stacking_weights
 from scaleband.laws import excess, run_log_density
@@ -100,3 +101,15 @@ def test_a_mixture_holds_each_form_by_its_weight() -> None:
         assert sorted(set(chain)) == [1.0, 2.0]
         assert (chain == 1.0).sum() == 12
     np.testing.assert_array_equal(mixed["state"][..., 0], mixed["rho"])
+
+
+def test_a_draw_that_likes_the_cell_weighs_less_without_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    inputs, beliefs = small_inputs(0)
+    draws = prior_draws(inputs, beliefs, 80, 3)
+    log_p = np.random.default_rng(1).normal(size=40) * 0.3
+    monkeypatch.setattr(scores, "cell_log_density", lambda *args, **kwargs: log_p)
+    got = scores.leave_one_cell_out(draws, inputs, beliefs, n_draws=40)
+    for c in range(len(inputs.cells)):
+        assert np.corrcoef(got.log_weight[c], -log_p)[0, 1] > 0.99
+    # the harmonic mean, up to the smoothing of the largest weights
+    np.testing.assert_allclose(got.log_density, np.log(40) - logsumexp(-log_p), atol=0.05)

@@ -163,7 +163,7 @@ def leave_one_cell_out(
     density, k_hat, weights = np.empty(n_cells), np.empty(n_cells), np.empty((n_cells, n))
     for c in range(n_cells):
         log_p = cell_log_density(flat, law, inputs, c, everything[:, :, c], n_points=n_points, seed=seed)
-        smooth, k = array_stats.psislw(-log_p)
+        smooth, k = array_stats.psislw(log_p)  # it takes log likelihoods and weighs by their inverse
         weights[c] = smooth - logsumexp(smooth)
         density[c] = logsumexp(weights[c] + log_p)
         k_hat[c] = float(k)
