@@ -42,9 +42,9 @@ from scaleband.design import (
     setting_decision,
 )
 from scaleband.design.decisions import SettingDecision
-from scaleband.design.outcomes import CENSORED_ABOVE
 from scaleband.laws import (
     ANGLE,
+    CENSOR_ABOVE,
     CURVATURE,
     RESPONSES,
     SKEW,
@@ -165,8 +165,8 @@ def nested(c: Candidates, n_outer: int, seed: int) -> tuple[np.ndarray, np.ndarr
             own = mean + both * rng.standard_normal(9)
             e = excess(x[:, 0] - own[0], x[:, 1] - own[1], own[ANGLE], np.exp(own[CURVATURE]), own[SKEW])
             y = own[4] + e + np.hypot(noise[0], noise[1] * e) * rng.standard_t(noise[2], size=len(x))
-            wrecked = e > CENSORED_ABOVE
-            y = np.where(wrecked, own[4] + CENSORED_ABOVE, y)
+            wrecked = e > CENSOR_ABOVE
+            y = np.where(wrecked, own[4] + CENSOR_ABOVE, y)
             points, size = refit(y, wrecked, x, mean, both, noise, rng)
             state = at_target + share * (points - mean) + left * rng.standard_normal(points.shape)
             after.append(least_regret(state))
