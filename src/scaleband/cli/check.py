@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 def add(parser: argparse.ArgumentParser) -> None:
     """Flags."""
     add_tables(parser)
-    parser.add_argument("--loss", action="store_true", help="as a table for loss laws: neither rates nor batches are needed")
+    parser.add_argument("--loss", action="store_true", help="as a table for loss laws: no rates, no batches needed")
     add_json(parser)
 
 
