@@ -16,7 +16,15 @@ from small_table import Simulated, simulated
 from scaleband.bayes import default_beliefs
 from scaleband.bayes.beliefs import OWN, SHARED
 from scaleband.bayes.coordinates import ORDER, _messages, at_anchor, coordinates, plain
-from scaleband.bayes.model import _linex, _run_logp, build_model, initial_point, model_data, pooled_law
+from scaleband.bayes.model import (
+    _linex,
+    _run_logp,
+    build_model,
+    factored,
+    initial_point,
+    model_data,
+    pooled_law,
+)
 from scaleband.laws import (
     FORMS,
     HYPERPARAMETERS,
@@ -197,13 +205,16 @@ def test_exact_messages_make_the_sampler_move_in_standard_normals() -> None:
     covariance = np.linalg.inv(np.eye(columns) + w.T @ ((precision / (1 + precision * scatter**2))[:, None] * w))
     mean = covariance @ (w.T @ (precision * (seen - prior) / (1 + precision * scatter**2)))
     stds = np.vstack([np.zeros(columns), np.eye(columns)])
-    args = [pt.as_tensor(v) for v in (prior, w, np.float64(scatter), precision, precision * seen)]
+    share = 1 + precision * scatter**2
+    made = factored(pt.as_tensor((precision / share)[None]), pt.as_tensor(w[None]))
+    inverse, half_log_det = (v.eval(mode=FAST)[0] for v in made)
+    args = [pt.as_tensor(v) for v in (prior, w, inverse, share, precision, precision * seen)]
     got = [[v.eval(mode=FAST) for v in pooled_law(pt.as_tensor(std), *args)] for std in stds]
     np.testing.assert_allclose(got[0][0], mean, rtol=1e-9)
-    spread = np.stack([coefficient - got[0][0] for coefficient, _, _ in got[1:]], axis=1)
+    spread = np.stack([coefficient - got[0][0] for coefficient, _ in got[1:]], axis=1)
     np.testing.assert_allclose(spread @ spread.T, covariance, rtol=1e-9, atol=1e-12)
     np.testing.assert_allclose(got[0][1], prior + w @ mean, rtol=1e-9)
-    assert got[0][2] == pytest.approx(0.5 * np.linalg.slogdet(covariance)[1], rel=1e-9)
+    assert -half_log_det == pytest.approx(0.5 * np.linalg.slogdet(covariance)[1], rel=1e-9)
 
 
 def test_messages_are_the_schur_complements_of_a_gaussian_cell() -> None:

@@ -38,19 +38,26 @@ def _linex(v, h, s):  # type: ignore[no-untyped-def]
     return h * v * v * ratio
 
 
-def pooled_law(std, prior, design, scatter, precision, slope):  # type: ignore[no-untyped-def]
-    """A response's coefficients, their pull on the cells, and the log Jacobian, from standard normals `std`.
+def factored(weight, design):  # type: ignore[no-untyped-def]
+    """Inverse Cholesky factors of I + design^T diag(weight) design, and half their log determinants, response by
+    response: weight (response, cell), design (response, cell, coefficient)."""
+    size = design.shape[2]
+    turned = design.transpose(0, 2, 1)
+    chol = pt.linalg.cholesky(pt.eye(size)[None] + pt.matmul(turned, weight[:, :, None] * design))
+    inverse = pt.linalg.solve_triangular(chol, pt.eye(size), lower=True, b_ndim=2)
+    return inverse, pt.log(pt.diagonal(chol, axis1=1, axis2=2)).sum(axis=1)
+
+
+def pooled_law(std, prior, design, inverse, share, precision, slope):  # type: ignore[no-untyped-def]
+    """A response's coefficients and their pull on the cells, from standard normals `std`.
 
     The runs' message about the response's distance from a reference is `precision z = slope` (cell,); its law is
-    prior + design @ coefficients, plus scatter. Returns what N(0, I) turns into if the message is right.
+    prior + design @ coefficients, plus scatter; share = 1 + precision scatter^2; inverse out of `factored`, at
+    weights precision / share. If the message is right, N(0, I) turns into the posterior.
     """
-    share = 1 + precision * scatter**2
-    weight = precision / share
-    chol = pt.linalg.cholesky(pt.eye(design.shape[1]) + pt.dot(design.T, weight[:, None] * design))
-    right = pt.dot(design.T, slope / share - weight * prior)
-    half = pt.linalg.solve_triangular(chol, right, lower=True)
-    coefficient = pt.linalg.solve_triangular(chol.T, half + std, lower=False)
-    return coefficient, prior + pt.dot(design, coefficient), -pt.log(pt.diag(chol)).sum()
+    right = pt.dot(design.T, (slope - precision * prior) / share)
+    coefficient = pt.dot(inverse.T, pt.dot(inverse, right) + std)
+    return coefficient, prior + pt.dot(design, coefficient)
 
 
 def _axes(state):  # type: ignore[no-untyped-def]
@@ -125,15 +132,16 @@ def build_model(inputs: ModelInputs, beliefs: Beliefs) -> pm.Model:
         rho = pt.exp(shared[index["log_rho"]])
         nu = 1 + pt.exp(shared[index["log_nu_minus_1"]])
         start = index["log_scatter_log_lr"]
-        scatter = pt.exp(shared[start : start + 4])  # log_lr, log_batch, log_curvature_1, log_curvature_2
-        scatter_shape = {name: pt.exp(shared[index[f"log_scatter_{name}"]]) for name in ("angle", "skew")}
+        scatter = [shared[start + r] for r in range(4)]  # log_lr, log_batch, log_curvature_1, log_curvature_2
+        mean, sd, _ = OWN["log_scatter_level"]
+        scatter.append(mean + sd * pm.Normal("log_scatter_level_std", 0, 1))
+        scatter += [shared[index[f"log_scatter_{name}"]] for name in ("angle", "angle", "skew", "skew")]
+        spread = pt.exp(pt.stack(scatter))
         start = index["log_offset_source_log_lr"]
         offset = pt.exp(shared[start : start + 2 * n_roles].reshape((2, n_roles)))
 
         mean, sd, _ = OWN["log_sigma"]
         sigma = pt.exp(mean + sd * pm.Normal("log_sigma_std", 0, 1, dims="source"))
-        mean, sd, _ = OWN["log_scatter_level"]
-        scatter_level = pt.exp(mean + sd * pm.Normal("log_scatter_level_std", 0, 1))
 
         # (hyperparameter, coefficient): learned offset scale where the coefficient is pooled, else 1
         scale = pt.switch(d["pooled"][None, :], offset[:, d["role"]], 1.0)
@@ -150,6 +158,10 @@ def build_model(inputs: ModelInputs, beliefs: Beliefs) -> pm.Model:
             trunk_sd = pt.exp(mean + sd * pm.Normal("log_trunk_std", 0, 1))
             variance = variance + d["trunked"] * trunk_sd**2
         told = d["typical_variance"] / variance
+        precision, slopes = told * d["precision"], told * d["slope"]
+        share = 1 + precision * spread[:, None] ** 2
+        design = pt.concatenate([d["design"][:2] * scale[:, None, :], d["design"][2:]])
+        inverse, half_log_det = factored(precision / share, design)
         state: dict[str, Any] = {}
         away: dict[int, Any] = {}
         coefficients: dict[int, Any] = {}
@@ -160,21 +172,16 @@ def build_model(inputs: ModelInputs, beliefs: Beliefs) -> pm.Model:
                 shift = _rate_shift(state, d["anchor"][1])
             elif name == "level":
                 shift = _excess(state, d["anchor"][0], d["anchor"][1])
-            spread = scatter_level if name == "level" else scatter[r] if r < 4 else scatter_shape[name[:-2]]
-            design = d["design"][r] * scale[r] if r < len(HYPERPARAMETERS) else d["design"][r]
-            precision = told * d["precision"][r]
-            slope = told * (d["slope"][r] - sum(d["lean"][r, m] * away[m] for m in away))
+            slope = slopes[r] - told * sum(d["lean"][r, m] * away[m] for m in away)
             prior = d["prior_mean"][r] + shift - d["reference"][r]
-            coefficient, pull, log_jacobian = pooled_law(law_std[r], prior, design, spread, precision, slope)
-            share = 1 + precision * spread**2
-            away[r] = (slope * spread**2 + pull) / share + spread * unit[r] / pt.sqrt(share)
+            coefficient, pull = pooled_law(law_std[r], prior, design[r], inverse[r], share[r], precision[r], slope)
+            away[r] = (slope * spread[r] ** 2 + pull) / share[r] + spread[r] * unit[r] / pt.sqrt(share[r])
             pm.Potential(
                 f"law_{name}",
                 # log N(coefficient; 0, I) N(away; pull, spread^2) and the Jacobian of both
                 -0.5 * (coefficient**2 + 2 * _HALF_LOG_2PI).sum()
-                - 0.5 * (((away[r] - pull) / spread) ** 2 + 2 * _HALF_LOG_2PI).sum()
-                - 0.5 * pt.log(share).sum()
-                + log_jacobian,
+                - 0.5 * (((away[r] - pull) / spread[r]) ** 2 + pt.log(share[r]) + 2 * _HALF_LOG_2PI).sum()
+                - half_log_det[r],
             )
             state[name] = away[r] + d["reference"][r] - shift
             coefficients[r] = coefficient
@@ -187,11 +194,11 @@ def build_model(inputs: ModelInputs, beliefs: Beliefs) -> pm.Model:
         if inputs.n_trunks:
             # The runs of one trunk pin its error beside the cells' mean loss there.
             rest = ((d["y"] - base - excess)[d["trunk_row"]] * d["trunk_weight"]).sum(axis=1)
-            precision = d["trunk_precision"] * _TYPICAL_SIGMA**2 / sigma[d["trunk_source"]] ** 2
-            share = 1 + precision * trunk_sd**2
-            trunk = rest * (1 - 1 / share) + trunk_sd * pm.Flat("trunk_std", shape=inputs.n_trunks) / pt.sqrt(share)
+            heard = d["trunk_precision"] * _TYPICAL_SIGMA**2 / sigma[d["trunk_source"]] ** 2
+            part = 1 + heard * trunk_sd**2
+            trunk = rest * (1 - 1 / part) + trunk_sd * pm.Flat("trunk_std", shape=inputs.n_trunks) / pt.sqrt(part)
             pm.Deterministic("trunk_effect", trunk)
-            pm.Potential("trunks", (-0.5 * (trunk / trunk_sd) ** 2 - _HALF_LOG_2PI - 0.5 * pt.log(share)).sum())
+            pm.Potential("trunks", (-0.5 * (trunk / trunk_sd) ** 2 - _HALF_LOG_2PI - 0.5 * pt.log(part)).sum())
             base = base + pt.concatenate([trunk, pt.zeros(1)])[d["row_trunk"]]
         # A censored row is judged at its threshold: noise there is that of an excess of the threshold's size.
         at = pt.switch(d["censored"], d["y"] - base, excess)
