@@ -15,9 +15,8 @@ Definitions (fixed before the first held-out figure was looked at):
   held-out rows; draws by importance sampling, by NUTS where its Pareto k is above 0.7; seed 1;
 - error: median of the predictive over the observation minus one, percent; coverage: equal-tailed 90 % interval of one
   new observation; PIT of each observation; beside it the plain Chinchilla law, fitted alike;
-- budget: 6 n_active n_tokens, cut wherever two neighbours are more than 0.1 decade apart (this line first said bins of
-  0.2 decades; the code has always cut at gaps). Where upstream counted compute otherwise, budgets run together: five of
-  Kempner's become one fold of 232 observations, a harder question than one budget;
+- budget: the table's own column (`iso_flop`, `budget`). A first version cut 6 n_active n_tokens at gaps of 0.1 decade;
+  upstream counted compute otherwise, so that five of Kempner's budgets ran together into one fold of 232 observations;
 - replication: the Chinchilla law alone; alpha, beta, a = beta / (alpha + beta), and the best size at 5.76e23 FLOP,
   under the stated beliefs and with every standard deviation of the law's own parameters doubled.
 """
@@ -111,16 +110,25 @@ def save(parts: list[pd.DataFrame], name: str) -> None:
     rows[keep].to_csv(RESULTS / f"loss_{name}.csv", index=False, float_format="%.4g")
 
 
+def stated_budgets(name: str, table: LossTable) -> np.ndarray:
+    """The isoFLOP budget that the table states for each observation, FLOP."""
+    frame = read_runs(data_folder() / f"{name}.csv", purpose="loss").frame
+    column = next(c for c in ("iso_flop", "budget") if c in frame)
+    known = {
+        (g, f"{n:.6g}", f"{d:.6g}"): float(b)
+        for g, n, d, b in zip(frame["data"], frame["n_params"], frame["n_tokens"], frame[column], strict=True)
+    }
+    cells = table.cells
+    return np.array(
+        [known[g, f"{n:.6g}", f"{d:.6g}"] for g, n, d in zip(cells.data, cells.n_params, cells.n_tokens, strict=True)]
+    )
+
+
 def budgets(name: str) -> None:
-    """One isoFLOP budget out at a time."""
+    """One isoFLOP budget out at a time; the largest one's error beside the plain Chinchilla fit's."""
     table = table_of(name)
-    compute = np.log10(6 * table.cells.n_active * table.cells.n_tokens)
-    order = np.sort(compute)
-    edges = order[1:][np.diff(order) > 0.1]
-    budget = np.searchsorted(edges, compute, side="right")
-    parts = [
-        hold_out(table, budget == b, f"budget {10 ** np.median(compute[budget == b]):.2g}") for b in np.unique(budget)
-    ]
+    budget = stated_budgets(name, table)
+    parts = [hold_out(table, budget == b, f"budget {b:.2g}") for b in np.unique(budget)]
     save(parts, f"budgets_{name}")
 
 
