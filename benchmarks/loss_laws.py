@@ -34,11 +34,11 @@ from common import RESULTS, data_folder, load
 from scaleband.bayes import cells_of, model_inputs
 from scaleband.bayes.loss_model import layout_for
 from scaleband.inference.gate import diagnose
-from scaleband.inference.loss_fit import LOSS_SETTINGS, mixed, quick_stack, refit
+from scaleband.inference.loss_fit import LOSS_SETTINGS, laws_for, mixed, quick_stack, refit
 from scaleband.inference.loss_sampler import compile_loss, sample_loss
 from scaleband.inference.loss_table import table_from_runs
 from scaleband.laws import design_for
-from scaleband.laws.loss import GENERAL, LAWS
+from scaleband.laws.loss import LAWS
 from scaleband.laws.loss.draws import LossDraws
 from scaleband.laws.loss.table import LossTable, reference_of
 from scaleband.predict.allocation import allocate
@@ -56,7 +56,8 @@ def one_law(table: LossTable, law: str, keep: np.ndarray) -> LossDraws:
     """Draws of one law alone."""
     theta, _ = refit(table, law, keep, settings=LOSS_SETTINGS)
     names = layout_for(table, LAWS[law]).names
-    return mixed({law: theta[None]}, {law: names}, {law: 1.0}, table, reference_of(table), {})
+    seen = table.take(np.flatnonzero(keep > 0))
+    return mixed({law: theta[None]}, {law: names}, {law: 1.0}, seen, reference_of(table), {})
 
 
 def scored(draws: LossDraws, out: LossTable) -> pd.DataFrame:
@@ -82,7 +83,7 @@ def hold_out(table: LossTable, left: np.ndarray, what: str) -> pd.DataFrame:
     started = time.perf_counter()
     keep = np.where(left, 0.0, 1.0)
     out = table.take(np.flatnonzero(left))
-    stack, weights = quick_stack(table, list(GENERAL), keep=keep)
+    stack, weights = quick_stack(table, laws_for(table, None), keep=keep)
     rows = scored(stack, out).assign(left_out=what)
     plain = scored(one_law(table, "chinchilla", keep), out)
     rows["chinchilla_error_percent"], rows["chinchilla_covered"] = plain["error_percent"], plain["covered"]

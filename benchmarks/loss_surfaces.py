@@ -7,7 +7,7 @@
 Definitions (fixed before the first held-out figure was looked at):
 
 - rows: the 41 dense Step Law cells; the basin model (form quadratic, stated beliefs, 2 chains of 1,500 draws, seed 1)
-  sees the cells that remain and nothing else; loss laws are stacked on those cells' levels (five general laws, weights
+  sees the cells that remain and nothing else; loss laws are stacked on those cells' levels (the default family, weights
   from leave-one-scale-out among them); the term in steps is fitted to those cells' runs. Fits are kept in `out/`;
 - a cell's truth is its unpooled basin (`benchmarks/unpooled.py`);
 - optimum: median of the predicted expected loss at the cell's own optimum over the truth's level, minus one, percent;
@@ -31,13 +31,14 @@ import pandas as pd
 
 from common import RESULTS, load
 from scaleband.bayes import cells_of, model_inputs
+from scaleband.inference.far_fit import fit_far
 from scaleband.inference.fitting import constants, fit
-from scaleband.inference.loss_fit import quick_stack
+from scaleband.inference.loss_fit import laws_for, quick_stack
 from scaleband.inference.loss_table import table_from_basins
 from scaleband.inference.sampler import SamplerSettings
 from scaleband.inference.store import read_draws, to_tree, write_netcdf
 from scaleband.laws import Cells, LawDraws, design_for
-from scaleband.laws.loss import GENERAL
+from scaleband.laws.far import NAMES, FarDraws
 from scaleband.laws.loss.draws import LossDraws
 from scaleband.predict import Basins, basins, predict_log_loss
 from scaleband.predict.loss import with_loss_law
@@ -92,7 +93,7 @@ def repeated(cells: Cells, c: int, count: int) -> Cells:
 
 def score_cell(
     draws: LawDraws, laws: LossDraws | None, cells: Cells, c: int, rows: pd.DataFrame, level: float,
-    *, given_level: bool = False,
+    *, given_level: bool = False, far: FarDraws | None = None,
 ) -> tuple[dict[str, float], np.ndarray]:
     """Figures of one held-out cell, and which of its runs are inside their interval."""
     def basins_at(at: Cells) -> Basins:
@@ -102,7 +103,7 @@ def score_cell(
         return b if laws is None else with_loss_law(draws, b, laws)
 
     at = repeated(cells, c, len(rows))
-    logs = predict_log_loss(draws, basins_at(at), rows["lr_peak"], rows["batch_tokens"], seed=1)
+    logs = predict_log_loss(draws, basins_at(at), rows["lr_peak"], rows["batch_tokens"], seed=1, far=far)
     y = np.log(rows["loss"].to_numpy(float))
     low, s_low, middle, s_high, high = np.quantile(logs, [0.05, 0.16, 0.5, 0.84, 0.95], axis=0)
     loss, told = np.exp(y), np.exp(middle)
@@ -126,20 +127,28 @@ def surfaces(fold: str) -> None:
     """Print and keep the figures of one fold."""
     frame = load(TABLES)
     draws = fitted_basins(fold, frame)
-    laws, weights = quick_stack(table_from_basins(draws), list(GENERAL))
+    observed = table_from_basins(draws)
+    laws, weights = quick_stack(observed, laws_for(observed, None))
+    far = fit_far(draws, frame[~left_out(fold, frame)].reset_index(drop=True))
+    assert far is not None
+    print("far surface: " + ", ".join(f"{n} {v:.2f}" for n, v in zip(NAMES, far.theta.mean(0), strict=True)))
     print(f"{fold}: " + ", ".join(f"{n} {w:.2f}" for n, w in weights.items() if w > 0), flush=True)
     out = frame[scored_rows(fold, frame)].reset_index(drop=True)
     table = cell_table(out)
     cells = cells_of(table)
     inputs = model_inputs(out, design_for(cells), cells=table)
     index = np.asarray(cell_index(out, table))
-    whole = {"as predicted": (laws, False), "basin's own level": (None, False), "level of the truth": (None, True)}
+    whole = {
+        "as predicted": (laws, False, far), "without the term in steps": (laws, False, None),
+        "level of the basin model": (None, False, far), "level of the truth": (None, True, far),
+    }  # fmt: skip
     parts = []
-    for what, (used, given) in whole.items():
+    for what, (used, given, term) in whole.items():
         records, inside = [], []
         for c in range(len(table)):
             rows = out[(index == c) & (out["status"] == "completed")]
-            record, hit = score_cell(draws, used, cells, c, rows, fit_basin(inputs, c).level, given_level=given)
+            level = fit_basin(inputs, c).level
+            record, hit = score_cell(draws, used, cells, c, rows, level, given_level=given, far=term)
             records.append({"fold": fold, "what": what, **record})
             inside.append(hit)
         part = pd.DataFrame(records)

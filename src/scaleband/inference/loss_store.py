@@ -4,6 +4,7 @@
     /loss/cells              source, arch, data, n_params, n_active, n_tokens, batch_tokens, unique_tokens,
                              log_loss, log_loss_se, kind, trunk   (observation)
     /loss/draws/LAW          theta (sample, entry), entry: names as in `bayes.loss_model.Layout`
+    /loss/far                theta (sample, 6): the far surface, columns as in `laws.far.NAMES`; only beside basins
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from numpy.typing import NDArray
 
 from scaleband.errors import UserError
 from scaleband.laws.design import Cells
+from scaleband.laws.far import NAMES, FarDraws
 from scaleband.laws.loss import LAWS
 from scaleband.laws.loss.draws import LawSamples, LossDraws
 from scaleband.laws.loss.table import LossTable, Reference
@@ -84,6 +86,8 @@ def _write(group: Any, draws: LossDraws) -> None:
         own = group.create_group(f"draws/{part.law.name}")
         own.create_dataset("entry", data=np.array(part.names, dtype=object), dtype=text)
         own.create_dataset("theta", data=part.theta.astype("float32"), compression="gzip", shuffle=True)
+    if draws.far is not None:
+        group.create_group("far").create_dataset("theta", data=draws.far.theta.astype("float32"), compression="gzip")
 
 
 def _damaged(path: Path, what: str) -> UserError:
@@ -188,6 +192,14 @@ def _read(group: Any, path: Path) -> LossDraws:
         parts.append(LawSamples(law, names, theta))
     if not parts:
         raise _damaged(path, "there is no law in them")
+    far = None
+    if "far" in group:
+        theta = _numbers(group["far"], "theta", path)
+        if theta.ndim != 2 or theta.shape[1] != len(NAMES) or not len(theta) or not np.isfinite(theta).all():
+            raise _damaged(path, "the draws of the far surface are not numbers by entry")
+        if np.abs(theta).max() > 1e2:
+            raise _damaged(path, "the draws of the far surface hold values that cannot be")
+        far = FarDraws(theta)
     r = meta["reference"]
     reference = Reference(float(r["n_active"]), float(r["n_tokens"]), float(r["batch_tokens"]))
-    return LossDraws(tuple(parts), table, reference, meta | {"path": str(path)})
+    return LossDraws(tuple(parts), table, reference, meta | {"path": str(path)}, far)

@@ -77,6 +77,11 @@ def group_names(cells: Cells) -> list[str]:
     return [f"{s}/{a}/{d}" for s, a, d in zip(cells.source, cells.arch, cells.data, strict=True)]
 
 
+def size_names(cells: Cells) -> list[str]:
+    """source/arch/n_params of each entry, three digits: what shares a model's depth and width."""
+    return [f"{s}/{a}/{n:.3g}" for s, a, n in zip(cells.source, cells.arch, cells.n_params, strict=True)]
+
+
 def reference_of(table: LossTable) -> Reference:
     """The table's centre: medians of the logs, rounded to two digits so that it reads well."""
 

@@ -1,0 +1,88 @@
+"""The surface far from the optimum: walls that rise more slowly than LINEX, and a term in the number of steps.
+
+    excess = T(e_1; k_1) + T(e_2; k_2) + g(S, u) - g(S*, u*),   T(e; k) = k log(1 + e / k)
+    g = exp(a - p log(S / 2000)) + exp(b - q log(u / 1000))
+
+e_1, e_2 are the basin's two LINEX terms; S = n_tokens / batch_tokens optimizer steps; u = S lr / lr*, the steps that
+the rate is worth at the cell's best rate; S*, u* the same at the optimum, so that the excess there stays zero. Few
+steps, or a low rate that makes little of them, leave a model untrained: what the basin, fitted around its optimum,
+cannot know.
+Percent of the loss throughout.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+Array = NDArray[np.float64]
+
+STEPS, WORTH = 2000.0, 1000.0
+"""Where the two terms in steps are centred."""
+
+BELIEFS: dict[str, tuple[float, float, str]] = {
+    "log_wall_1": (2.2, 0.2, "an excess of 9 % along the first direction is where its wall stops being exponential"),
+    "log_wall_2": (1.7, 0.3, "and 5.5 % along the second: runs above it are bad, seldom twice as bad"),
+    "log_steps": (-1.0, 1.0, "at 2,000 steps 0.05-2.7 % are lost to their number"),
+    "log_steps_power": (0.5, 0.4, "which falls as steps^-1.6, give or take half as much again"),
+    "log_worth": (-1.0, 1.0, "at a worth of 1,000 steps 0.05-2.7 % are lost to a low rate"),
+    "log_worth_power": (0.5, 0.4, "which falls alike"),
+}
+"""Entries of the vector in order: (mean, standard deviation, reason) of a normal belief."""
+
+NAMES = tuple(BELIEFS)
+
+
+class Place(NamedTuple):
+    """Where a run is: LINEX terms along both directions, percent; log steps; log of the rate over the cell's best."""
+
+    first: Array
+    second: Array
+    log_steps: Array
+    log_rate: Array
+
+
+def softened(e: Array, log_k: Array) -> Array:
+    """k log(1 + e / k): e where it is small, its logarithm where it is large."""
+    k = np.exp(log_k)
+    return np.asarray(k * np.log1p(e / k))
+
+
+def steps_term(theta: Array, log_steps: Array, log_rate: Array) -> Array:
+    """g, percent; `theta` (..., 6) with leading dims that broadcast. Capped at e^4 %."""
+    a, p, b, q = (theta[..., k] for k in (2, 3, 4, 5))
+    own = a - np.exp(p) * (log_steps - np.log(STEPS))
+    worth = b - np.exp(q) * (log_steps + log_rate - np.log(WORTH))
+    return np.asarray(np.exp(np.clip(own, -30, 4)) + np.exp(np.clip(worth, -30, 4)))
+
+
+def far_excess(theta: Array, at: Place, log_steps_best: ArrayLike) -> Array:
+    """Excess of runs, percent.
+
+    Parameters
+    ----------
+    theta (..., 6)
+        Entries as in `NAMES`; leading dims broadcast with those of the run's place.
+    at
+        Where the runs are.
+    log_steps_best
+        Log steps at the cell's best batch.
+    """
+    walls = softened(at.first, theta[..., 0]) + softened(at.second, theta[..., 1])
+    best = np.asarray(log_steps_best, float)
+    gained = steps_term(theta, at.log_steps, at.log_rate) - steps_term(theta, best, np.zeros_like(best))
+    return np.asarray(walls + gained)
+
+
+@dataclass(frozen=True)
+class FarDraws:
+    """Draws of the term: theta (sample, 6), columns as in `NAMES`."""
+
+    theta: Array
+
+    def for_samples(self, count: int) -> Array:
+        """(count, 6): draws repeated, or cut, to pair with another fit's."""
+        return self.theta[np.arange(count) % len(self.theta)]
