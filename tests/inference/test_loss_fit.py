@@ -175,8 +175,12 @@ def test_constraints_bind(stacked: LossDraws) -> None:
     assert (served.n_params < free.n_params).all()
     paid = 6 * served.n_active * served.n_tokens + 2 * served.n_active * 1e12
     np.testing.assert_allclose(paid, 1e21, rtol=1e-9)
-    with pytest.raises(UserError, match="law of repetition"):
-        allocate(stacked, WEB, 1e21, Limits(unique_tokens=1e9))
+    repeated = allocate(stacked, WEB, 1e21, Limits(unique_tokens=1e9))
+    assert (repeated.loss > free.loss).all()  # a billion distinct tokens are not enough for this budget
+    capped_loss = allocate(stacked, WEB, 1e21, Limits(max_tokens=1e9)).loss
+    assert (repeated.loss < capped_loss).all()  # and repeats are better than stopping there
+    plenty = allocate(stacked, WEB, 1e21, Limits(unique_tokens=1e13))
+    np.testing.assert_allclose(plenty.n_params, free.n_params)
     with pytest.raises(UserError, match="leaves no tokens"):
         allocate(stacked, WEB, 1e15, Limits(n_params=1e15))
 

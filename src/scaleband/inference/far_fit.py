@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scaleband.laws import ANGLE, CENSOR_ABOVE, CURVATURE, LEVEL, REFERENCE, SKEW, LawDraws, linex
-from scaleband.laws.far import BELIEFS, FarDraws, Place, far_excess
+from scaleband.laws.far import BELIEFS, FarDraws, Place, far_excess, half_way
 from scaleband.runs import cell_index, cell_table
 
 if TYPE_CHECKING:
@@ -39,7 +39,9 @@ def far_places(draws: LawDraws, runs: pd.DataFrame) -> tuple[Place, Array, Array
     known = np.array([draws.matching_cell(cells, c) is not None for c in range(len(cells))], dtype=bool)
     several = np.array([len(set(runs["batch_tokens"][index == c])) > 2 for c in range(len(cells))], dtype=bool)
     own = np.median(draws.at(cells), axis=0)
-    law = np.median(replace(draws, scatter=np.zeros_like(draws.scatter)).at(cells, as_new=True), axis=0)
+    # Cells as if they were new: without their own runs' word on the shape, and half-way to their family's mean.
+    new = replace(draws, scatter=np.zeros_like(draws.scatter)).at(cells, as_new=True)
+    law = np.median(half_way(draws, cells, new, as_new=True), axis=0)
     x = np.log(runs["lr_peak"].to_numpy(float) / REFERENCE["lr_peak"]) - own[0, index]
     z = np.log(runs["batch_tokens"].to_numpy(float) / REFERENCE["batch_tokens"]) - own[1, index]
     angle, skew = law[ANGLE][:, index], law[SKEW][:, index]

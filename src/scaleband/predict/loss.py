@@ -7,8 +7,8 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from scaleband.laws import REFERENCE, LawDraws, linex, noise_scale
-from scaleband.laws.far import FarDraws, Place, far_excess
+from scaleband.laws import ANGLE, CURVATURE, REFERENCE, SKEW, LawDraws, linex, noise_scale
+from scaleband.laws.far import FarDraws, Place, far_excess, half_way
 from scaleband.laws.loss.draws import LossDraws
 from scaleband.predict.optimum import regret
 from scaleband.predict.targets import Basins
@@ -32,13 +32,20 @@ def with_loss_law(draws: LawDraws, b: Basins, laws: LossDraws) -> Basins:
     return replace(b, level=level)
 
 
+def far_shape(draws: LawDraws, b: Basins) -> Basins:
+    """Basins for the far surface: new cells get a shape half-way to their family's (`laws.far.half_way`)."""
+    state = np.concatenate([b.optimum, np.log(b.curvature), b.level[:, None], b.angle, b.skew], axis=1)
+    state = half_way(draws, b.cells, state)
+    return replace(b, curvature=np.exp(state[:, CURVATURE]), angle=state[:, ANGLE], skew=state[:, SKEW])
+
+
 def far_regret(b: Basins, far: FarDraws, lr_peak: ArrayLike, batch_tokens: ArrayLike) -> Array:
     """Regret of a setting with the far surface in it: slower walls, and what too few steps cost.
 
     Parameters
     ----------
     b
-        Basins at the targets.
+        Basins at the targets, as `far_shape` gives them.
     far
         Draws of the far surface, paired with the basins' in order.
     lr_peak, batch_tokens (target,)
@@ -88,7 +95,7 @@ def predict_log_loss(
         lr, batch = np.broadcast_arrays(np.asarray(lr_peak, float), np.asarray(batch_tokens, float))
         given = np.isfinite(lr) & np.isfinite(batch)
         lr, batch = np.where(given, lr, 1e-3), np.where(given, batch, 524_288.0)
-        cost = regret(b, lr, batch) if far is None else far_regret(b, far, lr, batch)
+        cost = regret(b, lr, batch) if far is None else far_regret(far_shape(draws, b), far, lr, batch)
         excess_loss = np.where(given, cost, 0.0)
     value = b.level + excess_loss
     if not mean:
