@@ -25,7 +25,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scaleband.laws.loss import LossLaw
-from scaleband.laws.loss.table import LossTable, Reference, covariates, reference_of, size_names
+from scaleband.laws.loss.table import (
+    LossTable,
+    Reference,
+    covariates,
+    reference_of,
+    size_names,
+    sizes_told_apart,
+)
 
 Array = NDArray[np.float64]
 
@@ -34,7 +41,7 @@ LEVEL_BELIEF = (1.0, 0.7)
 
 SCALES: dict[str, tuple[float, float, str]] = {
     "log_spread_level": (float(np.log(0.2)), 0.8, "groups of one loss kind differ by 5-80 % in level"),
-    "log_spread_parameter": (float(np.log(0.3)), 0.7, "a grouped parameter moves by 0.1-0.9 on its unbounded scale"),
+    "log_spread_parameter": (float(np.log(0.3)), 0.5, "a grouped parameter moves by 0.13-0.7 on its unbounded scale"),
     "log_sigma": (float(np.log(0.004)), 0.9, "an observation misses the law by 0.1-2 %"),
     "log_trunk_scale": (float(np.log(0.002)), 0.8, "what runs off one trunk share, 0.05-0.8 %"),
     "log_size_scale": (float(np.log(0.002)), 0.7, "cells of one model size miss the law together by 0.05-0.8 %"),
@@ -88,7 +95,7 @@ def layout_for(table: LossTable, law: LossLaw) -> Layout:
     entries += [f"log_sigma:{s}" for s in sources] + ["log_nu_minus_1"]
     if trunks:
         entries += ["log_trunk_scale"] + [f"trunk:{t}" for t in trunks]
-    sizes = tuple(sorted(set(size_names(table.cells)))) if table.of_cells else ()
+    sizes = sizes_told_apart(table.cells) if table.of_cells else ()
     if sizes:
         entries += ["log_size_scale"]
     return Layout(law, groups, tuple(kind[g] for g in groups), sources, trunks, tuple(entries), sizes)

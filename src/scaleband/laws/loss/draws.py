@@ -13,7 +13,14 @@ from numpy.typing import NDArray
 from scaleband.laws.design import Cells
 from scaleband.laws.far import FarDraws
 from scaleband.laws.loss.form import Covariates, LossLaw
-from scaleband.laws.loss.table import LossTable, Reference, covariates, group_names, size_names
+from scaleband.laws.loss.table import (
+    LossTable,
+    Reference,
+    covariates,
+    group_names,
+    size_names,
+    sizes_told_apart,
+)
 
 Array = NDArray[np.float64]
 
@@ -154,7 +161,11 @@ class LossDraws:
             rest[:, at], d[:, at] = own.log_loss - law, sigma[:, None] ** 2 + own.log_loss_se**2
         scale = np.exp(np.concatenate([p.theta[:, p.names.index("log_size_scale")] for p in self.parts]))
         out = {"": (np.zeros_like(scale), scale)}
+        apart = sizes_told_apart(self.table.cells)
         for name in np.unique(names).tolist():
+            if name not in apart:  # its group's level has it already
+                out[name] = (np.zeros_like(scale), np.zeros_like(scale))
+                continue
             rows = names == name
             variance = 1 / (1 / scale**2 + (1 / d[:, rows]).sum(1))
             out[name] = (variance * (rest[:, rows] / d[:, rows]).sum(1), np.sqrt(variance))

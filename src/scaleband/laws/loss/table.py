@@ -82,6 +82,13 @@ def size_names(cells: Cells) -> list[str]:
     return [f"{s}/{a}/{n:.3g}" for s, a, n in zip(cells.source, cells.arch, cells.n_params, strict=True)]
 
 
+def sizes_told_apart(cells: Cells) -> tuple[str, ...]:
+    """Names of the sizes whose effect can be told from their group's level: of recipes with three sizes or more."""
+    names = set(size_names(cells))
+    count = {own: sum(n.startswith(f"{own}/") for n in names) for own in {n.rsplit("/", 1)[0] for n in names}}
+    return tuple(sorted(n for n in names if count[n.rsplit("/", 1)[0]] >= 3))
+
+
 def reference_of(table: LossTable) -> Reference:
     """The table's centre: medians of the logs, rounded to two digits so that it reads well."""
 
