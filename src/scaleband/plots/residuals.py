@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from scaleband.laws.loss.draws import LossDraws
 from scaleband.plots.canvas import COLOURS, GREY, INK, MARKERS, log_x, new_figure, span
 from scaleband.predict import interval
+from scaleband.runs import quantity_label
 
 Array = NDArray[np.float64]
 
@@ -87,7 +88,8 @@ def draw_residuals(data: ResidualData) -> Figure:
             if ax is axes[0]:
                 ax.plot([], [], marker, ms=4, mfc="none", mec=colour, label=name)
         low, high = span(x)
-        log_x(ax, low, high, (lambda v: f"{v:.0e}".replace("e+", "e")) if "FLOP" in label else _short)
+        log_x(ax, low, high, (lambda v: f"{v:.0e}".replace("e+", "e")) if "FLOP" in label else quantity_label)
+        ax.tick_params(axis="x", labelsize="small")
         ax.set_xlabel(label)
     axes[0].set_ylabel("100 log(observed / expected)")
     if len(data.groups) <= 8:
@@ -97,12 +99,6 @@ def draw_residuals(data: ResidualData) -> Figure:
         f"{len(outside)})", fontsize="medium",
     )  # fmt: skip
     return figure
-
-
-def _short(value: float) -> str:
-    from scaleband.runs import quantity_label
-
-    return quantity_label(value, 2)
 
 
 def plot_residuals(draws: LossDraws, *, mass: float = 0.9) -> Figure:
