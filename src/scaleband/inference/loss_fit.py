@@ -78,23 +78,29 @@ def scales_of(table: LossTable, most: int = 6) -> NDArray[np.int64]:
 
 MAX_PARETO_K = 0.7
 
+EFFORTS = ((4, 4000), (8, 8000), (12, 24_000))
+"""Rounds and draws of importance sampling, tried in turn before NUTS."""
+
 
 def refit(
     table: LossTable, law: str, weight: Array, *, settings: SamplerSettings, compiled: CompiledLoss | None = None
 ) -> tuple[Array, str]:
     """Draws (sample, entry) of a law given the rows with weight 1, and how they were made.
 
-    Importance sampling around the mode takes a second; where its weights have a heavy tail (Pareto k above 0.7) NUTS
-    does it instead.
+    Importance sampling around the mode takes a second; where its weights have a heavy tail (Pareto k above 0.7) it is
+    tried with more draws, and then NUTS does it instead.
     """
     if compiled is None:
         layout = layout_for(table, LAWS[law])
         arrays = model_arrays(table, layout)
     else:
         layout, arrays = compiled.layout, compiled.arrays
-    sampled = importance_sample(layout, arrays | {"weight": np.asarray(weight, float)}, seed=settings.seed)
-    if sampled.pareto_k <= MAX_PARETO_K:
-        return sampled.theta, "importance"
+    arrays = arrays | {"weight": np.asarray(weight, float)}
+    for rounds, count in EFFORTS:
+        sampled = importance_sample(layout, arrays, rounds=rounds, count=count, seed=settings.seed)
+        if sampled.pareto_k <= MAX_PARETO_K:
+            kept = np.linspace(0, len(sampled.theta) - 1, min(len(sampled.theta), 4000)).astype(int)
+            return sampled.theta[kept], "importance"
     compiled = compiled or compile_loss(table, LAWS[law])
     theta, _ = sample_loss(compiled, settings, weight=weight)
     return theta.reshape(-1, theta.shape[-1]), "nuts"
