@@ -6,6 +6,8 @@
     python benchmarks/loss_laws.py extrapolate gadre_overtraining   fit to at most 1/300 of the largest run's compute
     python benchmarks/loss_laws.py levels                       Step Law levels: 1.07B out, then 50B tokens and more out
     python benchmarks/loss_laws.py gate TABLE LAW               NUTS on one law: diagnostics and seconds
+    python benchmarks/loss_laws.py speed [TABLE ...]            every law that a table identifies: gate and seconds
+    python benchmarks/loss_laws.py stack                        all forms on the 41 dense Step Law cells: seconds
 
 Definitions (fixed before the first held-out figure was looked at):
 
@@ -25,6 +27,7 @@ from __future__ import annotations
 
 import argparse
 import time
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -34,11 +37,13 @@ from common import RESULTS, data_folder, load
 from scaleband.bayes import cells_of, model_inputs
 from scaleband.bayes.loss_model import layout_for
 from scaleband.inference.gate import diagnose
-from scaleband.inference.loss_fit import LOSS_SETTINGS, laws_for, mixed, quick_stack, refit
+from scaleband.inference.loss_fit import LOSS_SETTINGS, fit_loss, laws_for, mixed, quick_stack, refit
 from scaleband.inference.loss_sampler import compile_loss, sample_loss
-from scaleband.inference.loss_table import table_from_runs
+from scaleband.inference.loss_table import table_from_basins, table_from_runs
+from scaleband.inference.released import model_path
+from scaleband.inference.store import read_draws
 from scaleband.laws import design_for
-from scaleband.laws.loss import LAWS
+from scaleband.laws.loss import GENERAL, LAWS
 from scaleband.laws.loss.draws import LossDraws
 from scaleband.laws.loss.table import LossTable, reference_of
 from scaleband.predict.allocation import allocate
@@ -137,7 +142,14 @@ def extrapolate(name: str) -> None:
     """Everything above 1/300 of the largest run's compute, out."""
     table = table_of(name)
     compute = table.cells.n_active * table.cells.n_tokens
-    save([hold_out(table, compute > compute.max() / 300, "above 1/300 of the largest run")], f"extrapolate_{name}")
+    rows = hold_out(table, compute > compute.max() / 300, "above 1/300 of the largest run")
+    rows["flops"] = 6 * rows["n_params"] * rows["n_tokens"]
+    top = rows.sort_values("flops").groupby("group").tail(2)
+    print(top[["group", "n_params", "n_tokens", "error_percent", "width_percent", "covered",
+               "chinchilla_error_percent"]].to_string(index=False))  # fmt: skip
+    off = rows.error_percent.abs()
+    print(f"within 1 %: {(off <= 1).sum()} of {len(rows)}, mean {off.mean():.2f} %")
+    save([rows], f"extrapolate_{name}")
 
 
 def levels() -> None:
@@ -185,9 +197,32 @@ def replication() -> None:
     pd.DataFrame(records).to_csv(RESULTS / "loss_replication.csv", index=False, float_format="%.4g")
 
 
-def gate(name: str, law: str) -> None:
+TABLES = ("chinchilla_epoch", "gadre_overtraining", "kempner_loss_to_loss", "marin_dense_isoflop", "porian_isoflop",
+          "gemstones", "olmo_ladder", "clark_routing_moe")  # fmt: skip
+
+
+def speed(*names: str) -> None:
+    """Every law on every table that identifies it."""
+    for name in names or TABLES:
+        table = table_of(name)
+        varies = np.ptp(np.log(table.cells.n_params / table.cells.n_active)) > 0.01
+        for law in [*GENERAL, *(["moe"] if varies else [])]:
+            gate(name, law, table)
+
+
+def stack() -> None:
+    """Fit and stack the default family on the levels of the released model's dense cells."""
+    levels = table_from_basins(read_draws(model_path("step-law")))
+    table = levels.take(np.flatnonzero([a == "dense" for a in levels.cells.arch]))
+    fitted = fit_loss(table)
+    shown = ", ".join(f"{n} {w:.2f}" for n, w in fitted.weights.items())
+    failed = [n for n, g in fitted.gates.items() if not g.passed]
+    print(f"{len(table)} cells, {len(fitted.weights)} laws: {fitted.seconds:.0f} s; {shown}; gate failed: {failed}")
+
+
+def gate(name: str, law: str, table: LossTable | None = None) -> None:
     """NUTS on one law."""
-    table = table_of(name)
+    table = table_of(name) if table is None else table
     started = time.perf_counter()
     compiled = compile_loss(table, LAWS[law])
     middle = time.perf_counter()
@@ -202,14 +237,18 @@ def gate(name: str, law: str) -> None:
     )
 
 
+COMMANDS: dict[str, Callable[..., None]] = {
+    "replication": replication, "budgets": budgets, "extrapolate": extrapolate, "levels": levels, "gate": gate,
+    "speed": speed, "stack": stack,
+}  # fmt: skip
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("what", choices=["replication", "budgets", "extrapolate", "levels", "gate"])
+    parser.add_argument("what", choices=list(COMMANDS))
     parser.add_argument("names", nargs="*", help="table, and for gate the law")
     asked = parser.parse_args()
-    {"replication": replication, "budgets": budgets, "extrapolate": extrapolate, "levels": levels, "gate": gate}[
-        asked.what
-    ](*asked.names)
+    COMMANDS[asked.what](*asked.names)
 
 
 if __name__ == "__main__":
