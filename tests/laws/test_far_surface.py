@@ -32,7 +32,7 @@ def test_the_optimum_keeps_its_loss() -> None:
     """Whatever the draw, the excess at the cell's own optimum is zero."""
     theta = MIDDLE + np.random.default_rng(0).standard_normal((50, len(NAMES)))
     for log_steps in np.log([800.0, 5e3, 1e5]):
-        at = Place(np.zeros(50), np.zeros(50), np.full(50, log_steps), np.zeros(50))
+        at = Place(np.zeros(50), np.zeros(50), np.full(50, log_steps), np.zeros(50), np.zeros(50))
         np.testing.assert_allclose(far_excess(theta, at, np.full(50, log_steps)), 0.0, atol=1e-12)
 
 

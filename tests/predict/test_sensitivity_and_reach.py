@@ -119,7 +119,7 @@ def test_the_far_surface_is_recovered_from_runs_made_with_it(sweep_draws: LawDra
     from scaleband.laws.far import far_excess
 
     frame = run_table(pd.DataFrame(simulated_sweep(seed=3).columns)).frame
-    place, best, seen, cell = far_places(sweep_draws, frame)
+    place, best, _, seen, cell = far_places(sweep_draws, frame)
     assert len(seen) == len(cell) > 100
     truth = np.array([2.3, 1.6, 0.4, 0.6, -0.5, 0.4])
     told = far_excess(truth, place, best)

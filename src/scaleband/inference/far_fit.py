@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scaleband.laws import ANGLE, CENSOR_ABOVE, CURVATURE, LEVEL, REFERENCE, SKEW, LawDraws, linex
-from scaleband.laws.far import BELIEFS, FarDraws, Place, far_excess, half_way
+from scaleband.laws.far import BELIEFS, LENGTHS, FarDraws, Place, far_excess, half_way, kernel
 from scaleband.runs import cell_index, cell_table
 
 if TYPE_CHECKING:
@@ -28,8 +28,12 @@ _SIGMA, _SHARE, _ROBUST = 0.15, 0.15, 1.5
 """Scale of a residual, 0.15 % and 15 % of the excess (assumption: about the basins' own misfit); where tails begin."""
 
 
-def far_places(draws: LawDraws, runs: pd.DataFrame) -> tuple[Place, Array, Array, NDArray[np.int64]]:
-    """Place, log steps at the best batch, observed excess (percent) and cell of every usable completed run."""
+_AMPLITUDE, _POINTS = 0.7, 80
+"""Size of the field, square root of percent: 0.7 % where the excess is 1 %, 2 % where it is 10 %; what it stands on."""
+
+
+def far_places(draws: LawDraws, runs: pd.DataFrame) -> tuple[Place, Array, Array, Array, NDArray[np.int64]]:
+    """Place, log steps at the best batch, log rate, observed excess (percent) and cell of every usable run."""
     from scaleband.bayes import cells_of
 
     runs = runs[(runs["status"] == "completed") & runs["lr_peak"].notna() & runs["batch_tokens"].notna()]
@@ -50,8 +54,8 @@ def far_places(draws: LawDraws, runs: pd.DataFrame) -> tuple[Place, Array, Array
     log_steps = np.log(runs["n_tokens"].to_numpy(float) / runs["batch_tokens"].to_numpy(float))
     seen = 100 * np.log(runs["loss"].to_numpy(float)) - own[LEVEL, index]
     use = (known & several)[index] & (seen < CENSOR_ABOVE)
-    place = Place(terms[0][use], terms[1][use], log_steps[use], x[use])
-    return place, (log_steps + z)[use], seen[use], index[use]
+    place = Place(terms[0][use], terms[1][use], log_steps[use], x[use], z[use])
+    return place, (log_steps + z)[use], np.log(runs["lr_peak"].to_numpy(float))[use], seen[use], index[use]
 
 
 def fit_far(draws: LawDraws, runs: pd.DataFrame, *, n_draws: int = 1000, seed: int = 0) -> FarDraws | None:
@@ -75,7 +79,7 @@ def fit_far(draws: LawDraws, runs: pd.DataFrame, *, n_draws: int = 1000, seed: i
     """
     from scipy.optimize import least_squares
 
-    at, best, seen, cell = far_places(draws, runs)
+    at, best, log_lr, seen, cell = far_places(draws, runs)
     if len(set(cell.tolist())) < ENOUGH[0] or len(seen) < ENOUGH[1]:
         return None
     mean, sd = (np.array([b[k] for b in BELIEFS.values()], float) for k in (0, 1))
@@ -95,5 +99,43 @@ def fit_far(draws: LawDraws, runs: pd.DataFrame, *, n_draws: int = 1000, seed: i
     covariance = bread @ (by_cell.T @ by_cell + belief) @ bread
     rng = np.random.default_rng(seed)
     unit = rng.standard_normal((n_draws, len(mean)))
-    return FarDraws(found.x + unit @ np.linalg.cholesky(covariance + 1e-12 * np.eye(len(mean))).T)
+    theta = found.x + unit @ np.linalg.cholesky(covariance + 1e-12 * np.eye(len(mean))).T
+    middle = far_excess(found.x, at, best)
+    place = np.stack([at.log_rate, at.log_batch, log_lr, at.log_steps], axis=-1)
+    points, weights = fit_field(place, middle, seen, n_draws=n_draws, seed=seed)
+    return FarDraws(theta, points, weights)
+
+
+def spread_points(place: Array, count: int) -> Array:
+    """`count` of the rows, each as far as can be from those chosen before it: (point, coordinate)."""
+    scaled = place / LENGTHS
+    chosen = [int(((scaled - np.median(scaled, axis=0)) ** 2).sum(1).argmin())]
+    away = ((scaled - scaled[chosen[0]]) ** 2).sum(1)
+    while len(chosen) < min(count, len(place)) and away.max() > 1e-4:
+        chosen.append(int(away.argmax()))
+        away = np.minimum(away, ((scaled - scaled[chosen[-1]]) ** 2).sum(1))
+    return place[chosen]
+
+
+def fit_field(place: Array, middle: Array, seen: Array, *, n_draws: int, seed: int) -> tuple[Array, Array]:
+    """The field's points and draws of its weights: conjugate, given the middle of the rest.
+
+    Parameters
+    ----------
+    place (run, coordinate)
+        As `FarDraws.points`.
+    middle, seen (run,)
+        Excess without the field, and observed; percent.
+    n_draws, seed
+        Of the Gaussian.
+    """
+    points = spread_points(place, _POINTS)
+    features = np.sqrt(np.maximum(middle, 0.0))[:, None] * kernel(place, points)
+    precision = 1 / (_SIGMA**2 + (0.2 * np.maximum(seen, 0.0)) ** 2)
+    inner = kernel(points, points) / _AMPLITUDE**2 + 1e-6 * np.eye(len(points))
+    total = inner + features.T @ (precision[:, None] * features)
+    factor = np.linalg.cholesky(total)
+    mean = np.linalg.solve(total, features.T @ (precision * (seen - middle)))
+    unit = np.random.default_rng(seed + 1).standard_normal((len(points), n_draws))
+    return points, mean + np.linalg.solve(factor.T, unit).T
 

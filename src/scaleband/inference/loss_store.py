@@ -4,7 +4,8 @@
     /loss/cells              source, arch, data, n_params, n_active, n_tokens, batch_tokens, unique_tokens,
                              log_loss, log_loss_se, kind, trunk   (observation)
     /loss/draws/LAW          theta (sample, entry), entry: names as in `bayes.loss_model.Layout`
-    /loss/far                theta (sample, 6): the far surface, columns as in `laws.far.NAMES`; only beside basins
+    /loss/far                theta (sample, 6), points (point, 4), field (sample, point): as in `laws.far.FarDraws`;
+                             only beside basins
 """
 
 from __future__ import annotations
@@ -87,7 +88,9 @@ def _write(group: Any, draws: LossDraws) -> None:
         own.create_dataset("entry", data=np.array(part.names, dtype=object), dtype=text)
         own.create_dataset("theta", data=part.theta.astype("float32"), compression="gzip", shuffle=True)
     if draws.far is not None:
-        group.create_group("far").create_dataset("theta", data=draws.far.theta.astype("float32"), compression="gzip")
+        own = group.create_group("far")
+        for name in ("theta", "points", "field"):
+            own.create_dataset(name, data=getattr(draws.far, name).astype("float32"))
 
 
 def _damaged(path: Path, what: str) -> UserError:
@@ -194,12 +197,13 @@ def _read(group: Any, path: Path) -> LossDraws:
         raise _damaged(path, "there is no law in them")
     far = None
     if "far" in group:
-        theta = _numbers(group["far"], "theta", path)
-        if theta.ndim != 2 or theta.shape[1] != len(NAMES) or not len(theta) or not np.isfinite(theta).all():
+        far = FarDraws(*(_numbers(group["far"], name, path) for name in ("theta", "points", "field")))
+        shapes = far.theta.shape[1:], far.points.shape[1:], far.field.shape[1:]
+        if shapes != ((len(NAMES),), (4,), far.points.shape[:1]) or not len(far.theta) or not len(far.field):
             raise _damaged(path, "the draws of the far surface are not numbers by entry")
-        if np.abs(theta).max() > 1e2:
+        values = (far.theta, far.points, far.field)
+        if not all(np.isfinite(v).all() and np.abs(v).max(initial=0.0) < 1e3 for v in values):
             raise _damaged(path, "the draws of the far surface hold values that cannot be")
-        far = FarDraws(theta)
     r = meta["reference"]
     reference = Reference(float(r["n_active"]), float(r["n_tokens"]), float(r["batch_tokens"]))
     return LossDraws(tuple(parts), table, reference, meta | {"path": str(path)}, far)

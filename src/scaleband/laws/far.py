@@ -1,17 +1,20 @@
 """The surface far from the optimum: walls that rise more slowly than LINEX, and a term in the number of steps.
 
-    excess = T(e_1; k_1) + T(e_2; k_2) + g(S, u) - g(S*, u*),   T(e; k) = k log(1 + e / k)
+    excess = m + sqrt(max(m, 0)) f(x)
+    m = T(e_1; k_1) + T(e_2; k_2) + g(S, u) - g(S*, u*),   T(e; k) = k log(1 + e / k)
     g = exp(a - p log(S / 2000)) + exp(b - q log(u / 1000))
 
 e_1, e_2 are the basin's two LINEX terms; S = n_tokens / batch_tokens optimizer steps; u = S lr / lr*, the steps that
 the rate is worth at the cell's best rate; S*, u* the same at the optimum, so that the excess there stays zero. Few
 steps, or a low rate that makes little of them, leave a model untrained: what the basin, fitted around its optimum,
-cannot know.
+cannot know. f is what these still miss in all cells alike: a smooth field over the run's log distances from the
+optimum, its log rate and its log steps, a Gaussian process on a few points.
 Percent of the loss throughout.
 """
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -40,12 +43,13 @@ NAMES = tuple(BELIEFS)
 
 
 class Place(NamedTuple):
-    """Where a run is: LINEX terms along both directions, percent; log steps; log of the rate over the cell's best."""
+    """Where a run is: LINEX terms along both directions, percent; log steps; log of rate and batch over the best."""
 
     first: Array
     second: Array
     log_steps: Array
     log_rate: Array
+    log_batch: Array
 
 
 def softened(e: Array, log_k: Array) -> Array:
@@ -98,12 +102,53 @@ def half_way(draws: LawDraws, cells: Cells, state: Array, *, as_new: bool = Fals
     return out
 
 
+LENGTHS = np.array([1.0, 1.0, 1.0, 1.5])
+"""How far the field reaches, e-folds: along rate and batch over their best, the rate itself, steps (assumption)."""
+
+
+def kernel(a: Array, b: Array) -> Array:
+    """exp(-|a - b|^2 / 2) in units of `LENGTHS`: (..., coordinate) and (point, coordinate) to (..., point)."""
+    return np.asarray(np.exp(-0.5 * (((a[..., None, :] - b) / LENGTHS) ** 2).sum(-1)))
+
+
 @dataclass(frozen=True)
 class FarDraws:
-    """Draws of the term: theta (sample, 6), columns as in `NAMES`."""
+    """Draws of the far surface.
+
+    Attributes
+    ----------
+    theta (sample, 6)
+        Columns as in `NAMES`.
+    points (point, coordinate)
+        Where the field stands on: log rate and batch over their best, log rate, log steps. Empty: no field.
+    field (sample, point)
+        Weights of the kernel at those points, square root of percent.
+    """
 
     theta: Array
+    points: Array = dataclasses.field(default_factory=lambda: np.zeros((0, 4)))
+    field: Array = dataclasses.field(default_factory=lambda: np.zeros((1, 0)))
 
     def for_samples(self, count: int) -> Array:
         """(count, 6): draws repeated, or cut, to pair with another fit's."""
         return self.theta[np.arange(count) % len(self.theta)]
+
+    def excess(self, at: Place, log_steps_best: Array, log_lr: Array) -> Array:
+        """Excess of runs, percent, (sample, target), field included.
+
+        Parameters
+        ----------
+        at, log_steps_best
+            As in `far_excess`, (sample, target).
+        log_lr (target,)
+            Natural log of each run's rate.
+        """
+        middle = far_excess(self.for_samples(len(at.first))[:, None, :], at, log_steps_best)
+        if not len(self.points):
+            return middle
+        # The field is smooth: one place a target, the draws' median, is near enough.
+        place = np.stack(
+            [np.median(at.log_rate, 0), np.median(at.log_batch, 0), log_lr, np.median(at.log_steps, 0)], axis=-1
+        )
+        weights = self.field[np.arange(len(middle)) % len(self.field)]
+        return np.asarray(middle + np.sqrt(np.maximum(middle, 0.0)) * (weights @ kernel(place, self.points).T))

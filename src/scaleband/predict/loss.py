@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from scaleband.laws import ANGLE, CURVATURE, REFERENCE, SKEW, LawDraws, linex, noise_scale
-from scaleband.laws.far import FarDraws, Place, far_excess, half_way
+from scaleband.laws.far import FarDraws, Place, half_way
 from scaleband.laws.loss.draws import LossDraws
 from scaleband.predict.optimum import regret
 from scaleband.predict.targets import Basins
@@ -61,8 +61,8 @@ def far_regret(b: Basins, far: FarDraws, lr_peak: ArrayLike, batch_tokens: Array
         linex(np.cos(b.angle[:, j]) * x + np.sin(b.angle[:, j]) * z, b.curvature[:, j], b.skew[:, j]) for j in (0, 1)
     ]
     log_steps = np.broadcast_to(np.log(b.cells.n_tokens / np.asarray(batch_tokens, float)), x.shape)
-    theta = far.for_samples(len(x))[:, None, :]
-    return far_excess(theta, Place(terms[0], terms[1], log_steps, x), log_steps + z)
+    place = Place(terms[0], terms[1], log_steps, x, z)
+    return far.excess(place, log_steps + z, np.log(np.broadcast_to(np.asarray(lr_peak, float), x.shape[1:])))
 
 
 def predict_log_loss(
