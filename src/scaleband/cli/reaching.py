@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -87,13 +88,13 @@ def reach_rows(found: dict[str, Any]) -> list[tuple[str, str]]:
     if found["n_tokens"] is None:
         return [("reach", f"a loss of {found['loss']:g} is not reached at {quantity(found['n_params'])} parameters")]
 
-    def band(name: str) -> str:
+    def band(name: str, show: Callable[[float], str] = quantity) -> str:
         v = found[name]
-        return f"{quantity(v['median'])} ({quantity(v['lower'])} to {quantity(v['upper'])})"
+        return f"{show(v['median'])} ({show(v['lower'])} to {show(v['upper'])})"
 
     at = "" if found["batch_tokens"] is None else f" at {quantity(found['batch_tokens'])} tokens per step"
     rows = [("reach", f"loss {found['loss']:g} at {quantity(found['n_params'])} parameters: {band('n_tokens')} tokens, "
-                      f"{band('flops')} FLOP{at}; P(it is reached): {chance(found['probability'])}")]  # fmt: skip
+                      f"{band('flops', '{:.3g}'.format)} FLOP{at}; P(it is reached): {chance(found['probability'])}")]  # fmt: skip
     if found["steps"] is not None:
         rows.append(("steps", band("steps") + ("" if at else " at the best batch")))
     if found["critical_batch"] is not None:

@@ -157,7 +157,8 @@ def share_of_form(values: Array, law_of_sample: NDArray[np.str_]) -> float:
     names, at = np.unique(law_of_sample, return_inverse=True)
     mean = np.array([values[at == k].mean() for k in range(len(names))])
     total = float(values.var())
-    return float(((mean[at] - values.mean()) ** 2).mean() / total) if total > 0 else 0.0
+    # A size that was given has no variance but rounding.
+    return float(((mean[at] - values.mean()) ** 2).mean() / total) if total > 1e-16 else 0.0
 
 
 def tokens_to_reach(draws: LossDraws, cells: Cells, loss: float, *, most: float = 1e16) -> Array:
