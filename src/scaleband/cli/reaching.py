@@ -93,8 +93,9 @@ def reach_rows(found: dict[str, Any]) -> list[tuple[str, str]]:
         return f"{show(v['median'])} ({show(v['lower'])} to {show(v['upper'])})"
 
     at = "" if found["batch_tokens"] is None else f" at {quantity(found['batch_tokens'])} tokens per step"
+    cost = band("flops", "{:.3g}".format)
     rows = [("reach", f"loss {found['loss']:g} at {quantity(found['n_params'])} parameters: {band('n_tokens')} tokens, "
-                      f"{band('flops', '{:.3g}'.format)} FLOP{at}; P(it is reached): {chance(found['probability'])}")]  # fmt: skip
+                      f"{cost} FLOP{at}; P(it is reached): {chance(found['probability'])}")]  # fmt: skip
     if found["steps"] is not None:
         rows.append(("steps", band("steps") + ("" if at else " at the best batch")))
     if found["critical_batch"] is not None:
