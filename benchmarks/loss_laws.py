@@ -6,6 +6,8 @@
     python benchmarks/loss_laws.py extrapolate gadre_overtraining   fit to at most 1/300 of the largest run's compute
     python benchmarks/loss_laws.py levels                       Step Law levels: 1.07B out, then 50B tokens and more out
     python benchmarks/loss_laws.py gate TABLE LAW               NUTS on one law: diagnostics and seconds
+    python benchmarks/loss_laws.py speed [TABLE ...]            every law that a table identifies: gate and seconds
+    python benchmarks/loss_laws.py stack                        all forms on the 41 dense Step Law cells: seconds
 
 Definitions (fixed before the first held-out figure was looked at):
 
@@ -15,9 +17,8 @@ Definitions (fixed before the first held-out figure was looked at):
   held-out rows; draws by importance sampling, by NUTS where its Pareto k is above 0.7; seed 1;
 - error: median of the predictive over the observation minus one, percent; coverage: equal-tailed 90 % interval of one
   new observation; PIT of each observation; beside it the plain Chinchilla law, fitted alike;
-- budget: 6 n_active n_tokens, cut wherever two neighbours are more than 0.1 decade apart (this line first said bins of
-  0.2 decades; the code has always cut at gaps). Where upstream counted compute otherwise, budgets run together: five of
-  Kempner's become one fold of 232 observations, a harder question than one budget;
+- budget: the table's own column (`iso_flop`, `budget`). A first version cut 6 n_active n_tokens at gaps of 0.1 decade;
+  upstream counted compute otherwise, so that five of Kempner's budgets ran together into one fold of 232 observations;
 - replication: the Chinchilla law alone; alpha, beta, a = beta / (alpha + beta), and the best size at 5.76e23 FLOP,
   under the stated beliefs and with every standard deviation of the law's own parameters doubled.
 """
@@ -26,6 +27,7 @@ from __future__ import annotations
 
 import argparse
 import time
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -35,9 +37,11 @@ from common import RESULTS, data_folder, load
 from scaleband.bayes import cells_of, model_inputs
 from scaleband.bayes.loss_model import layout_for
 from scaleband.inference.gate import diagnose
-from scaleband.inference.loss_fit import LOSS_SETTINGS, mixed, quick_stack, refit
+from scaleband.inference.loss_fit import LOSS_SETTINGS, fit_loss, laws_for, mixed, quick_stack, refit
 from scaleband.inference.loss_sampler import compile_loss, sample_loss
-from scaleband.inference.loss_table import table_from_runs
+from scaleband.inference.loss_table import table_from_basins, table_from_runs
+from scaleband.inference.released import model_path
+from scaleband.inference.store import read_draws
 from scaleband.laws import design_for
 from scaleband.laws.loss import GENERAL, LAWS
 from scaleband.laws.loss.draws import LossDraws
@@ -57,7 +61,8 @@ def one_law(table: LossTable, law: str, keep: np.ndarray) -> LossDraws:
     """Draws of one law alone."""
     theta, _ = refit(table, law, keep, settings=LOSS_SETTINGS)
     names = layout_for(table, LAWS[law]).names
-    return mixed({law: theta[None]}, {law: names}, {law: 1.0}, table, reference_of(table), {})
+    seen = table.take(np.flatnonzero(keep > 0))
+    return mixed({law: theta[None]}, {law: names}, {law: 1.0}, seen, reference_of(table), {})
 
 
 def scored(draws: LossDraws, out: LossTable) -> pd.DataFrame:
@@ -83,7 +88,7 @@ def hold_out(table: LossTable, left: np.ndarray, what: str) -> pd.DataFrame:
     started = time.perf_counter()
     keep = np.where(left, 0.0, 1.0)
     out = table.take(np.flatnonzero(left))
-    stack, weights = quick_stack(table, list(GENERAL), keep=keep)
+    stack, weights = quick_stack(table, laws_for(table, None), keep=keep)
     rows = scored(stack, out).assign(left_out=what)
     plain = scored(one_law(table, "chinchilla", keep), out)
     rows["chinchilla_error_percent"], rows["chinchilla_covered"] = plain["error_percent"], plain["covered"]
@@ -111,16 +116,25 @@ def save(parts: list[pd.DataFrame], name: str) -> None:
     rows[keep].to_csv(RESULTS / f"loss_{name}.csv", index=False, float_format="%.4g")
 
 
+def stated_budgets(name: str, table: LossTable) -> np.ndarray:
+    """The isoFLOP budget that the table states for each observation, FLOP."""
+    frame = read_runs(data_folder() / f"{name}.csv", purpose="loss").frame
+    column = next(c for c in ("iso_flop", "budget") if c in frame)
+    known = {
+        (g, f"{n:.6g}", f"{d:.6g}"): float(b)
+        for g, n, d, b in zip(frame["data"], frame["n_params"], frame["n_tokens"], frame[column], strict=True)
+    }
+    cells = table.cells
+    return np.array(
+        [known[g, f"{n:.6g}", f"{d:.6g}"] for g, n, d in zip(cells.data, cells.n_params, cells.n_tokens, strict=True)]
+    )
+
+
 def budgets(name: str) -> None:
-    """One isoFLOP budget out at a time."""
+    """One isoFLOP budget out at a time; the largest one's error beside the plain Chinchilla fit's."""
     table = table_of(name)
-    compute = np.log10(6 * table.cells.n_active * table.cells.n_tokens)
-    order = np.sort(compute)
-    edges = order[1:][np.diff(order) > 0.1]
-    budget = np.searchsorted(edges, compute, side="right")
-    parts = [
-        hold_out(table, budget == b, f"budget {10 ** np.median(compute[budget == b]):.2g}") for b in np.unique(budget)
-    ]
+    budget = stated_budgets(name, table)
+    parts = [hold_out(table, budget == b, f"budget {b:.2g}") for b in np.unique(budget)]
     save(parts, f"budgets_{name}")
 
 
@@ -128,7 +142,14 @@ def extrapolate(name: str) -> None:
     """Everything above 1/300 of the largest run's compute, out."""
     table = table_of(name)
     compute = table.cells.n_active * table.cells.n_tokens
-    save([hold_out(table, compute > compute.max() / 300, "above 1/300 of the largest run")], f"extrapolate_{name}")
+    rows = hold_out(table, compute > compute.max() / 300, "above 1/300 of the largest run")
+    rows["flops"] = 6 * rows["n_params"] * rows["n_tokens"]
+    top = rows.sort_values("flops").groupby("group").tail(2)
+    print(top[["group", "n_params", "n_tokens", "error_percent", "width_percent", "covered",
+               "chinchilla_error_percent"]].to_string(index=False))  # fmt: skip
+    off = rows.error_percent.abs()
+    print(f"within 1 %: {(off <= 1).sum()} of {len(rows)}, mean {off.mean():.2f} %")
+    save([rows], f"extrapolate_{name}")
 
 
 def levels() -> None:
@@ -176,9 +197,32 @@ def replication() -> None:
     pd.DataFrame(records).to_csv(RESULTS / "loss_replication.csv", index=False, float_format="%.4g")
 
 
-def gate(name: str, law: str) -> None:
+TABLES = ("chinchilla_epoch", "gadre_overtraining", "kempner_loss_to_loss", "marin_dense_isoflop", "porian_isoflop",
+          "gemstones", "olmo_ladder", "clark_routing_moe")  # fmt: skip
+
+
+def speed(*names: str) -> None:
+    """Every law on every table that identifies it."""
+    for name in names or TABLES:
+        table = table_of(name)
+        varies = np.ptp(np.log(table.cells.n_params / table.cells.n_active)) > 0.01
+        for law in [*GENERAL, *(["moe"] if varies else [])]:
+            gate(name, law, table)
+
+
+def stack() -> None:
+    """Fit and stack the default family on the levels of the released model's dense cells."""
+    levels = table_from_basins(read_draws(model_path("step-law")))
+    table = levels.take(np.flatnonzero([a == "dense" for a in levels.cells.arch]))
+    fitted = fit_loss(table)
+    shown = ", ".join(f"{n} {w:.2f}" for n, w in fitted.weights.items())
+    failed = [n for n, g in fitted.gates.items() if not g.passed]
+    print(f"{len(table)} cells, {len(fitted.weights)} laws: {fitted.seconds:.0f} s; {shown}; gate failed: {failed}")
+
+
+def gate(name: str, law: str, table: LossTable | None = None) -> None:
     """NUTS on one law."""
-    table = table_of(name)
+    table = table_of(name) if table is None else table
     started = time.perf_counter()
     compiled = compile_loss(table, LAWS[law])
     middle = time.perf_counter()
@@ -193,14 +237,18 @@ def gate(name: str, law: str) -> None:
     )
 
 
+COMMANDS: dict[str, Callable[..., None]] = {
+    "replication": replication, "budgets": budgets, "extrapolate": extrapolate, "levels": levels, "gate": gate,
+    "speed": speed, "stack": stack,
+}  # fmt: skip
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("what", choices=["replication", "budgets", "extrapolate", "levels", "gate"])
+    parser.add_argument("what", choices=list(COMMANDS))
     parser.add_argument("names", nargs="*", help="table, and for gate the law")
     asked = parser.parse_args()
-    {"replication": replication, "budgets": budgets, "extrapolate": extrapolate, "levels": levels, "gate": gate}[
-        asked.what
-    ](*asked.names)
+    COMMANDS[asked.what](*asked.names)
 
 
 if __name__ == "__main__":

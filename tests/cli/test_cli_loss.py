@@ -74,3 +74,73 @@ def test_predict_and_recommend(scaleband: Command, loss_fit: Path, tmp_path: Pat
     done = scaleband("recommend", "--fit", loss_fit, "--params", "1B", "--tokens", "20B")
     assert done.code == 1
     assert "loss laws alone" in done.err
+
+
+def test_reach_and_repeats_on_a_fit_of_losses_alone(scaleband: Command, loss_fit: Path) -> None:
+    words = ("allocate", "--fit", loss_fit, "--flops", "1e21", "--data", "web")
+    done = scaleband(*words, "--params", "1B", "--reach", "2.3", "--json")
+    found = done.json()["reach"]
+    assert set(found) == {
+        "loss", "n_params", "probability", "n_tokens", "flops", "batch_tokens", "steps", "critical_batch", "overhead"
+    }  # fmt: skip
+    truth = (1200 / (2.3 - 1.7 - 400 / 1e9**0.34)) ** (1 / 0.34)
+    assert found["n_tokens"]["lower"] < truth < found["n_tokens"]["upper"]
+    assert found["steps"] is None  # nothing is known of batches here
+    never = scaleband(*words, "--params", "1B", "--reach", "0.9")
+    assert "is not reached" in never.out
+    repeated = scaleband(*words, "--unique-tokens", "2B", "--json")
+    assert "stated belief" in repeated.err
+    free = scaleband(*words, "--json").json()
+    assert repeated.json()["recommended"]["loss"]["median"] > free["recommended"]["loss"]["median"]
+    bad = scaleband(*words, "--batch-tokens", "1M")
+    assert (bad.code, bad.out) == (2, "")
+    assert "--reach" in bad.err
+
+
+def test_the_released_model_splits_a_budget(scaleband: Command) -> None:
+    words = ("allocate", "--model", "step-law", "--flops", "1e21")
+    answer = scaleband(*words, "--json").json()
+    assert answer["group"] == "step-law/dense/steplaw_main"
+    assert answer["gate"]["passed"] is True
+    assert 1e9 < answer["recommended"]["n_params"] < 2e10
+    assert answer["loss"]["lower"] < answer["loss"]["median"] < answer["loss"]["upper"] < 2.4
+    reach = scaleband(*words, "--params", "1B", "--reach", "2.2", "--json").json()["reach"]
+    assert reach["probability"] > 0.9
+    assert reach["critical_batch"]["median"] > 1e5
+    assert reach["steps"]["median"] > 1000
+    fixed = scaleband(*words, "--params", "1B", "--reach", "2.2", "--batch-tokens", "4M", "--json").json()["reach"]
+    assert fixed["n_tokens"]["median"] > reach["n_tokens"]["median"]
+
+
+def test_the_released_model_compares_dense_and_moe(scaleband: Command) -> None:
+    groups = ("--a", "step-law/moe-1in8/steplaw_main", "--b", "step-law/dense/steplaw_main")
+    answer = scaleband("compare", "--model", "step-law", *groups, "--flops", "2e20", "--json").json()
+    assert 0 <= answer["p_a_better"] <= 1
+    assert answer["compute_multiplier"]["lower"] <= answer["compute_multiplier"]["upper"]
+
+
+def test_prediction_by_the_released_model_uses_level_and_basin(scaleband: Command, tmp_path: Path) -> None:
+    points = tmp_path / "points.csv"
+    at = "step-law,steplaw_main,1e9,1e11"
+    points.write_text(
+        "source,data,n_params,n_tokens,lr_peak,batch_tokens\n"
+        f"{at},,\n{at},1.2e-4,8388608\n{at},1.5e-3,1048576\n"
+    )  # fmt: skip
+    out = tmp_path / "out.csv"
+    assert scaleband("predict", "--model", "step-law", "--points", points, "--out", out).code == 0
+    best, corner, near = pd.read_csv(out).loss_median
+    assert best <= near * 1.001 < corner
+    assert near < best * 1.02
+
+
+def test_rate_sensitivity(scaleband: Command) -> None:
+    words = ("regret", "--model", "step-law", "--params", "1B", "--tokens", "20B", "--source", "step-law")
+    words = (*words, "--data", "steplaw_main", "--lr", "1e-3", "--batch-tokens", "0.5M")
+    answer = scaleband(*words, "--lr-range", "1e-4,1e-2", "--json").json()
+    assert answer["lr_sensitivity"]["lr_range"] == [1e-4, 1e-2]
+    assert answer["lr_sensitivity"]["regret"]["median"] > answer["regret"]["median"]
+    assert "lr_sensitivity" not in scaleband(*words, "--json").json()
+    assert "rate sensitivity" in scaleband(*words, "--lr-range", "1e-4,1e-2").out
+    bad = scaleband(*words, "--lr-range", "1e-2,1e-4")
+    assert bad.code == 2
+    assert "does not go up" in bad.err

@@ -22,10 +22,11 @@ FLAGS = {
     "recommend": FIT
     | TARGET
     | {"--batch-max", "--batch-tokens", "--lr-grid", "--batch-grid", "--interval", "--plot", "--json"},
-    "regret": FIT | TARGET | {"--lr", "--batch-tokens", "--interval", "--json"},
+    "regret": FIT | TARGET | {"--lr", "--batch-tokens", "--lr-range", "--interval", "--json"},
     "predict": FIT | {"--points", "--out", "--mean", "--interval"},
     "allocate": FIT
     | {"--flops", "--source", "--arch", "--data", "--params", "--tokens-max", "--unique-tokens"}
+    | {"--reach", "--batch-tokens"}
     | {"--inference-tokens", "--sparsity", "--draws-out", "--interval", "--json"},
     "compare": FIT | {"--a", "--b", "--flops", "--sparsity-a", "--sparsity-b", "--interval", "--json"},
     "propose": FIT

@@ -175,8 +175,12 @@ def test_constraints_bind(stacked: LossDraws) -> None:
     assert (served.n_params < free.n_params).all()
     paid = 6 * served.n_active * served.n_tokens + 2 * served.n_active * 1e12
     np.testing.assert_allclose(paid, 1e21, rtol=1e-9)
-    with pytest.raises(UserError, match="law of repetition"):
-        allocate(stacked, WEB, 1e21, Limits(unique_tokens=1e9))
+    repeated = allocate(stacked, WEB, 1e21, Limits(unique_tokens=1e9))
+    assert (repeated.loss > free.loss).all()  # a billion distinct tokens are not enough for this budget
+    capped_loss = allocate(stacked, WEB, 1e21, Limits(max_tokens=1e9)).loss
+    assert (repeated.loss < capped_loss).all()  # and repeats are better than stopping there
+    plenty = allocate(stacked, WEB, 1e21, Limits(unique_tokens=1e13))
+    np.testing.assert_allclose(plenty.n_params, free.n_params)
     with pytest.raises(UserError, match="leaves no tokens"):
         allocate(stacked, WEB, 1e15, Limits(n_params=1e15))
 
@@ -303,3 +307,102 @@ def test_priors_print_and_are_finite() -> None:
     assert N_REF > 0
     assert D_REF > 0
     assert set(LEVELS) == set(table.cells.data)
+
+
+def cells_table() -> LossTable:
+    """Levels of cells: seven sizes, each with luck of its own, four horizons."""
+    import pandas as pd
+
+    rng = np.random.default_rng(8)
+    rows = []
+    for n in np.geomspace(6e7, 1e9, 7):
+        luck = 0.004 * rng.standard_normal()
+        for d in (2e9, 6e9, 2e10, 6e10):
+            loss = float(true_loss(n, d, "web")) * np.exp(luck + 0.0003 * rng.standard_normal())
+            rows.append({"source": "sim", "arch": "dense", "data": "web", "n_params": n, "n_tokens": d, "loss": loss})
+    import dataclasses
+
+    table = table_from_runs(run_table(pd.DataFrame(rows), purpose="loss").frame)
+    return dataclasses.replace(table, of_cells=True, log_loss_se=np.full(len(rows), 3e-4))
+
+
+def test_effects_of_sizes_are_integrated_out_exactly() -> None:
+    from scaleband.bayes.loss_model import cells_log_density
+
+    table = cells_table()
+    layout = layout_for(table, LAWS["chinchilla"])
+    assert len(layout.sizes) == 7
+    arrays = model_arrays(table, layout)
+    theta = np.zeros(len(layout.names))
+    theta[layout.block("level")] = np.log(3.0)
+    theta[layout.block("log_sigma")], theta[layout.at("log_size_scale")] = np.log(0.02), np.log(0.05)
+    mean = fitted_log_loss(np, theta, layout, arrays)
+    covariance = np.diag(0.02**2 + table.log_loss_se**2) + 0.05**2 * arrays["of_size"] @ arrays["of_size"].T
+    exact = multivariate_normal(mean, covariance)
+    assert float(cells_log_density(np, theta, layout, arrays)) == pytest.approx(exact.logpdf(table.log_loss))
+    # A row left out: its density given the others is the quotient of two joint ones.
+    weight = np.ones(len(table))
+    weight[5] = 0.0
+    alone = row_log_density(np, theta, layout, arrays | {"weight": weight})[5]
+    rest = np.flatnonzero(weight)
+    fewer = multivariate_normal(mean[rest], covariance[np.ix_(rest, rest)]).logpdf(table.log_loss[rest])
+    assert float(alone) == pytest.approx(exact.logpdf(table.log_loss) - fewer)
+
+
+def test_a_size_seen_elsewhere_is_foretold_better_than_a_new_one() -> None:
+    table = cells_table()
+    long = np.asarray(table.cells.n_tokens) > 5e10
+    draws, _ = quick_stack(table, ["chinchilla", "kaplan"], keep=np.where(long, 0.0, 1.0))
+    out = table.take(np.flatnonzero(long))
+    logs = draws.log_loss(out.cells, new_run=True)
+    assert np.abs(np.median(logs, axis=0) - out.log_loss).max() < 0.004
+    new = draws.log_loss(target_cells(7e8, 6e10, source="sim", data="web"), new_run=True)
+    assert new.std() > 1.3 * logs.std(0).max()
+
+
+def test_one_size_in_a_group_has_no_effect_beside_its_level() -> None:
+    table = cells_table()
+    one = table.take(np.flatnonzero(np.isclose(table.cells.n_params, 1e9)))
+    assert layout_for(one, LAWS["chinchilla"]).sizes == ()
+
+
+def test_weights_are_drawn_towards_equal_ones() -> None:
+    from scaleband.inference.stacking import stacking_weights
+
+    scores = np.stack([np.zeros(10), np.full(10, -0.5)], axis=1)
+    free, pulled = stacking_weights(scores), stacking_weights(scores, prior_count=1.0)
+    assert free[1] == 0.0
+    assert 0.05 < pulled[1] < 0.5
+    assert stacking_weights(scores, prior_count=1e6)[1] == pytest.approx(0.5, abs=0.01)
+
+
+def test_the_far_surface_travels_with_the_file(stacked: LossDraws, tmp_path: Path) -> None:
+    import dataclasses
+
+    import h5py
+
+    from scaleband.laws.far import FarDraws
+
+    meta = dict(stacked.meta) | {"gate": {"passed": True, "messages": []}}
+    far = FarDraws(np.random.default_rng(0).standard_normal((40, 6)))
+    write_loss(dataclasses.replace(stacked, meta=meta, far=far), tmp_path / "fit.nc")
+    back = read_loss(tmp_path / "fit.nc")
+    assert back is not None
+    assert back.far is not None
+    np.testing.assert_allclose(back.far.theta, far.theta, atol=1e-6)
+    with h5py.File(tmp_path / "fit.nc", "a") as file:
+        file["loss/far/theta"][0, 0] = np.nan
+    with pytest.raises(UserError, match="far surface"):
+        read_loss(tmp_path / "fit.nc")
+
+
+def test_runs_of_few_steps_count_less() -> None:
+    frame = simulated_losses().assign(batch_tokens=5e5, lr_peak=1e-3)
+    table = table_from_runs(run_table(frame, purpose="loss").frame)
+    steps = np.asarray(table.cells.n_tokens) / 5e5
+    np.testing.assert_allclose(table.log_loss_se, np.minimum(0.01 * (2000 / steps) ** 2, 0.5))
+    assert table_from_runs(run_table(simulated_losses(), purpose="loss").frame).log_loss_se.max() == 0.0
+    draws, _ = quick_stack(table, ["chinchilla"])
+    cells = target_cells([3e8, 3e8], [6e9, 6e9], source="sim", data="web")
+    short, long = draws.log_loss(cells, batch_tokens=np.array([6e6, 1e5]), new_run=True).std(0)
+    assert short > 0.03 > long

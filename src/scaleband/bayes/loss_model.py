@@ -5,6 +5,11 @@
     trunk effect    one per trunk:              scale * N(0, 1)
     log loss_i ~ StudentT(nu, level + log relative + effects, sqrt(sigma_source^2 + se_i^2))
 
+Levels of fitted basins (`LossTable.of_cells`) are told apart: cells of one model size err alike (its depth, its width,
+its luck), so there an effect per size, N(0, size scale), is integrated out and what remains is normal:
+
+    log loss_c ~ N(level + log relative + u_size, sqrt(sigma_source^2 + se_c^2)),  u_size ~ N(0, exp(log_size_scale))
+
 The density is written once over an array namespace: NumPy finds the mode and serves the tests, PyTensor samples. The
 vector is sampled in coordinates found beforehand, theta = sheared(centre + factor u): whatever the law and however
 its parameters trade off, the sampler sees a nearly round posterior. Coordinates only: the posterior is the same.
@@ -12,6 +17,7 @@ its parameters trade off, the sampler sees a nearly round posterior. Coordinates
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,7 +25,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scaleband.laws.loss import LossLaw
-from scaleband.laws.loss.table import LossTable, Reference, covariates, reference_of
+from scaleband.laws.loss.table import (
+    LossTable,
+    Reference,
+    covariates,
+    reference_of,
+    size_names,
+    sizes_told_apart,
+)
 
 Array = NDArray[np.float64]
 
@@ -28,9 +41,10 @@ LEVEL_BELIEF = (1.0, 0.7)
 
 SCALES: dict[str, tuple[float, float, str]] = {
     "log_spread_level": (float(np.log(0.2)), 0.8, "groups of one loss kind differ by 5-80 % in level"),
-    "log_spread_parameter": (float(np.log(0.3)), 0.7, "a grouped parameter moves by 0.1-0.9 on its unbounded scale"),
+    "log_spread_parameter": (float(np.log(0.3)), 0.5, "a grouped parameter moves by 0.13-0.7 on its unbounded scale"),
     "log_sigma": (float(np.log(0.004)), 0.9, "an observation misses the law by 0.1-2 %"),
     "log_trunk_scale": (float(np.log(0.002)), 0.8, "what runs off one trunk share, 0.05-0.8 %"),
+    "log_size_scale": (float(np.log(0.002)), 0.7, "cells of one model size miss the law together by 0.05-0.8 %"),
     "log_nu_minus_1": (float(np.log(5.0)), 0.7, "tails: a few observations in a hundred are odd"),
 }
 """Scales of one loss model, natural logs: (mean, standard deviation, reason)."""
@@ -44,6 +58,8 @@ class Layout:
     ----------
     law, groups, kinds, sources, trunks
         Names along each block; `kinds` holds the loss kind of each group.
+    sizes
+        Names of the model sizes that share an effect; empty for tables of runs.
     names
         One per entry of the vector: `alpha`, `level:group`, `balance:group`, `log_sigma:source`, `trunk:...`.
     """
@@ -54,6 +70,7 @@ class Layout:
     sources: tuple[str, ...]
     trunks: tuple[str, ...]
     names: tuple[str, ...]
+    sizes: tuple[str, ...] = ()
 
     def at(self, name: str) -> int:
         """Position of one entry."""
@@ -78,7 +95,15 @@ def layout_for(table: LossTable, law: LossLaw) -> Layout:
     entries += [f"log_sigma:{s}" for s in sources] + ["log_nu_minus_1"]
     if trunks:
         entries += ["log_trunk_scale"] + [f"trunk:{t}" for t in trunks]
-    return Layout(law, groups, tuple(kind[g] for g in groups), sources, trunks, tuple(entries))
+    sizes = sizes_told_apart(table.cells) if table.of_cells else ()
+    if sizes:
+        entries += ["log_size_scale"]
+    return Layout(law, groups, tuple(kind[g] for g in groups), sources, trunks, tuple(entries), sizes)
+
+
+def one_hot(names: Sequence[str], levels: Sequence[str]) -> Array:
+    """(row, level): 1 where a row is of a level."""
+    return np.array([[float(n == level) for level in levels] for n in names]).reshape(len(names), len(levels))
 
 
 def model_arrays(
@@ -95,6 +120,7 @@ def model_arrays(
         "group": np.array([layout.groups.index(g) for g in table.groups()], np.int64),
         "source": np.array([layout.sources.index(s) for s in table.cells.source], np.int64),
         "trunk": np.array([trunk.get(t, len(trunk)) for t in table.trunk], np.int64),
+        "of_size": one_hot(size_names(table.cells), layout.sizes),
     }
 
 
@@ -156,8 +182,35 @@ def fitted_log_loss(xp: Any, theta: Any, layout: Layout, a: Any) -> Any:
     return mean
 
 
+def size_effects(xp: Any, theta: Any, layout: Layout, a: Any) -> tuple[Any, Any, Any, Any]:
+    """Residual (..., row), its variance without the effect, and the effects' mean and variance (..., size) given them.
+
+    Conjugate: u_s | rows ~ N(v sum_i w_i r_i / d_i, v), v = 1 / (1 / scale^2 + sum_i w_i / d_i).
+    """
+    rest = a["y"] - fitted_log_loss(xp, theta, layout, a)
+    d = xp.exp(2 * theta[..., layout.block("log_sigma")])[..., a["source"]] + a["y_se"] ** 2
+    total = xp.dot(a["weight"] / d, a["of_size"])
+    variance = 1 / (xp.exp(-2 * theta[..., layout.at("log_size_scale"), None]) + total)
+    return rest, d, variance * xp.dot(a["weight"] * rest / d, a["of_size"]), variance
+
+
+def cells_log_density(xp: Any, theta: Any, layout: Layout, a: Any) -> Any:
+    """Log density of all rows together, effects of sizes integrated out: (...)."""
+    rest, d, mean, variance = size_effects(xp, theta, layout, a)
+    rows = -0.5 * (a["weight"] * (xp.log(2 * np.pi * d) + rest**2 / d)).sum(-1)
+    log_scale = theta[..., layout.at("log_size_scale"), None]
+    return rows + 0.5 * (mean**2 / variance + xp.log(variance) - 2 * log_scale).sum(-1)
+
+
 def row_log_density(xp: Any, theta: Any, layout: Layout, a: Any) -> Any:
-    """log density of every row, (..., row), weights not applied."""
+    """log density of every row, (..., row), weights not applied; with sizes: of a row given the rows with weight 1.
+
+    So with sizes it says something only about rows that have weight 0.
+    """
+    if layout.sizes:
+        rest, d, mean, variance = size_effects(xp, theta, layout, a)
+        own = xp.dot(variance, a["of_size"].T) + d
+        return -0.5 * (xp.log(2 * np.pi * own) + (rest - xp.dot(mean, a["of_size"].T)) ** 2 / own)
     if xp is np:
         from scipy.special import gammaln
     else:
@@ -173,6 +226,8 @@ def row_log_density(xp: Any, theta: Any, layout: Layout, a: Any) -> Any:
 
 def log_density(xp: Any, theta: Any, layout: Layout, a: Any) -> Any:
     """Log posterior up to a constant, one value per leading index of `theta` (..., entry)."""
+    if layout.sizes:
+        return log_prior(xp, theta, layout) + cells_log_density(xp, theta, layout, a)
     return log_prior(xp, theta, layout) + (a["weight"] * row_log_density(xp, theta, layout, a)).sum(-1)
 
 

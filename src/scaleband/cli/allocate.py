@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -12,6 +13,7 @@ from scaleband.cli.arguments import (
     add_fit,
     add_interval,
     add_json,
+    batch,
     between,
     group_part,
     n_params,
@@ -22,6 +24,7 @@ from scaleband.cli.loss_laws import loss_model_json, mark_loss, open_loss
 from scaleband.cli.places import check_output, write_whole
 from scaleband.cli.printing import print_json, print_rows, say
 from scaleband.cli.question import band_json, convention_lines, conventions_for, gate_of
+from scaleband.cli.reaching import reach_json, reach_rows, tell_repeats
 from scaleband.cli.verb import UsageError, Verb
 from scaleband.cli.words import mass, quantity
 from scaleband.laws.loss.draws import LossDraws
@@ -40,11 +43,15 @@ def add(parser: argparse.ArgumentParser) -> None:
     size.add_argument("--params", type=n_params, metavar="N", help="the size is given (for MoE the total)")
     parser.add_argument("--tokens-max", type=n_tokens, metavar="D", help="at most this many training tokens")
     parser.add_argument("--unique-tokens", type=n_tokens, metavar="U",
-                        help="distinct tokens there are; more are repeats (needs the repetition law)")  # fmt: skip
+                        help="distinct tokens there are; more are repeats, worth less and less")  # fmt: skip
     parser.add_argument("--inference-tokens", type=n_tokens, metavar="T",
                         help="tokens of inference paid from the budget, 2 FLOP per active parameter")  # fmt: skip
     parser.add_argument("--sparsity", type=between(1, 1e4, "times", "n_params / n_active, 1 for dense"), default=1.0,
                         metavar="S", help="n_params / n_active of a MoE; 1")  # fmt: skip
+    parser.add_argument("--reach", type=loss_value, metavar="LOSS",
+                        help="also: tokens, FLOP and steps to reach this loss at the recommended size, and the "
+                             "critical batch there")  # fmt: skip
+    parser.add_argument("--batch-tokens", type=batch, metavar="B", help="with --reach: the batch; the best one")
     parser.add_argument("--draws-out", type=path, metavar="DRAWS.csv", help="write the joint draws too")
     add_interval(parser)
     add_json(parser)
@@ -74,8 +81,21 @@ def group_asked(draws: LossDraws, asked: argparse.Namespace) -> str:
     return new
 
 
+def loss_value(text: str) -> float:
+    """A loss, a plain positive number in the unit of the fit."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 1e-3 < value < 1e3:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a loss; write a positive number such as 2.5")
+    return value
+
+
 def run(asked: argparse.Namespace) -> int:
     """Answer and print."""
+    if asked.batch_tokens is not None and asked.reach is None:
+        raise UsageError("--batch-tokens is about --reach LOSS; give both, or leave it out")
     if asked.draws_out is not None:
         check_output(asked.draws_out, "--draws-out", inputs=[asked.fit] if asked.fit else [])
     if asked.params is not None and asked.inference_tokens is not None:
@@ -84,7 +104,11 @@ def run(asked: argparse.Namespace) -> int:
     group = group_asked(draws, asked)
     limits = Limits(asked.params, asked.tokens_max, asked.unique_tokens, asked.inference_tokens or 0.0, asked.sparsity)
     found = allocate(draws, group, asked.flops, limits)
+    if asked.unique_tokens is not None:
+        tell_repeats(draws)
     answer = answer_of(draws, group, found, asked)
+    if asked.reach is not None:
+        answer["reach"] = reach_json(draws, group, found.chosen[0], asked)
     if asked.draws_out is not None:
         write_draws(found, asked)
     if asked.json:
@@ -156,6 +180,8 @@ def rows_of(answer: Mapping[str, Any]) -> list[tuple[str, str]]:
                  + ", ".join(f"{k} {v:.2f}" for k, v in weights.items())),
         ("extrapolation", f"{beyond:.2g} decades beyond the largest fitted run" if beyond else "inside the runs"),
     ]  # fmt: skip
+    if "reach" in answer:
+        rows += reach_rows(answer["reach"])
     lines = convention_lines(answer["conventions"])
     rows += [("conventions" if k == 0 else "", line) for k, line in enumerate(lines)]
     gate = answer["gate"]

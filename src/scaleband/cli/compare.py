@@ -14,7 +14,7 @@ from scaleband.cli.printing import print_json, print_rows
 from scaleband.cli.question import band_json, gate_of
 from scaleband.cli.verb import UsageError, Verb
 from scaleband.cli.words import chance, mass
-from scaleband.predict.comparison import compare
+from scaleband.predict.comparison import compare, own_sparsity
 
 SPARSITY = between(1, 1e4, "times", "n_params / n_active, 1 for dense")
 
@@ -25,8 +25,8 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--a", required=True, metavar="GROUP", help="source/arch/data")
     parser.add_argument("--b", required=True, metavar="GROUP", help="source/arch/data")
     parser.add_argument("--flops", type=flops, required=True, metavar="C", help="the budget: 6 n_active n_tokens")
-    parser.add_argument("--sparsity-a", type=SPARSITY, default=1.0, metavar="S", help="n_params / n_active of a; 1")
-    parser.add_argument("--sparsity-b", type=SPARSITY, default=1.0, metavar="S", help="n_params / n_active of b; 1")
+    parser.add_argument("--sparsity-a", type=SPARSITY, metavar="S", help="n_params / n_active of a; its cells' own")
+    parser.add_argument("--sparsity-b", type=SPARSITY, metavar="S", help="n_params / n_active of b; its cells' own")
     add_interval(parser)
     add_json(parser)
 
@@ -36,9 +36,9 @@ def run(asked: argparse.Namespace) -> int:
     if asked.a == asked.b:
         raise UsageError("--a and --b are the same group; name two")
     draws = open_loss(asked)
-    found = compare(
-        draws, asked.a, asked.b, asked.flops, sparsity_a=asked.sparsity_a, sparsity_b=asked.sparsity_b
-    )
+    sparsity = [own_sparsity(draws, g) if s is None else s
+                for g, s in ((asked.a, asked.sparsity_a), (asked.b, asked.sparsity_b))]  # fmt: skip
+    found = compare(draws, asked.a, asked.b, asked.flops, sparsity_a=sparsity[0], sparsity_b=sparsity[1])
     crosses = np.isfinite(found.crossover)
     # An unbounded multiplier stays in the quantiles as a very large, or small, number.
     multiplier = np.clip(found.compute_multiplier, 1e-9, 1e9)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -100,6 +101,7 @@ def add_loss(asked: argparse.Namespace, fitted: Fit, table: RunTable) -> int:
     """Loss laws on the levels of the fitted cells, into the fit's file: the exit code they call for."""
     if asked.loss == "none":
         return Exit.DONE
+    from scaleband.inference.far_fit import fit_far
     from scaleband.inference.loss_fit import fit_loss
     from scaleband.inference.loss_table import table_from_basins
 
@@ -113,7 +115,8 @@ def add_loss(asked: argparse.Namespace, fitted: Fit, table: RunTable) -> int:
         laws = fit_loss(
             observed, laws=laws_asked(asked), settings=settings_of(asked), meta=facts_of(table), progress=report
         )
-    write_loss(laws.draws, asked.out, beside=asked.out)
+    told = replace(laws.draws, far=fit_far(fitted.draws(), table.frame, seed=asked.seed))
+    write_loss(told, asked.out, beside=asked.out)
     say(f"added loss laws of {len(observed)} cells to {asked.out}, {laws.seconds:.0f} s")
     return tell_loss(laws)
 

@@ -87,8 +87,9 @@ def predicted(
         if laws is not None:
             b = with_loss_law(draws, b, laws)
         logs = predict_log_loss(
-            draws, b, points.lr_peak[rows], points.batch_tokens[rows], mean=mean, seed=begin
-        )
+            draws, b, points.lr_peak[rows], points.batch_tokens[rows], mean=mean, seed=begin,
+            far=None if laws is None else laws.far,
+        )  # fmt: skip
         # Quantiles of the log are quantiles of the loss. Beyond exp(700) no float holds the loss.
         out[rows] = np.exp(np.minimum(np.stack(interval(logs, share), axis=1), 700.0))
         if sys.stderr.isatty() and len(out) > 10 * CHUNK:

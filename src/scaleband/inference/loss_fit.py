@@ -17,7 +17,7 @@ from scaleband.inference.loss_mode import importance_sample
 from scaleband.inference.loss_sampler import CompiledLoss, compile_loss, quick, sample_loss
 from scaleband.inference.sampler import SamplerSettings
 from scaleband.inference.stacking import stacking_weights
-from scaleband.laws.loss import GENERAL, LAWS
+from scaleband.laws.loss import GENERAL, LAWS, LOCAL
 from scaleband.laws.loss.draws import LawSamples, LossDraws
 from scaleband.laws.loss.table import LossTable, Reference, reference_of
 
@@ -78,23 +78,29 @@ def scales_of(table: LossTable, most: int = 6) -> NDArray[np.int64]:
 
 MAX_PARETO_K = 0.7
 
+EFFORTS = ((4, 4000), (8, 8000), (12, 24_000))
+"""Rounds and draws of importance sampling, tried in turn before NUTS."""
+
 
 def refit(
     table: LossTable, law: str, weight: Array, *, settings: SamplerSettings, compiled: CompiledLoss | None = None
 ) -> tuple[Array, str]:
     """Draws (sample, entry) of a law given the rows with weight 1, and how they were made.
 
-    Importance sampling around the mode takes a second; where its weights have a heavy tail (Pareto k above 0.7) NUTS
-    does it instead.
+    Importance sampling around the mode takes a second; where its weights have a heavy tail (Pareto k above 0.7) it is
+    tried with more draws, and then NUTS does it instead.
     """
     if compiled is None:
         layout = layout_for(table, LAWS[law])
         arrays = model_arrays(table, layout)
     else:
         layout, arrays = compiled.layout, compiled.arrays
-    sampled = importance_sample(layout, arrays | {"weight": np.asarray(weight, float)}, seed=settings.seed)
-    if sampled.pareto_k <= MAX_PARETO_K:
-        return sampled.theta, "importance"
+    arrays = arrays | {"weight": np.asarray(weight, float)}
+    for rounds, count in EFFORTS:
+        sampled = importance_sample(layout, arrays, rounds=rounds, count=count, seed=settings.seed)
+        if sampled.pareto_k <= MAX_PARETO_K:
+            kept = np.linspace(0, len(sampled.theta) - 1, min(len(sampled.theta), 4000)).astype(int)
+            return sampled.theta[kept], "importance"
     compiled = compiled or compile_loss(table, LAWS[law])
     theta, _ = sample_loss(compiled, settings, weight=weight)
     return theta.reshape(-1, theta.shape[-1]), "nuts"
@@ -114,10 +120,19 @@ def held_out_scores(
     out = np.full(len(scale), np.nan)
     for fold in np.unique(scale[keep > 0]):
         left = (scale == fold) & (keep > 0)
-        theta, _ = refit(table, law, np.where(left, 0.0, keep), settings=settings, compiled=compiled)
-        density = row_log_density(np, theta, layout, arrays)
+        weight = np.where(left, 0.0, keep)
+        theta, _ = refit(table, law, weight, settings=settings, compiled=compiled)
+        density = row_log_density(np, theta, layout, arrays | {"weight": weight})
         out[left] = logsumexp(density[:, left], axis=0) - np.log(len(theta))
     return out
+
+
+def form_weights(scores: Array) -> Array:
+    """Stacking weights of (observation, form) scores, drawn towards equal ones by a single observation's worth.
+
+    A few scales cannot rule a form out, and the best of several on a few scales is partly luck.
+    """
+    return stacking_weights(scores, prior_count=1.0)
 
 
 def thin(theta: Array, count: int) -> Array:
@@ -137,11 +152,12 @@ def quick_stack(
     every = np.full(len(table), -1)
     every[keep > 0] = scale
     scores = np.stack([held_out_scores(table, n, every, settings, keep=keep) for n in laws], axis=1)
-    weights = dict(zip(laws, (float(w) for w in stacking_weights(scores[keep > 0])), strict=True))
+    weights = dict(zip(laws, (float(w) for w in form_weights(scores[keep > 0])), strict=True))
     theta = {n: refit(table, n, keep, settings=settings)[0] for n in laws if weights[n] > 0}
     names = {n: layout_for(table, LAWS[n]).names for n in theta}
     used = {n: weights[n] for n in theta}
-    return mixed(theta, names, used, table, reference_of(table), {"weights": weights}, n_samples), weights
+    seen = table.take(np.flatnonzero(keep > 0))
+    return mixed(theta, names, used, seen, reference_of(table), {"weights": weights}, n_samples), weights
 
 
 def mixed(
@@ -171,10 +187,9 @@ def laws_for(table: LossTable, laws: Sequence[str] | None) -> list[str]:
         "u": bool((np.asarray(table.unique_tokens) < table.cells.n_tokens * 0.99).any()),
     }
     if laws is None:
-        chosen = [name for name in GENERAL]
         if varies["u"]:  # repeated data: laws without it would see noise
             return ["repetition"]
-        return chosen
+        return [*GENERAL, *(LOCAL if table.of_cells else ())]
     words = {"s": "n_active varies", "b": "every run has batch_tokens", "u": "unique_tokens is below n_tokens"}
     for name in laws:
         if name not in LAWS:
@@ -197,7 +212,7 @@ def fit_loss(
     table
         From `table_from_runs` or `table_from_basins`.
     laws
-        Names of `laws.loss.LAWS`; by default the general ones (`GENERAL`).
+        Names of `laws.loss.LAWS`; by default the general ones (`GENERAL`), on cells of a sweep the local ones too.
     settings
         Sampler; refits for scores use fewer draws.
     keep
@@ -238,7 +253,7 @@ def fit_loss(
     if len(chosen) > 1:
         stacked = np.stack([scores[name] for name in chosen], axis=1)
         stacked = stacked[np.isfinite(stacked).all(axis=1)]
-        weights = dict(zip(chosen, (float(w) for w in stacking_weights(stacked)), strict=True))
+        weights = dict(zip(chosen, (float(w) for w in form_weights(stacked)), strict=True))
     else:
         weights = {chosen[0]: 1.0}
     assert reference is not None  # at least one law was fitted
@@ -251,5 +266,5 @@ def fit_loss(
         },
         "score": {n: float(np.nansum(v)) for n, v in scores.items()},
     }
-    draws = mixed(theta, names, weights, table, reference, facts)
+    draws = mixed(theta, names, weights, table.take(kept_rows), reference, facts)
     return LossFit(draws, theta, gates, weights, scores, scale, time.perf_counter() - started)

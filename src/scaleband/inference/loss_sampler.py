@@ -39,7 +39,7 @@ def compile_loss(table: LossTable, law: LossLaw) -> CompiledLoss:
 
     layout, reference = layout_for(table, law), reference_of(table)
     arrays = model_arrays(table, layout, reference=reference)
-    pilot = importance_sample(layout, arrays)
+    pilot = importance_sample(layout, arrays, rounds=8, count=8000)
     centre, factor = pilot.centre, pilot.factor
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # PyTensor says that JAX drops a shape assertion

@@ -4,6 +4,8 @@
     /loss/cells              source, arch, data, n_params, n_active, n_tokens, batch_tokens, unique_tokens,
                              log_loss, log_loss_se, kind, trunk   (observation)
     /loss/draws/LAW          theta (sample, entry), entry: names as in `bayes.loss_model.Layout`
+    /loss/far                theta (sample, 6), points (point, 4), field (sample, point): as in `laws.far.FarDraws`;
+                             only beside basins
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ from numpy.typing import NDArray
 
 from scaleband.errors import UserError
 from scaleband.laws.design import Cells
+from scaleband.laws.far import NAMES, FarDraws
 from scaleband.laws.loss import LAWS
 from scaleband.laws.loss.draws import LawSamples, LossDraws
 from scaleband.laws.loss.table import LossTable, Reference
@@ -84,6 +87,10 @@ def _write(group: Any, draws: LossDraws) -> None:
         own = group.create_group(f"draws/{part.law.name}")
         own.create_dataset("entry", data=np.array(part.names, dtype=object), dtype=text)
         own.create_dataset("theta", data=part.theta.astype("float32"), compression="gzip", shuffle=True)
+    if draws.far is not None:
+        own = group.create_group("far")
+        for name in ("theta", "points", "field"):
+            own.create_dataset(name, data=getattr(draws.far, name).astype("float32"))
 
 
 def _damaged(path: Path, what: str) -> UserError:
@@ -188,6 +195,15 @@ def _read(group: Any, path: Path) -> LossDraws:
         parts.append(LawSamples(law, names, theta))
     if not parts:
         raise _damaged(path, "there is no law in them")
+    far = None
+    if "far" in group:
+        far = FarDraws(*(_numbers(group["far"], name, path) for name in ("theta", "points", "field")))
+        shapes = far.theta.shape[1:], far.points.shape[1:], far.field.shape[1:]
+        if shapes != ((len(NAMES),), (4,), far.points.shape[:1]) or not len(far.theta) or not len(far.field):
+            raise _damaged(path, "the draws of the far surface are not numbers by entry")
+        values = (far.theta, far.points, far.field)
+        if not all(np.isfinite(v).all() and np.abs(v).max(initial=0.0) < 1e3 for v in values):
+            raise _damaged(path, "the draws of the far surface hold values that cannot be")
     r = meta["reference"]
     reference = Reference(float(r["n_active"]), float(r["n_tokens"]), float(r["batch_tokens"]))
-    return LossDraws(tuple(parts), table, reference, meta | {"path": str(path)})
+    return LossDraws(tuple(parts), table, reference, meta | {"path": str(path)}, far)

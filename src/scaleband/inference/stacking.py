@@ -12,13 +12,15 @@ from scipy.special import logsumexp, softmax
 Array = NDArray[np.float64]
 
 
-def stacking_weights(log_scores: Array) -> Array:
+def stacking_weights(log_scores: Array, *, prior_count: float = 0.0) -> Array:
     """Weights that maximise the held-out log score of the mixture.
 
     Parameters
     ----------
     log_scores
         (fold, form): log p_form(fold | rest).
+    prior_count
+        Strength of a Dirichlet belief in equal weights, in folds: it adds this much log weight, averaged over forms.
 
     Returns
     -------
@@ -32,12 +34,15 @@ def stacking_weights(log_scores: Array) -> Array:
     if n_forms == 1:
         return np.ones(1)
 
+    pull = prior_count / len(log_scores)
+
     def loss(a: Array) -> tuple[float, Array]:
         w = softmax(np.append(a, 0.0))
         joint = log_scores + np.log(np.maximum(w, 1e-300))
         total = logsumexp(joint, axis=1)
         share = np.exp(joint - total[:, None])
-        return -float(total.mean()), -(share - w).mean(0)[:-1]
+        slope = (share - w).mean(0) + pull * (1 / n_forms - w)
+        return -float(total.mean() + pull * np.log(np.maximum(w, 1e-300)).mean()), -slope[:-1]
 
     best = minimize(loss, np.zeros(n_forms - 1), jac=True, method="L-BFGS-B")
     weights = softmax(np.append(best.x, 0.0))

@@ -4,7 +4,7 @@ NumPy inside, so that a command answers in a second; `dataset` wraps the draws i
 """
 
 from scaleband.predict.intervals import interval
-from scaleband.predict.loss import predict_log_loss
+from scaleband.predict.loss import far_regret, predict_log_loss
 from scaleband.predict.optimum import (
     PLATEAU,
     Setting,
@@ -16,21 +16,27 @@ from scaleband.predict.optimum import (
     regret,
     round_to_grid,
 )
+from scaleband.predict.reach import Reach, reach
+from scaleband.predict.sensitivity import lr_sensitivity
 from scaleband.predict.targets import Basins, Extrapolation, basins, extrapolation, target_cells
 
 __all__ = [
     "PLATEAU",
     "Basins",
     "Extrapolation",
+    "Reach",
     "Setting",
     "basins",
     "expected_regret",
     "extrapolation",
+    "far_regret",
     "interval",
     "joint_level",
+    "lr_sensitivity",
     "optimum_given_batch",
     "plateau",
     "predict_log_loss",
+    "reach",
     "recommend",
     "regret",
     "round_to_grid",

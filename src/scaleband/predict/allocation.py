@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 from scaleband.errors import UserError
 from scaleband.laws.design import Cells
 from scaleband.laws.loss import Covariates, minimise_each
-from scaleband.laws.loss.draws import LossDraws
+from scaleband.laws.loss.draws import LossDraws, keyed_normal
+from scaleband.laws.loss.repetition import TOKENS_HALF, saturating
 
 Array = NDArray[np.float64]
 
@@ -56,7 +57,9 @@ class Limits:
     max_tokens
         The most tokens trained on.
     unique_tokens
-        Distinct tokens there are: more than these are repeats, which need a law of repetition.
+        Distinct tokens there are: more than these are repeats. A fit that saw repeats knows what they are worth; for
+        any other, tokens count as 1 + R (1 - e^(-r / R)) times the distinct ones after r repeats (Muennighoff et al.
+        2023), R drawn from the belief of `laws.loss.repetition`; what repeats do to large models is left out.
     inference_tokens
         Tokens that the model will read or write in its life, at 2 active parameters each: a budget that includes
         them makes a smaller, over-trained model worth it (Sardana et al. 2023, arXiv 2401.00448).
@@ -96,20 +99,20 @@ def allocate(draws: LossDraws, group: str, flops: float, limits: Limits | None =
         Constraints that leave nothing to train.
     """
     limits = limits or Limits()
-    if limits.unique_tokens is not None and not all(p.law.name == "repetition" for p in draws.parts):
-        raise UserError(
-            "repeated data asks for a law of repetition, and this fit has none: fit a table with a column "
-            "unique_tokens, or use a cap on tokens instead"
-        )
     law = draws.law_log_loss(group)
     ref, log_s = draws.reference, np.log(limits.sparsity)
     cap = np.inf if limits.max_tokens is None else limits.max_tokens
+
+    # Laws that never saw repeats take their worth from the stated belief of the law that does.
+    knows_repeats = draws.form_of_sample() == "repetition"
+    decay = np.exp(TOKENS_HALF.mean + TOKENS_HALF.sd * keyed_normal(draws.n_samples, "repeat_decay"))
 
     def loss_at(log_active: Array) -> Array:
         active = np.exp(log_active)
         tokens = np.minimum(tokens_for(flops, active, limits.inference_tokens), cap)
         d = np.log(np.maximum(tokens, 1.0) / ref.n_tokens)
         u = d if limits.unique_tokens is None else np.minimum(d, np.log(limits.unique_tokens / ref.n_tokens))
+        d = np.where(knows_repeats, d, u + saturating(np, np.exp(d - u), decay))
         value = law(Covariates(log_active - np.log(ref.n_active), d, log_s, 0.0, u))
         return np.where(tokens >= 1.0, value, 50.0 + log_active)
 
@@ -154,7 +157,8 @@ def share_of_form(values: Array, law_of_sample: NDArray[np.str_]) -> float:
     names, at = np.unique(law_of_sample, return_inverse=True)
     mean = np.array([values[at == k].mean() for k in range(len(names))])
     total = float(values.var())
-    return float(((mean[at] - values.mean()) ** 2).mean() / total) if total > 0 else 0.0
+    # A size that was given has no variance but rounding.
+    return float(((mean[at] - values.mean()) ** 2).mean() / total) if total > 1e-16 else 0.0
 
 
 def tokens_to_reach(draws: LossDraws, cells: Cells, loss: float, *, most: float = 1e16) -> Array:

@@ -41,6 +41,13 @@ class Comparison:
     searched: tuple[float, float]
 
 
+def own_sparsity(draws: LossDraws, group: str) -> float:
+    """n_params / n_active of a group's fitted cells, their median; 1 for a group never seen."""
+    c = draws.table.cells
+    own = np.array([g == group for g in draws.table.groups()], dtype=bool)
+    return float(np.median((c.n_params / c.n_active)[own])) if own.any() else 1.0
+
+
 def frontier(draws: LossDraws, group: str, flops: Array, sparsity: float = 1.0) -> Array:
     """Log loss along the compute-optimal frontier: (sample, budget)."""
     limits = Limits(sparsity=sparsity)

@@ -7,7 +7,8 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from scaleband.laws import LawDraws, noise_scale
+from scaleband.laws import ANGLE, CURVATURE, REFERENCE, SKEW, LawDraws, linex, noise_scale
+from scaleband.laws.far import FarDraws, Place, half_way
 from scaleband.laws.loss.draws import LossDraws
 from scaleband.predict.optimum import regret
 from scaleband.predict.targets import Basins
@@ -31,6 +32,39 @@ def with_loss_law(draws: LawDraws, b: Basins, laws: LossDraws) -> Basins:
     return replace(b, level=level)
 
 
+def far_shape(draws: LawDraws, b: Basins) -> Basins:
+    """Basins for the far surface: new cells get a shape half-way to their family's (`laws.far.half_way`)."""
+    state = np.concatenate([b.optimum, np.log(b.curvature), b.level[:, None], b.angle, b.skew], axis=1)
+    state = half_way(draws, b.cells, state)
+    return replace(b, curvature=np.exp(state[:, CURVATURE]), angle=state[:, ANGLE], skew=state[:, SKEW])
+
+
+def far_regret(b: Basins, far: FarDraws, lr_peak: ArrayLike, batch_tokens: ArrayLike) -> Array:
+    """Regret of a setting with the far surface in it: slower walls, and what too few steps cost.
+
+    Parameters
+    ----------
+    b
+        Basins at the targets, as `far_shape` gives them.
+    far
+        Draws of the far surface, paired with the basins' in order.
+    lr_peak, batch_tokens (target,)
+        The setting of each target.
+
+    Returns
+    -------
+    Percent of the loss, (sample, target); zero at the optimum.
+    """
+    x = np.log(np.asarray(lr_peak, float) / REFERENCE["lr_peak"]) - b.optimum[:, 0]
+    z = np.log(np.asarray(batch_tokens, float) / REFERENCE["batch_tokens"]) - b.optimum[:, 1]
+    terms = [
+        linex(np.cos(b.angle[:, j]) * x + np.sin(b.angle[:, j]) * z, b.curvature[:, j], b.skew[:, j]) for j in (0, 1)
+    ]
+    log_steps = np.broadcast_to(np.log(b.cells.n_tokens / np.asarray(batch_tokens, float)), x.shape)
+    place = Place(terms[0], terms[1], log_steps, x, z)
+    return far.excess(place, log_steps + z, np.log(np.broadcast_to(np.asarray(lr_peak, float), x.shape[1:])))
+
+
 def predict_log_loss(
     draws: LawDraws,
     b: Basins,
@@ -39,6 +73,7 @@ def predict_log_loss(
     *,
     mean: bool = False,
     seed: int = 0,
+    far: FarDraws | None = None,
 ) -> Array:
     """Draws of log loss, (sample, target).
 
@@ -52,12 +87,15 @@ def predict_log_loss(
         The expected loss instead of one new run's: cell effect included, noise left out.
     seed
         Of the noise.
+    far
+        The far surface, where the fit has one.
     """
     excess_loss = np.zeros_like(b.level)
     if lr_peak is not None and batch_tokens is not None:
         lr, batch = np.broadcast_arrays(np.asarray(lr_peak, float), np.asarray(batch_tokens, float))
         given = np.isfinite(lr) & np.isfinite(batch)
-        cost = regret(b, np.where(given, lr, 1e-3), np.where(given, batch, 524_288.0))
+        lr, batch = np.where(given, lr, 1e-3), np.where(given, batch, 524_288.0)
+        cost = regret(b, lr, batch) if far is None else far_regret(far_shape(draws, b), far, lr, batch)
         excess_loss = np.where(given, cost, 0.0)
     value = b.level + excess_loss
     if not mean:
@@ -72,6 +110,6 @@ def predict_log_loss(
                 else rng.integers(len(draws.sources), size=len(value))
             )
             sigma[:, t] = draws.sigma[np.arange(len(value)), column]
-        scale = noise_scale(excess_loss, sigma, draws.rho[:, None])
+        scale = noise_scale(np.maximum(excess_loss, 0.0), sigma, draws.rho[:, None])
         value = value + scale * rng.standard_t(draws.nu[:, None], size=value.shape)
     return value / 100

@@ -5,13 +5,23 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
 from scaleband.laws.design import Cells
+from scaleband.laws.far import FarDraws
 from scaleband.laws.loss.form import Covariates, LossLaw
-from scaleband.laws.loss.table import LossTable, Reference, covariates, group_names
+from scaleband.laws.loss.table import (
+    LossTable,
+    Reference,
+    covariates,
+    few_steps_error,
+    group_names,
+    size_names,
+    sizes_told_apart,
+)
 
 Array = NDArray[np.float64]
 
@@ -59,12 +69,15 @@ class LossDraws:
         The point the laws are written around.
     meta
         Facts that travel with the fit: weights, scores, gate, conventions, ranges.
+    far
+        The surface far from the optimum, where basins were fitted to enough runs.
     """
 
     parts: tuple[LawSamples, ...]
     table: LossTable
     reference: Reference
     meta: Mapping[str, object] = field(default_factory=dict)
+    far: FarDraws | None = None
 
     @property
     def n_samples(self) -> int:
@@ -133,11 +146,45 @@ class LossDraws:
 
         return value
 
+    @cached_property
+    def _size_effects(self) -> dict[str, tuple[Array, Array]]:
+        """Mean and standard deviation (sample,) of the effect of every fitted size; '' is a size never seen."""
+        if not self.table.of_cells or any(p.entry("log_size_scale") is None for p in self.parts):
+            return {}
+        names = np.array(size_names(self.table.cells))
+        d, rest = np.empty((2, self.n_samples, len(self.table)))
+        for group in self.groups():
+            at = np.flatnonzero(np.array(self.table.groups()) == group)
+            own = self.table.take(at)
+            x = covariates(own.cells, self.reference, own.batch_tokens, own.unique_tokens)
+            law = self.law_log_loss(group)(Covariates(*(v[:, None] for v in x))).T
+            sigma = self._sigma(group.split("/")[0], np.random.default_rng(0))
+            rest[:, at], d[:, at] = own.log_loss - law, sigma[:, None] ** 2 + own.log_loss_se**2
+        scale = np.exp(np.concatenate([p.theta[:, p.names.index("log_size_scale")] for p in self.parts]))
+        out = {"": (np.zeros_like(scale), scale)}
+        apart = sizes_told_apart(self.table.cells)
+        for name in np.unique(names).tolist():
+            if name not in apart:  # its group's level has it already
+                out[name] = (np.zeros_like(scale), np.zeros_like(scale))
+                continue
+            rows = names == name
+            variance = 1 / (1 / scale**2 + (1 / d[:, rows]).sum(1))
+            out[name] = (variance * (rest[:, rows] / d[:, rows]).sum(1), np.sqrt(variance))
+        return out
+
+    def size_effect(self, name: str) -> Array:
+        """(sample,) what all cells of a size (`table.size_names`) share beside the law; 0 where runs were fitted."""
+        known = self._size_effects
+        if not known:
+            return np.zeros(self.n_samples)
+        mean, sd = known.get(name, known[""])
+        return mean + sd * keyed_normal(len(mean), "size", name)
+
     def log_loss(
         self, cells: Cells, *, batch_tokens: Array | None = None, unique_tokens: Array | None = None,
         new_run: bool = False,
     ) -> Array:
-        """Draws of log loss at targets: (sample, target).
+        """Draws of log loss at targets, effects of model sizes included: (sample, target).
 
         Parameters
         ----------
@@ -147,7 +194,9 @@ class LossDraws:
             Add the scatter of one observation around the law (heavy tails), keyed by the target.
         """
         x = covariates(cells, self.reference, batch_tokens, unique_tokens)
-        out = np.empty((self.n_samples, len(cells)))
+        out, sizes = np.empty((self.n_samples, len(cells))), size_names(cells)
+        unknown = np.full(len(cells), np.nan)
+        short = few_steps_error(cells.n_tokens / (unknown if batch_tokens is None else np.asarray(batch_tokens, float)))
         for t, group in enumerate(group_names(cells)):
             levels, values = self.evaluator(group)
             at = Covariates(*(v[t] for v in x))
@@ -157,22 +206,32 @@ class LossDraws:
                     for part, level, value in zip(self.parts, levels, values, strict=True)
                 ]
             )
+            out[:, t] += self.size_effect(sizes[t])
             if new_run:
                 key = (group, f"{cells.n_params[t]:.6g}", f"{cells.n_tokens[t]:.6g}")
                 out[:, t] += self.scatter(cells.source[t], *key)
+                if not self.table.of_cells:
+                    out[:, t] += short[t] * keyed_normal(self.n_samples, "steps", *key)
         return out
 
-    def scatter(self, source: str, *key: str) -> Array:
-        """One observation's distance from the law, log units, (sample,): Student t with the source's sigma."""
-        digest = hashlib.sha256("\x1f".join(("scatter", *key)).encode()).digest()
-        rng = np.random.default_rng(np.frombuffer(digest, dtype=np.uint32))
+    def _sigma(self, source: str, rng: np.random.Generator) -> Array:
+        """(sample,) scale of one observation's distance from the law; a new source is as noisy as any that was seen."""
         out = []
         for part in self.parts:
             own = part.entry(f"log_sigma:{source}")
-            if own is None:  # a source never seen is as noisy as any of those that were
+            if own is None:
                 known = [k for k, n in enumerate(part.names) if n.startswith("log_sigma:")]
                 pick = rng.integers(len(known), size=len(part.theta))
                 own = part.theta[np.arange(len(part.theta)), np.array(known)[pick]]
-            nu = 1 + np.exp(part.theta[:, part.names.index("log_nu_minus_1")])
-            out.append(np.exp(own) * rng.standard_t(nu))
+            out.append(np.exp(own))
         return np.concatenate(out)
+
+    def scatter(self, source: str, *key: str) -> Array:
+        """One observation's distance from the law, log units, (sample,): Student t for runs, normal for cells."""
+        digest = hashlib.sha256("\x1f".join(("scatter", *key)).encode()).digest()
+        rng = np.random.default_rng(np.frombuffer(digest, dtype=np.uint32))
+        sigma = self._sigma(source, rng)
+        if self._size_effects:
+            return sigma * rng.standard_normal(len(sigma))
+        nu = 1 + np.exp(np.concatenate([p.theta[:, p.names.index("log_nu_minus_1")] for p in self.parts]))
+        return np.asarray(sigma * rng.standard_t(nu))

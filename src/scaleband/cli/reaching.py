@@ -1,0 +1,112 @@
+"""What `scaleband allocate --reach LOSS` adds: tokens, FLOP, steps and the critical batch for a loss."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from scaleband.cli.loss_laws import loss_path
+from scaleband.cli.printing import say
+from scaleband.cli.question import band_json
+from scaleband.cli.words import chance, quantity
+from scaleband.inference.loss_store import holds_basins
+from scaleband.inference.released import model_path
+from scaleband.inference.store import read_draws
+from scaleband.laws import LawDraws
+from scaleband.laws.loss.draws import LossDraws
+from scaleband.predict.allocation import tokens_to_reach
+from scaleband.predict.reach import OVERHEAD, reach
+from scaleband.predict.targets import target_cells
+
+
+def basins_of(asked: argparse.Namespace) -> LawDraws | None:
+    """The basins beside the loss laws, or None for a fit of losses alone."""
+    if asked.model is not None:
+        return read_draws(model_path(asked.model))
+    return read_draws(asked.fit) if holds_basins(loss_path(asked)) else None
+
+
+def finite_band(values: Any, interval: float) -> dict[str, float] | None:
+    """Band over the draws that are finite; None where there are none."""
+    finite = np.asarray(values)[np.isfinite(values)]
+    return band_json(finite, interval) if len(finite) else None
+
+
+def reach_json(draws: LossDraws, group: str, n_params: float, asked: argparse.Namespace) -> dict[str, Any]:
+    """Everything about reaching the loss, as plain values.
+
+    Bands are over the draws in which the loss is reached (`probability`); steps and the critical batch need basins and
+    are null without them.
+    """
+    source, arch, data = group.split("/")
+    n_active = n_params / asked.sparsity
+    cells = target_cells(n_params, n_active, source=source, arch=arch, data=data, n_active=n_active)
+    tokens = tokens_to_reach(draws, cells, asked.reach)[:, 0]
+    reached = np.isfinite(tokens)
+    out: dict[str, Any] = {
+        "loss": asked.reach,
+        "n_params": n_params,
+        "probability": float(reached.mean()),
+        "n_tokens": finite_band(tokens, asked.interval),
+        "flops": finite_band(6 * n_active * tokens, asked.interval),
+        "batch_tokens": None,
+        "steps": None,
+        "critical_batch": None,
+        "overhead": OVERHEAD,
+    }
+    law = basins_of(asked)
+    if law is None or not reached.any():
+        return out
+    middle = float(np.median(tokens[reached]))
+    found = reach(
+        law, draws, asked.reach, n_params, source=source, arch=arch, data=data, n_active=n_active,
+        tokens_range=(max(middle / 30, 1e5), middle * 30),
+    )  # fmt: skip
+    critical = found.critical_batch()
+    if asked.batch_tokens is not None:
+        own = reach(
+            law, draws, asked.reach, n_params, source=source, arch=arch, data=data, n_active=n_active,
+            batch_tokens=asked.batch_tokens, tokens_range=(max(middle / 30, 1e5), middle * 30),
+        )  # fmt: skip
+        out["batch_tokens"], out["n_tokens"] = asked.batch_tokens, finite_band(own.n_tokens[:, 0], asked.interval)
+        out["flops"] = finite_band(6 * n_active * own.n_tokens[:, 0], asked.interval)
+        out["steps"] = finite_band(own.steps()[:, 0], asked.interval)
+        out["probability"] = float(np.isfinite(own.n_tokens[:, 0]).mean())
+    else:
+        best = np.where(np.isfinite(found.n_tokens), found.n_tokens, np.inf).argmin(1)
+        steps = found.best / found.batch_tokens[best]
+        out["steps"] = finite_band(steps, asked.interval)
+    out["critical_batch"] = finite_band(critical, asked.interval)
+    return out
+
+
+def reach_rows(found: dict[str, Any]) -> list[tuple[str, str]]:
+    """The same for people."""
+    if found["n_tokens"] is None:
+        return [("reach", f"a loss of {found['loss']:g} is not reached at {quantity(found['n_params'])} parameters")]
+
+    def band(name: str, show: Callable[[float], str] = quantity) -> str:
+        v = found[name]
+        return f"{show(v['median'])} ({show(v['lower'])} to {show(v['upper'])})"
+
+    at = "" if found["batch_tokens"] is None else f" at {quantity(found['batch_tokens'])} tokens per step"
+    cost = band("flops", "{:.3g}".format)
+    rows = [("reach", f"loss {found['loss']:g} at {quantity(found['n_params'])} parameters: {band('n_tokens')} tokens, "
+                      f"{cost} FLOP{at}; P(it is reached): {chance(found['probability'])}")]  # fmt: skip
+    if found["steps"] is not None:
+        rows.append(("steps", band("steps") + ("" if at else " at the best batch")))
+    if found["critical_batch"] is not None:
+        extra = f"{100 * found['overhead']:.0f} %"
+        rows.append(("critical batch", f"{band('critical_batch')} tokens per step: beyond it more than {extra} extra "
+                                       "tokens for the same loss"))  # fmt: skip
+    return rows
+
+
+def tell_repeats(draws: LossDraws) -> None:
+    """Say where the worth of repeated tokens comes from."""
+    if not all(p.law.name == "repetition" for p in draws.parts):
+        say("note: this fit saw no repeated data: what a repeat is worth is a stated belief (published: it halves in "
+            "about ten epochs), and is part of the band")  # fmt: skip

@@ -1,0 +1,114 @@
+"""Pictures of the loss laws: their numbers, then one drawing of each."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from made_laws import made_laws
+from scaleband.errors import UserError
+from scaleband.laws.loss.draws import LossDraws
+from scaleband.plots import (
+    allocation_data,
+    draw_allocation,
+    draw_frontier,
+    draw_isoflop,
+    draw_residuals,
+    draw_weights,
+    frontier_data,
+    isoflop_data,
+    plot_allocation,
+    plot_frontier,
+    plot_isoflop,
+    plot_residuals,
+    plot_weights,
+    residual_data,
+    save,
+    weight_data,
+)
+from scaleband.predict.allocation import Limits, allocate
+
+GROUP = "sim/dense/web"
+
+
+@pytest.fixture(scope="module")
+def draws() -> LossDraws:
+    return made_laws(source="sim")
+
+
+def test_slices_are_lowest_at_the_best_size(draws: LossDraws) -> None:
+    data = isoflop_data(draws, GROUP)
+    assert len(data.flops) == 6
+    for k in range(6):
+        lowest = data.n_active[k][data.band[0, k].argmin()]
+        assert data.best[1, k] * 0.8 < lowest < data.best[2, k] * 1.25
+        assert (data.band[1, k] <= data.band[0, k]).all()
+        assert (data.band[0, k] <= data.band[2, k]).all()
+    assert sum(map(len, data.seen)) > 0
+    assert (np.diff(data.best_loss) < 0).all()
+    with pytest.raises(UserError, match="was not fitted"):
+        isoflop_data(draws, "sim/dense/books")
+
+
+def test_the_frontier_falls_and_kinds_stay_apart(draws: LossDraws) -> None:
+    data = frontier_data(draws)
+    assert set(data.groups) == set(draws.groups())
+    assert (np.diff(data.band[0], axis=1) < 0).all()
+    assert data.flops[-1] == pytest.approx(10 * data.fitted)
+    table = draws.table
+    kinds = ["one" if g == GROUP else "other" for g in table.groups()]
+    with pytest.raises(UserError, match="two kinds"):
+        frontier_data(replace(draws, table=replace(table, kind=kinds)), draws.groups())
+
+
+def test_residuals_are_observed_over_expected(draws: LossDraws) -> None:
+    data = residual_data(draws)
+    told = np.median(draws.log_loss(draws.table.cells), axis=0)
+    np.testing.assert_allclose(data.percent, 100 * (draws.table.log_loss - told))
+    assert (data.lower < 0).all()
+    assert (data.upper > 0).all()
+    assert 0.6 < data.inside().mean() <= 1
+
+
+def test_weights_and_what_they_matter(draws: LossDraws) -> None:
+    data = weight_data(draws, GROUP)
+    assert data.weight.sum() == pytest.approx(1.0)
+    assert (np.diff(data.weight) <= 0).all()
+    drawn = {p.law.name for p in draws.parts}
+    for name, apart in zip(data.laws, data.apart, strict=True):
+        assert np.isfinite(apart).all() == (name in drawn)
+    assert ((data.share >= 0) & (data.share <= 1)).all()
+
+
+def test_splits_along_compute(draws: LossDraws) -> None:
+    data = allocation_data(draws, GROUP, n_points=5)
+    np.testing.assert_allclose(6 * data.chosen[0] * data.chosen[1], data.flops)
+    assert (np.diff(data.n_params[0]) > 0).all()
+    one = allocate(draws, GROUP, float(data.flops[2]))
+    assert data.n_params[0, 2] == pytest.approx(np.median(one.n_params))
+    capped = allocation_data(draws, GROUP, n_points=5, limits=Limits(max_tokens=1e9))
+    assert capped.n_tokens.max() <= 1e9 * (1 + 1e-9)
+
+
+def test_they_draw(draws: LossDraws, tmp_path: Path) -> None:
+    for name, figure in (
+        ("isoflop", plot_isoflop(draws, GROUP).figure),
+        ("frontier", plot_frontier(draws).figure),
+        ("residuals", plot_residuals(draws)),
+        ("weights", plot_weights(draws, GROUP)),
+        ("allocation", plot_allocation(draws, GROUP)),
+    ):
+        assert save(figure, tmp_path / f"{name}.png").stat().st_size > 5_000, name
+
+
+def test_drawing_takes_data_alone(draws: LossDraws) -> None:
+    ax = draw_isoflop(isoflop_data(draws, GROUP))
+    assert len(ax.get_legend().get_texts()) == 6
+    ax = draw_frontier(frontier_data(draws))
+    assert [t.get_text() for t in ax.get_legend().get_texts()] == draws.groups()
+    assert len(draw_residuals(residual_data(draws)).axes) == 3
+    assert len(draw_weights(weight_data(draws, GROUP)).axes) == 2
+    assert len(draw_allocation(allocation_data(draws, GROUP, n_points=3)).axes) == 3
