@@ -35,6 +35,7 @@ from scaleband.design import (
     choose,
     law_outcomes,
     setting_decision,
+    share_lost,
     weigh,
     with_mini_sweeps,
 )
@@ -55,7 +56,8 @@ def campaign(o: Oracle, start: int, beliefs: Beliefs, warm: bool) -> list[dict[s
     for ask in range(ASKS + 1):
         draws = refit(o, state, beliefs, rng)
         b = basins(draws, o.target)
-        best = recommend(b)
+        assert state.judged is not None
+        best = recommend(basins(state.judged, o.target))
         spent = float(o.price[state.bought].sum()) - before
         had = set(state.bought)
         open_ = tuple(r for r in o.candidates.bundles if int(r[0]) not in had)
@@ -68,11 +70,11 @@ def campaign(o: Oracle, start: int, beliefs: Beliefs, warm: bool) -> list[dict[s
             replicates=False,
         )  # fmt: skip
         path = [(c.gain.evsi, c.gain.error, c.cost) for c in chosen]
+        lost = [share_lost(rule, USUAL_SLOPE) for rule in (base, *(c.gain.rule for c in chosen))]
         says = {
-            f"stop_{k}": int(weigh(path, evpi=base.risk, target_flops=o.target_flops, slope=USUAL_SLOPE,
-                                   target_runs=k).stop)
+            f"stop_{k}": int(weigh(path, lost, evpi=base.risk, target_flops=o.target_flops, target_runs=k).stop)
             for k in RUNS_SERVED
-        }  # fmt: skip
+        }
         regret = o.truth.regret(float(best.lr_peak[0]), float(best.batch_tokens[0]))
         records.append({"target": o.name, "warm": int(warm), "start": start, "ask": ask,
                         "spent": spent / o.target_flops, "regret": regret, "evpi": base.risk, **says})  # fmt: skip

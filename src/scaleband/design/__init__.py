@@ -26,7 +26,7 @@ from scaleband.design.grid import Limits, grid_candidates, limits_from
 from scaleband.design.outcomes import SEED_SHARE, LawOutcomes, Outcomes, joined, law_outcomes
 from scaleband.design.proposals import Proposal, Proposals, Verdict, proposals_from_json
 from scaleband.design.propose import Choice, choose, draws_digest, propose, thinned
-from scaleband.design.verdict import USUAL_SLOPE, as_flops, frontier_slope, weigh
+from scaleband.design.verdict import USUAL_SLOPE, as_flops, frontier_slope, share_lost, weigh
 
 __all__ = [
     "SEED_SHARE",
@@ -71,6 +71,7 @@ __all__ = [
     "rule_without_data",
     "screen",
     "setting_decision",
+    "share_lost",
     "then",
     "thinned",
     "weigh",

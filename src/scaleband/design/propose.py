@@ -15,7 +15,7 @@ from scaleband.design.decisions import Decision, setting_decision
 from scaleband.design.evsi import Gain, Rule, bundle_features, compressed, evsi_of, rule_without_data, screen
 from scaleband.design.outcomes import SEED_SHARE, LawOutcomes, Outcomes, joined, law_outcomes
 from scaleband.design.proposals import Proposal, Proposals
-from scaleband.design.verdict import as_flops, frontier_slope, weigh
+from scaleband.design.verdict import frontier_slope, share_lost, weigh
 from scaleband.errors import UserError
 from scaleband.laws import Cells, LawDraws
 from scaleband.predict import basins
@@ -292,9 +292,9 @@ def propose(
         why_empty = f"no bundle that is affordable has at most {n_runs} runs"
     verdict = weigh(
         [(c.gain.evsi, c.gain.error, float(candidates.flops[c.runs].sum())) for c in chosen],
+        [share_lost(rule, slope) for rule in (start, *(c.gain.rule for c in chosen))],
         evpi=start.risk,
         target_flops=target_flops,
-        slope=slope,
         target_runs=target_runs,
         why_empty=why_empty,
     )
@@ -310,7 +310,7 @@ def propose(
             "decision": "setting", "source": target.source[0], "arch": target.arch[0], "data": target.data[0],
             "n_params": float(target.n_params[0]), "n_active": float(target.n_active[0]),
             "n_tokens": float(target.n_tokens[0]), "flops": target_flops, "percent_per_efold": slope,
-            "evpi_flops_per_run": as_flops(start.risk, target_flops, slope),
+            "evpi_flops_per_run": target_flops * share_lost(start, slope),
         },
         pending=tuple(candidates.run_id[i] for i in under_way),
     )  # fmt: skip
