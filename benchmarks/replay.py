@@ -51,6 +51,7 @@ from scaleband.design import (
     choose,
     law_outcomes,
     setting_decision,
+    thinned,
     with_mini_sweeps,
 )
 from scaleband.inference.prior import beliefs_from
@@ -72,7 +73,7 @@ TARGETS = {
     "oellm-302M": (OELLM, "open-euro-llm/dense/oellm_english 302M/200B"),
 }
 BUDGETS = (0.05, 0.25, 1.0)
-N_PARTICLES, N_DRAWS, ASKS = 24, 500, 4
+N_PARTICLES, N_DRAWS, JUDGED, ASKS = 64, 500, 4000, 4
 FIELDS = ["target", "warm", "policy", "start", "budget", "spent", "n_runs", "regret", "expected", "in_rate", "in_batch"]
 
 
@@ -138,13 +139,15 @@ class State:
     bought: list[int]
     particles: Particles
     draws: LawDraws | None = None
+    judged: LawDraws | None = None
 
 
 def refit(o: Oracle, state: State, beliefs: Beliefs, rng: np.random.Generator) -> LawDraws:
-    """The posterior after everything bought so far."""
+    """The posterior after everything bought so far; also in `state.judged`, with draws enough for its tails."""
     inputs = model_inputs(o.runs.iloc[sorted(state.bought)], o.design)
     fitted = update(state.particles, inputs, beliefs, rng)
-    return draws_of(state.particles, fitted, inputs, beliefs, N_DRAWS, rng)
+    state.judged = draws_of(state.particles, fitted, inputs, beliefs, JUDGED, rng)
+    return thinned(state.judged, N_DRAWS)
 
 
 Policy = Callable[[Oracle, State, float, int, np.random.Generator], list[int]]
@@ -268,8 +271,8 @@ def campaign(o: Oracle, policy: str, start: int, warm: bool) -> list[dict[str, o
         spent = o.price[state.bought].sum() / o.target_flops
         if spent > budget * (1 + 1e-9) or len(set(state.bought)) < len(state.bought):
             raise RuntimeError(f"{policy} broke its budget or bought a run twice")
-        assert state.draws is not None
-        b = basins(state.draws, o.target)
+        assert state.judged is not None
+        b = basins(state.judged, o.target)
         best = recommend(b)
         inside = []
         for h, name in enumerate(("lr_peak", "batch_tokens")):
