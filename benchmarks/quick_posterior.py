@@ -1,11 +1,11 @@
 """A posterior in a second instead of a minute: for replays that refit thousands of times. Never for an answer.
 
-The model is `scaleband.bayes.model`. Given the shared parameters (noise, scatters, offset scales) the cells' states have
-a Gaussian prior (the law integrated out) and their runs pin them nearly linearly, so the states are taken as Gaussian
-around their joint mode (Gauss-Newton with the Student-t's weights): Laplace inside. Errors that runs of one trunk share
-are linear in the mean loss and Gaussian: they join the states as nuisance and are integrated out with them. The shared
-parameters are a few dozen particles, reweighted by the Laplace marginal likelihood of the new runs and moved by
-prior-preserving random walks (pCN): sequential Monte Carlo outside. `check_quick_posterior.py` holds it against NUTS:
+The model is `scaleband.bayes.model`. Given the shared parameters (noise, scatters, offset scales) the cells' states
+have a Gaussian prior (the law integrated out) and their runs pin them nearly linearly, so the states are taken as
+Gaussian around their joint mode (Gauss-Newton with the Student-t's weights): Laplace inside. Errors that runs of one
+trunk share are linear in the mean loss and Gaussian: they join the states as nuisance and are integrated out with them.
+The shared parameters are a few dozen particles, reweighted by the Laplace marginal likelihood of the new runs and moved
+by prior-preserving random walks (pCN): sequential Monte Carlo outside. `check_quick_posterior.py` holds it against NUTS:
 optima agree to a fifth of their standard deviation, the noise only to a factor of two (few particles, few moves).
 """
 
@@ -120,7 +120,7 @@ def _jacobian(z: np.ndarray, i: ModelInputs) -> np.ndarray:
 
 
 def laplace(inputs: ModelInputs, beliefs: Beliefs, p: Named, start: np.ndarray, *, steps: int = 30) -> Laplace:
-    """Joint mode of all cells' states and trunks' errors for every particle; start (particle, response * cell + trunk)."""
+    """Joint mode of all states and trunk errors for every particle; start (particle, response * cell + trunk)."""
     n, c, n_trunks = len(p.rho), len(inputs.cells), inputs.n_trunks
     design, mean = inputs.scaled_design(beliefs), inputs.prior_mean(beliefs)
     scale = np.ones((n, R, design.shape[2]))
