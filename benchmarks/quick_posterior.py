@@ -5,7 +5,7 @@ have a Gaussian prior (the law integrated out) and their runs pin them nearly li
 Gaussian around their joint mode (Gauss-Newton with the Student-t's weights): Laplace inside. Errors that runs of one
 trunk share are linear in the mean loss and Gaussian: they join the states as nuisance and are integrated out with them.
 The shared parameters are a few dozen particles, reweighted by the Laplace marginal likelihood of the new runs and moved
-by prior-preserving random walks (pCN): sequential Monte Carlo outside. `check_quick_posterior.py` holds it against NUTS:
+by prior-preserving random walks (pCN): sequential Monte Carlo outside. Held against NUTS (`check_quick_posterior.py`),
 optima agree to a fifth of their standard deviation, the noise only to a factor of two (few particles, few moves).
 """
 
