@@ -73,7 +73,7 @@ TARGETS = {
     "oellm-302M": (OELLM, "open-euro-llm/dense/oellm_english 302M/200B"),
 }
 BUDGETS = (0.05, 0.25, 1.0)
-N_PARTICLES, N_DRAWS, JUDGED, ASKS = 64, 500, 4000, 4
+N_PARTICLES, N_DRAWS, JUDGED, ASKS, BATCH = 64, 500, 4000, 4, 8
 FIELDS = ["target", "warm", "policy", "start", "budget", "spent", "n_runs", "regret", "expected", "in_rate", "in_batch"]
 
 
@@ -164,8 +164,9 @@ def by_evsi(o: Oracle, state: State, money: float, ask: int, rng: np.random.Gene
     outcomes = law_outcomes(state.draws, fresh, seed=int(rng.integers(2**31)))
     decision = setting_decision(basins(state.draws, o.target))
     _, chosen = choose(
-        decision, outcomes, fresh, budget=money, n_runs=8, n_samples=N_DRAWS, replicates=False, thrifty=ask < ASKS - 1
-    )
+        decision, outcomes, fresh, budget=money, n_runs=BATCH, n_samples=N_DRAWS, replicates=False,
+        thrifty=ask < ASKS - 1,
+    )  # fmt: skip
     return [int(r) for c in chosen for r in c.runs]
 
 
