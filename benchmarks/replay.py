@@ -2,7 +2,7 @@
 
     python benchmarks/replay.py run --start 0 1 2           every target and policy; goes on where it stopped
     python benchmarks/replay.py run --warm --policy evsi    warm-started campaigns
-    python benchmarks/replay.py everything                  the posterior of all candidates at once: what there is to learn
+    python benchmarks/replay.py everything                  all candidates bought: what there is to learn
     python benchmarks/replay.py table                       the figures
 
 Definition (fixed before the first figure was looked at):
@@ -341,7 +341,8 @@ def everything(options: argparse.Namespace) -> None:
         print(f"{name}{' warm' if options.warm else ''}: {len(o.price):,} runs for "
               f"{o.price.sum() / o.target_flops:.1f} target runs; regret "
               f"{o.truth.regret(float(best.lr_peak[0]), float(best.batch_tokens[0])):.4f} (expected "
-              f"{best.expected_regret[0]:.4f}); bands {width[0]:.1f} and {width[1]:.1f} times wide", flush=True)  # fmt: skip
+              f"{best.expected_regret[0]:.4f}); bands {width[0]:.1f} and {width[1]:.1f} times wide",
+              flush=True)  # fmt: skip
 
 
 def table(options: argparse.Namespace) -> None:
