@@ -61,13 +61,14 @@ class Verdict:
     why
         One sentence with the figures.
     evpi
-        Expected value of perfect information: the target's expected regret now, percent of the loss.
+        Expected value of perfect information: the target's expected regret now, percent of the loss (walls straight
+        above 3 % a direction, see `design.setting_decision`).
     evsi, evsi_error
         Expected drop of it from the bundles that are weighed here, and its Monte-Carlo error; percent.
     cost_flops
         Price of those bundles, FLOP.
     saving_flops
-        `evsi` as compute at the target, for all `target_runs`, FLOP.
+        What they are expected to save as compute at the target, for all `target_runs`, FLOP; see `design.share_lost`.
     evpi_flops
         The same for `evpi`: no sweep can be worth more.
     target_runs
