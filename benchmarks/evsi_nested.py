@@ -41,7 +41,7 @@ from scaleband.design import (
     screen,
     setting_decision,
 )
-from scaleband.design.decisions import SettingDecision
+from scaleband.design.decisions import WASTED, SettingDecision
 from scaleband.laws import (
     ANGLE,
     CENSOR_ABOVE,
@@ -90,7 +90,7 @@ def problem(draws: LawDraws, seed: int) -> Candidates:
 def least_regret(state: np.ndarray) -> float:
     """The smallest expected regret over draws of the target's state (sample, response), optimism taken off."""
     decision = SettingDecision(
-        state[:, :2], state[:, ANGLE].T, np.exp(state[:, CURVATURE].T), state[:, SKEW].T
+        state[:, :2], state[:, ANGLE].T, np.exp(state[:, CURVATURE].T), state[:, SKEW].T, WASTED
     )
     return rule_without_data(decision, len(state)).risk
 

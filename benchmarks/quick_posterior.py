@@ -1,10 +1,11 @@
 """A posterior in a second instead of a minute: for replays that refit thousands of times. Never for an answer.
 
-The model is `scaleband.bayes.model` (trunk effects left out). Given the shared parameters (noise, scatters, offset
-scales) the cells' states have a Gaussian prior (the law integrated out) and their runs pin them nearly linearly, so the
-states are taken as Gaussian around their joint mode (Gauss-Newton with the Student-t's weights): Laplace inside. The
-shared parameters are a few dozen particles, reweighted by the Laplace marginal likelihood of the new runs and moved by
-prior-preserving random walks (pCN): sequential Monte Carlo outside. `check_quick_posterior.py` holds it against NUTS:
+The model is `scaleband.bayes.model`. Given the shared parameters (noise, scatters, offset scales) the cells' states
+have a Gaussian prior (the law integrated out) and their runs pin them nearly linearly, so the states are taken as
+Gaussian around their joint mode (Gauss-Newton with the Student-t's weights): Laplace inside. Errors that runs of one
+trunk share are linear in the mean loss and Gaussian: they join the states as nuisance and are integrated out with them.
+The shared parameters are a few dozen particles, reweighted by the Laplace marginal likelihood of the new runs and moved
+by prior-preserving random walks (pCN): sequential Monte Carlo outside. Held against NUTS (`check_quick_posterior.py`),
 optima agree to a fifth of their standard deviation, the noise only to a factor of two (few particles, few moves).
 """
 
@@ -28,7 +29,7 @@ _N_ROLES = len(ROLES) - 1
 class Particles:
     """Shared parameters as standard normals (particle, parameter), and what the last runs said of them.
 
-    The parameters: those of `SHARED`, then log sigma of each source, then log scatter of the level.
+    The parameters: those of `SHARED`, then log sigma of each source, log scatter of the level, log scale of the trunks.
     """
 
     std: np.ndarray
@@ -47,11 +48,12 @@ class Named:
     sigma: np.ndarray
     scatter: np.ndarray
     offset: np.ndarray
+    trunk: np.ndarray
 
 
 def start_particles(n: int, n_sources: int, seed: int) -> Particles:
     """Particles from the prior."""
-    std = np.random.default_rng([seed, 21]).standard_normal((n, len(SHARED) + n_sources + 1))
+    std = np.random.default_rng([seed, 21]).standard_normal((n, len(SHARED) + n_sources + 2))
     return Particles(std, np.zeros(n), np.zeros(n))
 
 
@@ -60,9 +62,11 @@ def named(std: np.ndarray, beliefs: Beliefs) -> Named:
     k = len(SHARED)
     shared = beliefs.shared_mean + std[:, :k] @ beliefs.shared_factor.T
     mean, sd, _ = OWN["log_sigma"]
-    sigma = np.exp(mean + sd * std[:, k:-1])
+    sigma = np.exp(mean + sd * std[:, k:-2])
     mean, sd, _ = OWN["log_scatter_level"]
-    level = np.exp(mean + sd * std[:, -1])
+    level = np.exp(mean + sd * std[:, -2])
+    mean, sd, _ = OWN["log_trunk"]
+    trunk = np.exp(mean + sd * std[:, -1])
     begin = _INDEX["log_scatter_log_lr"]
     basic = np.exp(shared[:, begin : begin + 4])
     angle, skew = (np.exp(shared[:, _INDEX[f"log_scatter_{n}"]]) for n in ("angle", "skew"))
@@ -70,46 +74,54 @@ def named(std: np.ndarray, beliefs: Beliefs) -> Named:
     begin = _INDEX["log_offset_source_log_lr"]
     offset = np.exp(shared[:, begin : begin + 2 * _N_ROLES]).reshape(-1, 2, _N_ROLES)
     nu = 1 + np.exp(shared[:, _INDEX["log_nu_minus_1"]])
-    return Named(shared, np.exp(shared[:, _INDEX["log_rho"]]), nu, sigma, scatter, offset)
+    return Named(shared, np.exp(shared[:, _INDEX["log_rho"]]), nu, sigma, scatter, offset, trunk)
 
 
 @dataclass(frozen=True)
 class Laplace:
-    """Mode (particle, response * cell), precision, and log evidence (particle,)."""
+    """Mode (particle, response * cell + trunk), precision, and log evidence (particle,)."""
 
     mode: np.ndarray
     precision: np.ndarray
     evidence: np.ndarray
 
 
-def _jacobian(z: np.ndarray, i: ModelInputs) -> tuple[np.ndarray, np.ndarray]:
-    """Excess (particle, row) and its derivative in the nine responses (particle, row, 9)."""
+def _rises(z: np.ndarray, i: ModelInputs) -> list[tuple[np.ndarray, ...]]:
+    """Per direction: cosine, sine, log distances, curvature, skew, s v and exp(s v) - 1, all (particle, row)."""
     own = z[:, :, i.cell]
     dx, db = i.log_lr - own[:, 0], i.log_batch - own[:, 1]
-    total = np.zeros_like(dx)
-    jac = np.zeros((*dx.shape, R))
-    jac[..., 4] = 1.0
+    out = []
     for j in (0, 1):
         angle, h, s = own[:, 5 + j], np.exp(np.clip(own[:, 2 + j], -8, 8)), own[:, 7 + j]
         s = np.where(np.abs(s) < 1e-4, 1e-4, s)
         cos, sin = np.cos(angle), np.sin(angle)
-        v = cos * dx + sin * db
-        a = np.clip(s * v, -40.0, 40.0)
-        rise = np.expm1(a)
-        e = h / s**2 * (rise - a)
+        a = np.clip(s * (cos * dx + sin * db), -40.0, 40.0)
+        out.append((cos, sin, dx, db, h, s, a, np.expm1(a)))
+    return out
+
+
+def _excess(z: np.ndarray, i: ModelInputs) -> np.ndarray:
+    """Excess (particle, row)."""
+    return sum(h / s**2 * (rise - a) for _, _, _, _, h, s, a, rise in _rises(z, i))  # type: ignore[return-value]
+
+
+def _jacobian(z: np.ndarray, i: ModelInputs) -> np.ndarray:
+    """Derivative of level plus excess in the nine responses, (particle, row, 9)."""
+    jac = np.zeros((len(z), len(i.cell), R))
+    jac[..., 4] = 1.0
+    for j, (cos, sin, dx, db, h, s, a, rise) in enumerate(_rises(z, i)):
         slope = h / s * rise
-        total += e
         jac[..., 0] -= slope * cos
         jac[..., 1] -= slope * sin
-        jac[..., 2 + j] = e
+        jac[..., 2 + j] = h / s**2 * (rise - a)
         jac[..., 5 + j] = slope * (-sin * dx + cos * db)
         jac[..., 7 + j] = h / s**3 * (a * (rise + 1) - 2 * rise + a)
-    return total, jac
+    return jac
 
 
 def laplace(inputs: ModelInputs, beliefs: Beliefs, p: Named, start: np.ndarray, *, steps: int = 30) -> Laplace:
-    """Joint mode of all cells' states for every particle; start (particle, response, cell)."""
-    n, c = len(p.rho), len(inputs.cells)
+    """Joint mode of all states and trunk errors for every particle; start (particle, response * cell + trunk)."""
+    n, c, n_trunks = len(p.rho), len(inputs.cells), inputs.n_trunks
     design, mean = inputs.scaled_design(beliefs), inputs.prior_mean(beliefs)
     scale = np.ones((n, R, design.shape[2]))
     scale[:, :2] = np.where(beliefs.pooled, p.offset[:, :, role_index(inputs.design)], 1.0)
@@ -117,70 +129,95 @@ def laplace(inputs: ModelInputs, beliefs: Beliefs, p: Named, start: np.ndarray, 
     law = w @ w.transpose(0, 1, 3, 2) + p.scatter[:, :, None, None] ** 2 * np.eye(c)
     chol = np.linalg.cholesky(law)
     law_inverse = np.linalg.inv(law)
-    law_log_det = 2 * np.log(np.diagonal(chol, axis1=2, axis2=3)).sum((1, 2))
+    prior_log_det = 2 * np.log(np.diagonal(chol, axis1=2, axis2=3)).sum((1, 2)) + 2 * n_trunks * np.log(p.trunk)
     first = np.flatnonzero(np.diff(inputs.cell, prepend=-1))
     seen = inputs.cell[first]
+    branch = np.flatnonzero(inputs.trunk < n_trunks)
+    cell_b, trunk_b = inputs.cell[branch], inputs.trunk[branch]
     sigma, rho, nu = p.sigma[:, inputs.source], p.rho[:, None], p.nu[:, None]
     constant = gammaln((nu + 1) / 2) - gammaln(nu / 2) - 0.5 * np.log(nu * np.pi)
 
-    def parts(z: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-        """Log posterior, its slope, Gauss-Newton precision with the residuals' weights, and with Fisher's."""
-        e, jac = _jacobian(z, inputs)
+    def of_rows(at: np.ndarray, m: np.ndarray) -> tuple[np.ndarray, ...]:
+        """Log posterior of particles `m` at `at`; their rows' residual, scale and what is needed for the slopes."""
+        z, trunk = at[:, : R * c].reshape(-1, R, c), at[:, R * c :]
+        e = _excess(z, inputs)
         base = z[:, 4][:, inputs.cell]
-        at = np.where(inputs.censored, inputs.y - base, e)
-        s2 = sigma**2 + inputs.y_se**2 + (rho * at) ** 2
-        s = np.sqrt(s2)
+        if n_trunks:
+            base[:, branch] += trunk[:, trunk_b]
+        above = np.where(inputs.censored, inputs.y - base, e)
+        s = np.sqrt(sigma[m] ** 2 + inputs.y_se**2 + (rho[m] * above) ** 2)
         u = (inputs.y - base - e) / s
-        density = constant - np.log(s) - (nu + 1) / 2 * np.log1p(u * u / nu)
+        density = constant[m] - np.log(s) - (nu[m] + 1) / 2 * np.log1p(u * u / nu[m])
         below = 1 / (1 + np.exp(np.clip(u, -60, 60)))
         reach = SPONTANEOUS + (1 - SPONTANEOUS) * below
-        pull_censored = (1 - SPONTANEOUS) * below * (1 - below) / reach / s
-        weight = (nu + 1) / (nu + u * u) / s2
-        pull = np.where(inputs.censored, pull_censored, weight * u * s)
-        weight = np.where(inputs.censored, pull_censored**2, weight)
-        fisher = np.where(inputs.censored, pull_censored**2, (nu + 1) / (nu + 3) / s2)
         away = z - mean
-        tug = np.einsum("nrcd,nrd->nrc", law_inverse, away)
+        tug = np.einsum("nrcd,nrd->nrc", law_inverse[m], away)
         value = np.where(inputs.censored, np.log(reach), density).sum(1) - 0.5 * (tug * away).sum((1, 2))
+        if n_trunks:
+            value -= 0.5 * ((trunk / p.trunk[m][:, None]) ** 2).sum(1)
+        return value, u, s, (1 - SPONTANEOUS) * below * (1 - below) / reach / s, tug
+
+    def parts(at: np.ndarray, m: np.ndarray, fisher: bool = False) -> tuple[np.ndarray, np.ndarray]:
+        """Slope, and Gauss-Newton precision with the residuals' weights (or with Fisher's) of particles `m`."""
+        z, trunk = at[:, : R * c].reshape(-1, R, c), at[:, R * c :]
+        _, u, s, pull_censored, tug = of_rows(at, m)
+        jac = _jacobian(z, inputs)
+        weight = (nu[m] + 1) / (nu[m] + u * u) / s**2
+        pull = np.where(inputs.censored, pull_censored, weight * u * s)
+        if fisher:
+            weight = (nu[m] + 1) / (nu[m] + 3) / s**2
+        weight = np.where(inputs.censored, pull_censored**2, weight)
         slope = -tug
         np.add.at(slope.transpose(2, 0, 1), seen, np.add.reduceat(
             (pull[..., None] * jac), first, axis=1).transpose(1, 0, 2))  # fmt: skip
-        out = []
-        for each in (weight, fisher):
-            block = np.add.reduceat((each[..., None] * jac)[..., :, None] * jac[..., None, :], first, axis=1)
-            precision = np.zeros((n, R, c, R, c))
-            for r in range(R):
-                precision[:, r, :, r, :] = law_inverse[:, r]
-            for k, cell in enumerate(seen):
-                precision[:, :, cell, :, cell] += block[:, k]
-            out.append(precision.reshape(n, R * c, R * c))
-        return value, slope.reshape(n, -1), out[0], out[1]
+        slope = slope.reshape(len(m), -1)
+        block = np.add.reduceat((weight[..., None] * jac)[..., :, None] * jac[..., None, :], first, axis=1)
+        states = np.zeros((len(m), R, c, R, c))
+        for r in range(R):
+            states[:, r, :, r, :] = law_inverse[m, r]
+        for k, cell in enumerate(seen):
+            states[:, :, cell, :, cell] += block[:, k]
+        precision = states.reshape(len(m), R * c, R * c)
+        if not n_trunks:
+            return slope, precision
+        size = p.trunk[m][:, None]
+        own = -trunk / size**2
+        np.add.at(own.T, trunk_b, pull[:, branch].T)
+        shared = np.zeros((n_trunks, c, len(m), R))
+        np.add.at(shared, (trunk_b, cell_b), (weight[:, branch, None] * jac[:, branch]).transpose(1, 0, 2))
+        cross = shared.transpose(2, 3, 1, 0).reshape(len(m), R * c, n_trunks)
+        total = np.zeros((n_trunks, len(m)))
+        np.add.at(total, trunk_b, weight[:, branch].T)
+        corner = np.eye(n_trunks) * (total.T + 1 / size**2)[:, :, None]
+        return np.concatenate([slope, own], axis=1), np.block([[precision, cross], [cross.transpose(0, 2, 1), corner]])
 
-    z = start
-    value, slope, precision, fisher = parts(z)
+    z = start.copy()
+    free = np.zeros(R * c + n_trunks, bool)  # the level and the trunks are linear: no bound on their steps
+    free[4 * c : 5 * c] = free[R * c :] = True
+    every = np.arange(n)
+    value = of_rows(z, every)[0]
+    moving = every
     for _ in range(steps):
-        step = np.linalg.solve(precision, slope[:, :, None])[:, :, 0].reshape(n, R, c)
-        step = np.clip(step, -1.0, 1.0) if steps > 1 else step
-        step[:, 4] = np.linalg.solve(precision, slope[:, :, None])[:, :, 0].reshape(n, R, c)[:, 4]
-        size = np.ones(n)
+        slope, precision = parts(z[moving], moving)
+        step = np.linalg.solve(precision, slope[:, :, None])[:, :, 0]
+        step = np.where(free, step, np.clip(step, -1.0, 1.0))
+        size = np.ones(len(moving))
         for _ in range(8):
-            trial = z + size[:, None, None] * step
-            new = parts(trial)
-            worse = ~(new[0] > value - 1e-9)
+            trial = z[moving] + size[:, None] * step
+            new = of_rows(trial, moving)[0]
+            worse = ~(new > value[moving] - 1e-9)
             if not worse.any():
                 break
             size = np.where(worse, size / 2, size)
-        better = ~worse
-        gain = np.where(better, new[0] - value, 0.0)
-        pick = better[:, None, None]
-        z = np.where(pick, trial, z)
-        value = np.where(better, new[0], value)
-        slope = np.where(better[:, None], new[1], slope)
-        precision, fisher = np.where(pick, new[2], precision), np.where(pick, new[3], fisher)
-        if gain.max() < 0.02:
+        better = moving[~worse]
+        gain = new[~worse] - value[better]
+        z[better], value[better] = trial[~worse], new[~worse]
+        moving = better[gain >= 0.02]
+        if not len(moving):
             break
-    _, log_det = np.linalg.slogdet(fisher)
-    return Laplace(z.reshape(n, -1), fisher, value - 0.5 * law_log_det - 0.5 * log_det)
+    _, precision = parts(z, every, fisher=True)
+    _, log_det = np.linalg.slogdet(precision)
+    return Laplace(z, precision, value - 0.5 * prior_log_det - 0.5 * log_det)
 
 
 def _start(inputs: ModelInputs, beliefs: Beliefs, particles: Particles) -> np.ndarray:
@@ -197,7 +234,7 @@ def _start(inputs: ModelInputs, beliefs: Beliefs, particles: Particles) -> np.nd
             z[:, 4, k] = inputs.best[k, 2] - 0.1
             # From the wall of a far-off prior mean there is no way down: begin between it and the best run.
             z[:, :2, k] = 0.5 * (mean[:2, k] + inputs.best[k, :2])
-    return z
+    return np.concatenate([z.reshape(n, R * c), np.zeros((n, inputs.n_trunks))], axis=1)
 
 
 def cell_key(inputs: ModelInputs, k: int) -> tuple:
@@ -224,7 +261,7 @@ def update(
         for k in range(moves):
             beta = (0.5, 0.25)[k % 2]
             trial = np.sqrt(1 - beta**2) * particles.std + beta * rng.standard_normal(particles.std.shape)
-            new = laplace(inputs, beliefs, named(trial, beliefs), state.mode.reshape(n, R, c), steps=8)
+            new = laplace(inputs, beliefs, named(trial, beliefs), state.mode, steps=8)
             yes = np.log(rng.random(n)) < new.evidence - state.evidence
             particles.std = np.where(yes[:, None], trial, particles.std)
             state = Laplace(
@@ -233,7 +270,7 @@ def update(
                 np.where(yes, new.evidence, state.evidence),
             )
         particles.evidence = state.evidence
-    modes = state.mode.reshape(n, R, c)
+    modes = state.mode[:, : R * c].reshape(n, R, c)
     # A common start for all particles: resampling would shuffle them otherwise.
     particles.mode = {cell_key(inputs, k): modes[:, :, k].mean(0) for k in range(c)}
     return state
@@ -253,8 +290,8 @@ def draws_of(
     for m in np.flatnonzero(count):
         size = int(count[m])
         chol = np.linalg.cholesky(state.precision[m])
-        noise = np.linalg.solve(chol.T, rng.standard_normal((R * c, size))).T
-        z = (state.mode[m] + noise).reshape(size, R, c)
+        noise = np.linalg.solve(chol.T, rng.standard_normal((len(chol), size))).T
+        z = (state.mode[m] + noise)[:, : R * c].reshape(size, R, c)
         law = np.empty((size, R, k_all))
         for r in range(R):
             pooled = np.ones(k_all)

@@ -2,6 +2,7 @@
 
     python benchmarks/replay.py run --start 0 1 2           every target and policy; goes on where it stopped
     python benchmarks/replay.py run --warm --policy evsi    warm-started campaigns
+    python benchmarks/replay.py everything                  all candidates bought: what there is to learn
     python benchmarks/replay.py table                       the figures
 
 Definition (fixed before the first figure was looked at):
@@ -14,20 +15,26 @@ Definition (fixed before the first figure was looked at):
   bring the start above 3 % of a target run. Its price counts. Ten starts a target, the same for all policies.
 - Budgets: 5 %, 25 % and 100 % of one target run in total. One campaign passes all three: at each, what was bought so
   far is fitted and the recommended setting judged. A bundle is bought only if it fits into the budget that comes next.
-- Policies, all with the same model and the same posterior (`quick_posterior`, 24 particles, 500 draws):
+- Policies, all with the same model and the same posterior (`quick_posterior`, 64 particles; 1,000 draws to choose from,
+  4,000 behind the setting that is judged):
   evsi: up to four batches a budget, of eight runs at most, each by `design.choose`; three by EVSI per FLOP, the last
   for the most EVSI that the money left can buy; mini-sweeps of 3 to 9 recorded runs beside single runs;
   random: uniformly, until nothing fits; cheapest: by price; cost-weighted: at random, probability inverse to price;
   d-optimal: greedily the largest log predictive variance over noise variance, per FLOP, of the loss given those
   chosen; v-optimal: greedily the largest drop per FLOP of the mean predictive variance of the loss at the target, over
   the nine settings at -0.5, 0, 0.5 e-folds around the recommended one. Both from the same draws, in four batches of up
-  to 24 runs a budget.
+  to 24 runs a budget;
+  botorch: BoTorch's Gaussian process and qNegIntegratedPosteriorVariance per FLOP, four batches of eight a budget
+  (`botorch_choice.py`; needs the dependency group `botorch`). `botorch-own` is the same campaign with the setting that
+  the process itself would use, the least of its mean at the target.
 - Vague: the stated beliefs, form `quadratic`. Warm: `beliefs_from`, trust 1, a model that never saw the target's
   source: for step-law a fit of oellm_dense + misfitting_lr + marin_moe_lr (form quadratic, 2 chains of 700 draws,
   seed 1), for open-euro-llm the released step-law.
 - Truth: the unpooled basin of the target's own runs (`benchmarks/unpooled.py`). Regret is measured in it, percent of
   the loss. Coverage: the posterior's 90 % equal-tailed intervals of rate and batch hold the unpooled optimum.
-- Trunks of open-euro-llm are treated as independent runs by the quick posterior.
+- The first definition had 24 particles, 500 draws for everything, and ignored trunks; its figures are in the history of
+  the results. Particles, draws and the straight walls of `design.setting_decision` were settled on four other targets
+  (537M/28.4B, 268M/80B, moe-1in8 2.16B/20B, open-euro-llm 589M/120B), three to five starts each.
 """
 
 from __future__ import annotations
@@ -42,6 +49,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from botorch_choice import choose_by_process, recommended_by_process
 from common import RESULTS, load
 from quick_posterior import Particles, draws_of, start_particles, update
 from scaleband.bayes import Beliefs, cells_of, default_beliefs, model_inputs
@@ -51,6 +59,7 @@ from scaleband.design import (
     choose,
     law_outcomes,
     setting_decision,
+    thinned,
     with_mini_sweeps,
 )
 from scaleband.inference.prior import beliefs_from
@@ -72,7 +81,7 @@ TARGETS = {
     "oellm-302M": (OELLM, "open-euro-llm/dense/oellm_english 302M/200B"),
 }
 BUDGETS = (0.05, 0.25, 1.0)
-N_PARTICLES, N_DRAWS, ASKS = 24, 500, 4
+N_PARTICLES, N_DRAWS, JUDGED, ASKS, BATCH = 64, 1000, 4000, 4, 8
 FIELDS = ["target", "warm", "policy", "start", "budget", "spent", "n_runs", "regret", "expected", "in_rate", "in_batch"]
 
 
@@ -138,13 +147,15 @@ class State:
     bought: list[int]
     particles: Particles
     draws: LawDraws | None = None
+    judged: LawDraws | None = None
 
 
 def refit(o: Oracle, state: State, beliefs: Beliefs, rng: np.random.Generator) -> LawDraws:
-    """The posterior after everything bought so far."""
+    """The posterior after everything bought so far; also in `state.judged`, with draws enough for its tails."""
     inputs = model_inputs(o.runs.iloc[sorted(state.bought)], o.design)
     fitted = update(state.particles, inputs, beliefs, rng)
-    return draws_of(state.particles, fitted, inputs, beliefs, N_DRAWS, rng)
+    state.judged = draws_of(state.particles, fitted, inputs, beliefs, JUDGED, rng)
+    return thinned(state.judged, N_DRAWS)
 
 
 Policy = Callable[[Oracle, State, float, int, np.random.Generator], list[int]]
@@ -161,8 +172,9 @@ def by_evsi(o: Oracle, state: State, money: float, ask: int, rng: np.random.Gene
     outcomes = law_outcomes(state.draws, fresh, seed=int(rng.integers(2**31)))
     decision = setting_decision(basins(state.draws, o.target))
     _, chosen = choose(
-        decision, outcomes, fresh, budget=money, n_runs=8, n_samples=N_DRAWS, replicates=False, thrifty=ask < ASKS - 1
-    )
+        decision, outcomes, fresh, budget=money, n_runs=BATCH, n_samples=N_DRAWS, replicates=False,
+        thrifty=ask < ASKS - 1,
+    )  # fmt: skip
     return [int(r) for c in chosen for r in c.runs]
 
 
@@ -228,6 +240,7 @@ POLICIES: dict[str, Policy] = {
     "cost-weighted": in_order(lambda o, rng: np.argsort(rng.exponential(size=len(o.price)) * o.price)),
     "d-optimal": optimal("d"),
     "v-optimal": optimal("v"),
+    "botorch": choose_by_process,
 }
 
 
@@ -268,21 +281,26 @@ def campaign(o: Oracle, policy: str, start: int, warm: bool) -> list[dict[str, o
         spent = o.price[state.bought].sum() / o.target_flops
         if spent > budget * (1 + 1e-9) or len(set(state.bought)) < len(state.bought):
             raise RuntimeError(f"{policy} broke its budget or bought a run twice")
-        assert state.draws is not None
-        b = basins(state.draws, o.target)
+        assert state.judged is not None
+        b = basins(state.judged, o.target)
         best = recommend(b)
         inside = []
         for h, name in enumerate(("lr_peak", "batch_tokens")):
             band = interval(REFERENCE[name] * np.exp(b.optimum[:, h, 0]), 0.9)
             value = getattr(o.truth, name)
             inside.append(int(band.lower <= value <= band.upper))
-        records.append({
+        record = {
             "target": o.name, "warm": int(warm), "policy": policy, "start": start, "budget": budget,
             "spent": round(float(spent), 4), "n_runs": len(state.bought),
+        }  # fmt: skip
+        records.append(record | {
             "regret": o.truth.regret(float(best.lr_peak[0]), float(best.batch_tokens[0])),
             "expected": float(expected_regret(b, best.lr_peak, best.batch_tokens)[0]),
             "in_rate": inside[0], "in_batch": inside[1],
         })  # fmt: skip
+        if policy == "botorch":
+            own = o.truth.regret(*recommended_by_process(o, state))
+            records.append(record | {"policy": "botorch-own", "regret": own})
     return records
 
 
@@ -309,6 +327,24 @@ def run(options: argparse.Namespace) -> None:
                 print(f"{name} start {start} {policy}{' warm' if options.warm else ''}  {shown}", flush=True)
 
 
+def everything(options: argparse.Namespace) -> None:
+    """Regret and band at each target when every candidate has been bought, at whatever price."""
+    for name in options.target:
+        o = oracle_of(name)
+        beliefs, rng = prior_for(o, options.warm), np.random.default_rng(1)
+        inputs = model_inputs(o.runs, o.design)
+        particles = start_particles(16, 1, 1)
+        draws = draws_of(particles, update(particles, inputs, beliefs, rng, moves=4), inputs, beliefs, JUDGED, rng)
+        b = basins(draws, o.target)
+        best = recommend(b)
+        width = [np.exp(np.ptp(np.quantile(b.optimum[:, h, 0], [0.05, 0.95]))) for h in (0, 1)]
+        print(f"{name}{' warm' if options.warm else ''}: {len(o.price):,} runs for "
+              f"{o.price.sum() / o.target_flops:.1f} target runs; regret "
+              f"{o.truth.regret(float(best.lr_peak[0]), float(best.batch_tokens[0])):.4f} (expected "
+              f"{best.expected_regret[0]:.4f}); bands {width[0]:.1f} and {width[1]:.1f} times wide",
+              flush=True)  # fmt: skip
+
+
 def table(options: argparse.Namespace) -> None:
     """Mean regret by policy and budget, paired differences with 90 % intervals, coverage."""
     every = pd.read_csv(options.out)
@@ -328,7 +364,7 @@ def table(options: argparse.Namespace) -> None:
             continue
         print("paired: other minus evsi, mean and 90 % interval (bootstrap over campaigns)")
         rng = np.random.default_rng(0)
-        for policy in [p for p in POLICIES if p != "evsi" and p in wide]:
+        for policy in [p for p in (*POLICIES, "botorch-own") if p != "evsi" and p in wide]:
             for budget in BUDGETS:
                 d = (wide[(policy, budget)] - wide[("evsi", budget)]).dropna().to_numpy()
                 means = rng.choice(d, (4000, len(d))).mean(1)
@@ -338,14 +374,14 @@ def table(options: argparse.Namespace) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("do", choices=["run", "table"])
+    parser.add_argument("do", choices=["run", "everything", "table"])
     parser.add_argument("--target", nargs="+", choices=list(TARGETS), default=list(TARGETS))
     parser.add_argument("--policy", nargs="+", choices=list(POLICIES), default=list(POLICIES))
     parser.add_argument("--start", nargs="+", type=int, default=list(range(10)))
     parser.add_argument("--warm", action="store_true")
     parser.add_argument("--out", default=str(RESULTS / "replay.csv"))
     options = parser.parse_args()
-    (run if options.do == "run" else table)(options)
+    {"run": run, "everything": everything, "table": table}[options.do](options)
 
 
 if __name__ == "__main__":

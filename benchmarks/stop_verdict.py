@@ -5,8 +5,10 @@
 
 Definition (fixed before the first figure was looked at): the targets, candidates, starts, priors, posterior and truth
 of `replay.py`. A campaign asks for batches of at most eight runs by EVSI per FLOP until a whole target run is spent,
-ten batches are bought, or nothing is proposed. At every ask, before buying, the verdict is taken for K = 1, 10 and 100
-target runs, with 3 percent of loss per e-fold of compute (`design.USUAL_SLOPE`).
+sixteen batches are bought, or nothing is proposed. At every ask, before buying, the verdict is taken for K = 1, 10 and
+100 target runs, with 3 percent of loss per e-fold of compute (`design.USUAL_SLOPE`). Bought is what the verdict of the
+smallest K that goes on speaks of (a campaign hands out no more, see `Proposals.worthwhile`); the whole batch if none
+does. In the first version every batch was bought whole, and a regret was worth what it would be if it were certain.
 
 - Net value of stopping at an ask: -(K x FLOPs at the target that the true regret is worth) - FLOPs spent since the
   start; in units of one target run.
@@ -35,6 +37,7 @@ from scaleband.design import (
     choose,
     law_outcomes,
     setting_decision,
+    share_lost,
     weigh,
     with_mini_sweeps,
 )
@@ -42,7 +45,7 @@ from scaleband.predict import basins, recommend
 
 RUNS_SERVED = (1, 10, 100)
 FIXED = (0.0, 0.05, 0.25, 1.0)
-ASKS = 10
+ASKS = 16
 FIELDS = ["target", "warm", "start", "ask", "spent", "regret", "evpi", "stop_1", "stop_10", "stop_100"]
 
 
@@ -55,7 +58,8 @@ def campaign(o: Oracle, start: int, beliefs: Beliefs, warm: bool) -> list[dict[s
     for ask in range(ASKS + 1):
         draws = refit(o, state, beliefs, rng)
         b = basins(draws, o.target)
-        best = recommend(b)
+        assert state.judged is not None
+        best = recommend(basins(state.judged, o.target))
         spent = float(o.price[state.bought].sum()) - before
         had = set(state.bought)
         open_ = tuple(r for r in o.candidates.bundles if int(r[0]) not in had)
@@ -68,17 +72,18 @@ def campaign(o: Oracle, start: int, beliefs: Beliefs, warm: bool) -> list[dict[s
             replicates=False,
         )  # fmt: skip
         path = [(c.gain.evsi, c.gain.error, c.cost) for c in chosen]
-        says = {
-            f"stop_{k}": int(weigh(path, evpi=base.risk, target_flops=o.target_flops, slope=USUAL_SLOPE,
-                                   target_runs=k).stop)
-            for k in RUNS_SERVED
-        }  # fmt: skip
+        lost = [share_lost(rule, USUAL_SLOPE) for rule in (base, *(c.gain.rule for c in chosen))]
+        said = {k: weigh(path, lost, evpi=base.risk, target_flops=o.target_flops, target_runs=k) for k in RUNS_SERVED}
+        says = {f"stop_{k}": int(v.stop) for k, v in said.items()}
         regret = o.truth.regret(float(best.lr_peak[0]), float(best.batch_tokens[0]))
         records.append({"target": o.name, "warm": int(warm), "start": start, "ask": ask,
                         "spent": spent / o.target_flops, "regret": regret, "evpi": base.risk, **says})  # fmt: skip
         if not chosen or ask == ASKS:
             break
-        state.bought += [int(r) for c in chosen for r in c.runs]
+        most = next((v.cost_flops for v in said.values() if not v.stop), np.inf)
+        costs = np.cumsum([c.cost for c in chosen])
+        worth = [c for c, cost in zip(chosen, costs, strict=True) if cost <= most * (1 + 1e-9)]
+        state.bought += [int(r) for c in worth for r in c.runs]
     return records
 
 

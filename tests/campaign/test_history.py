@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from small_campaign import TARGET
 
-from scaleband.campaign import Campaign
+from scaleband.campaign import Campaign, audit
 from scaleband.campaign.history import history
 from scaleband.campaign.proposers import PROPOSERS, evsi_runs
 from scaleband.campaign.refit import data_digest, known_posterior
@@ -103,6 +103,11 @@ def test_told_runs_are_fitted_once_and_the_band_shrinks(make: Make) -> None:
     assert posterior.n_runs == 14
     assert posterior.draws.n_samples == 60
     assert posterior.gate_messages  # sixty draws are too few, and it says so
+
+    # the record is enough to ask again: the prior's posterior then, the same now
+    first = audit(campaign, runs[0].run_id)
+    assert first.differences == ()
+    assert set(first.run_ids) >= {runs[0].run_id}
 
     # one more result is other data
     campaign.tell(campaign.ask(1).runs[0].run_id, status="diverged")

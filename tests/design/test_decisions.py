@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -19,10 +21,12 @@ from scaleband.design import (
     evsi_of,
     law_outcomes,
     rule_without_data,
+    setting_decision,
 )
+from scaleband.design.decisions import WASTED
 from scaleband.errors import UserError
-from scaleband.laws import LawDraws
-from scaleband.predict import basins, recommend, target_cells
+from scaleband.laws import REFERENCE, Cells, LawDraws, excess
+from scaleband.predict import Basins, basins, recommend, target_cells
 
 N = 1500
 
@@ -44,7 +48,7 @@ def curve(n: int = N, seed: int = 0) -> CurveDecision:
     return allocation_decision(grid, 100 + bend[:, None] * (np.cosh(grid - best[:, None]) - 1))
 
 
-@pytest.mark.parametrize("decision", [setting(), curve()])
+@pytest.mark.parametrize("decision", [setting(), replace(setting(), straight_above=0.3), curve()])
 def test_slopes_are_the_derivatives_of_the_regret(decision: Decision) -> None:
     k = len(decision.start)
     rng = np.random.default_rng(1)
@@ -61,21 +65,36 @@ def test_slopes_are_the_derivatives_of_the_regret(decision: Decision) -> None:
 
 
 def test_rule_without_data_is_the_recommended_setting() -> None:
-    from scaleband.laws import REFERENCE, Cells
-    from scaleband.predict import Basins, recommend
-
     d = setting(2)
-    one = np.ones(1)
-    cells = Cells(("a",), ("dense",), ("w",), one, one, one)
-    b = Basins(
-        cells, d.optimum[:, :, None], d.curvature.T[:, :, None], np.zeros((N, 1)), d.angle.T[:, :, None],
-        d.skew.T[:, :, None],
-    )  # fmt: skip
+    b = basins_of(d)
     known = recommend(b)
     rule = rule_without_data(d, N)
     assert REFERENCE["lr_peak"] * np.exp(rule.action[0, 0]) == pytest.approx(known.lr_peak[0], rel=1e-3)
     assert REFERENCE["batch_tokens"] * np.exp(rule.action[0, 1]) == pytest.approx(known.batch_tokens[0], rel=1e-3)
     assert rule.slopes.value.mean() == pytest.approx(known.expected_regret[0], rel=1e-5)
+
+
+def test_walls_go_on_straight_where_a_run_is_wasted() -> None:
+    d, walls = setting(5), replace(setting(5), straight_above=3.0)
+    near, far = d.optimum + 0.3, d.optimum + np.array([8.0, -4.0])
+    away = (near - d.optimum).T
+    np.testing.assert_allclose(d.regret(near), excess(*away, d.angle, d.curvature, d.skew), rtol=1e-4)
+    np.testing.assert_allclose(walls.regret(near), d.regret(near), rtol=1e-9)  # nothing changes inside
+    assert (walls.regret(far) < d.regret(far)).all()
+    assert (walls.regret(far) > 3.0).all()
+    step = np.array([0.5, -0.25])
+    line = walls.regret(far + step) - walls.regret(far), walls.regret(far + 2 * step) - walls.regret(far + step)
+    np.testing.assert_allclose(*line, rtol=1e-6)
+    assert setting_decision(basins_of(d)).straight_above == WASTED
+
+
+def basins_of(d: SettingDecision) -> Basins:
+    one = np.ones(1)
+    cells = Cells(("a",), ("dense",), ("w",), one, one, one)
+    return Basins(
+        cells, d.optimum[:, :, None], d.curvature.T[:, :, None], np.zeros((N, 1)), d.angle.T[:, :, None],
+        d.skew.T[:, :, None],
+    )  # fmt: skip
 
 
 def test_seeing_the_optimum_leaves_almost_no_regret() -> None:

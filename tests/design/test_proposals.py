@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -32,3 +33,17 @@ def test_damaged_proposals_are_refused(damage: dict[str, object]) -> None:
     plain = {} if not damage else ANSWER.to_json() | damage
     with pytest.raises(UserError, match="not proposals that scaleband wrote"):
         proposals_from_json(plain)
+
+
+def test_what_is_worth_its_price_is_a_beginning_of_the_path() -> None:
+    def run(name: str, bundle: str) -> Proposal:
+        return Proposal(name, {}, 1e18, 0.1, 0.01, bundle)
+
+    runs = (run("a", "one"), run("b", "one"), run("c", "two"), run("d", "three"))
+    verdict = Verdict("continue", "", 0.1, 0.02, 0.001, 3e18, 5e18, 1e19)
+    found = Proposals(runs, verdict, 1e19, 6e18, "", 1, {})
+    assert [p.run_id for p in found.worthwhile()] == ["a", "b", "c"]
+    assert replace(found, verdict=replace(verdict, action="stop")).worthwhile() == ()
+    assert replace(found, verdict=replace(verdict, cost_flops=4e18)).worthwhile() == runs
+    blind = replace(verdict, cost_flops=1.0, saving_flops=float("nan"))
+    assert replace(found, verdict=blind).worthwhile() == runs

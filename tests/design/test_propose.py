@@ -12,6 +12,8 @@ import pytest
 from scaleband.design import (
     USUAL_SLOPE,
     Limits,
+    Rule,
+    Slopes,
     as_flops,
     candidates_from_table,
     draws_digest,
@@ -19,6 +21,7 @@ from scaleband.design import (
     grid_candidates,
     proposals_from_json,
     propose,
+    share_lost,
     weigh,
 )
 from scaleband.errors import UserError
@@ -132,16 +135,30 @@ def test_slope_from_the_level_law(draws: LawDraws, known: Cells) -> None:
 
 
 def test_the_verdict_weighs_beginnings_of_the_path() -> None:
-    # slope 1 and a target of 100 FLOP: 1 % of regret is 63 FLOP
-    go = weigh([(0.1, 0.01, 20.0), (0.9, 0.01, 20.0)], evpi=1.2, target_flops=100.0, slope=1.0)
+    # a target of 100 FLOP, of which 70 are expected to be lost
+    go = weigh([(0.1, 0.01, 20.0), (0.9, 0.01, 20.0)], [0.7, 0.6, 0.2], evpi=1.2, target_flops=100.0)
     assert go.action == "continue"  # the first alone would not pay
     assert go.cost_flops == 40
+    assert go.saving_flops == pytest.approx(50)
     assert go.evsi == pytest.approx(1.0)
     assert "the next 2 bundles cost 40 FLOPs" in go.why
-    halt = weigh([(0.1, 0.01, 20.0)], evpi=0.1, target_flops=100.0, slope=1.0)
+    halt = weigh([(0.1, 0.01, 20.0)], [0.1, 0.0], evpi=0.1, target_flops=100.0)
     assert halt.stop
-    assert "even knowing everything would save" in halt.why
-    many = weigh([(0.1, 0.01, 20.0)], evpi=0.1, target_flops=100.0, slope=1.0, target_runs=10)
+    assert "even knowing everything would save 10" in halt.why
+    many = weigh([(0.1, 0.01, 20.0)], [0.1, 0.0], evpi=0.1, target_flops=100.0, target_runs=10)
     assert many.action == "continue"
-    assert many.saving_flops == pytest.approx(10 * 100 * -np.expm1(-0.1))
+    assert many.saving_flops == pytest.approx(100)
     assert "over 10 target runs" in many.why
+
+
+def test_a_wasted_run_costs_one_run() -> None:
+    """Half of the draws end far up a wall: half a run is lost, whatever the mean regret says."""
+    n = 1000
+    slopes = Slopes(np.where(np.arange(n) < n // 2, 0.0, 400.0), np.zeros((n, 2)), np.zeros((n, 2, 2)))
+    rule = Rule(np.ones((n, 1)), np.zeros((1, 2)), slopes, 200.0)
+    assert share_lost(rule, 3.0) == pytest.approx(0.5)
+    assert as_flops(200.0, 1.0, 3.0) == pytest.approx(1.0)  # what a certain regret of that mean would be worth
+    certain = replace(rule, slopes=slopes._replace(value=np.full(n, 0.5)), risk=0.5)
+    assert share_lost(certain, 3.0) == pytest.approx(as_flops(0.5, 1.0, 3.0))
+    assert share_lost(replace(certain, risk=0.6), 3.0) == pytest.approx(as_flops(0.6, 1.0, 3.0))  # optimism taken off
+    assert share_lost(replace(certain, slopes=slopes._replace(value=np.zeros(n)), risk=0.0), 3.0) == 0.0

@@ -10,6 +10,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from scaleband.campaign.audits import Audit, audit
     from scaleband.campaign.campaign import Asked, Campaign
     from scaleband.campaign.records import Account, Result, Run
     from scaleband.campaign.refit import Posterior
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 _HOME = {
     "Account": "records",
     "Asked": "campaign",
+    "Audit": "audits",
     "Campaign": "campaign",
     "Posterior": "refit",
     "Proposer": "strategies",
@@ -26,11 +28,13 @@ _HOME = {
     "Result": "records",
     "Run": "records",
     "Settings": "settings",
+    "audit": "audits",
 }
 
 __all__ = [
     "Account",
     "Asked",
+    "Audit",
     "Campaign",
     "Posterior",
     "Proposer",
@@ -38,6 +42,7 @@ __all__ = [
     "Result",
     "Run",
     "Settings",
+    "audit",
 ]
 
 

@@ -178,7 +178,8 @@ class Campaign:
         """Runs to make next: first those that came back to the pool, then new ones.
 
         Runs that are out already are conditioned on; what they will cost is taken off the budget. A bundle (a
-        mini-sweep) is proposed as a whole: what `n` leaves of it waits in the pool for the next ask.
+        mini-sweep) is proposed as a whole: what `n` leaves of it waits in the pool for the next ask. What is not worth
+        its price is not handed out, so that there may be fewer than `n`.
 
         Parameters
         ----------
@@ -189,7 +190,7 @@ class Campaign:
             the pool.
             Runs asked for without it are waited for however long they take.
         past_stop
-            Propose even if the verdict is stop.
+            Propose even what is not worth its price.
         progress
             Called with (stage, done, total) while a posterior is sampled.
 
@@ -343,25 +344,22 @@ class Campaign:
         return [runs[i] for i in ids]
 
     def _propose(self, n: int, past_stop: bool, progress: Progress | None) -> tuple[Verdict, bool]:
-        """Fill the pool with `n` new runs or so; the verdict, and whether any came."""
+        """Fill the pool with `n` new runs or so; the verdict, and whether there may be more."""
         seen = self.attempts()
         request = self.request(seen, progress)
         answer = self._proposer(request, n)
         basis = self.basis(request, answer, seen, n)
         with self.place.locked():
             now = pool.mended(self.place, self.settings, self.attempts())
-            chosen = (
-                []
-                if answer.verdict.stop and not past_stop
-                else affordable(answer, runs_of(now), self.settings)
-            )
+            wanted = answer.proposals if past_stop else answer.worthwhile()
+            chosen = affordable(replace(answer, proposals=wanted), runs_of(now), self.settings)
             records = numbered(chosen, runs_of(now), self.settings, basis)
             for record in records:
                 pool.add(self.place, record)
             self.place.storage.set_study_user_attr(
                 self.place.study_id, VERDICT, {"verdict": answer.to_json()["verdict"], "basis": basis}
             )
-        return answer.verdict, bool(records)
+        return answer.verdict, bool(records) and len(wanted) == len(answer.proposals)
 
     def basis(self, request: Request, answer: Proposals, seen: Sequence[Attempt], n: int) -> dict[str, Any]:
         """Everything an answer was based on, for audits and replays."""

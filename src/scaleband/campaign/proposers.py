@@ -94,11 +94,12 @@ def evsi_runs(request: Request, n: int) -> Proposals:
         budget_flops=request.budget_flops,
         n_runs=n,
         pending=pending,
+        made=request.history,
         seed=request.seed,
         target_runs=request.target_runs,
         replicates=bool(request.options.get("replicates", True)),
     )
-    # What was made already is known to the draws only; a setting of it again is a replicate too.
+    # A setting that was made already is a replicate too.
     known = settings_in(request.history) | settings_in(request.pending)
     return replace(
         answer,

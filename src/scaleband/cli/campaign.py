@@ -118,7 +118,7 @@ def run_ask(asked: argparse.Namespace) -> int:
         return Exit.DONE
     if found.runs:
         print_table(
-            ["run_id", "params", "tokens", "lr_peak", "batch_tokens", "seed", "FLOP", "gain, %"],
+            ["run_id", "params", "tokens", "lr_peak", "batch_tokens", "seed", "FLOP", "EVSI, %"],
             [run_row(r) for r in found.runs],
         )
     if found.verdict is not None:
@@ -132,9 +132,10 @@ def run_ask(asked: argparse.Namespace) -> int:
 
 def run_row(r: Any) -> list[str]:
     """A run for people."""
-    i, gain = r.inputs, r.proposal.get("evsi")
+    i, gain, error = r.inputs, r.proposal.get("evsi"), r.proposal.get("evsi_error")
+    shown = "-" if gain is None else f"{gain:.2g} +- {error or 0.0:.1g}"
     return [r.run_id, quantity(i["n_params"]), quantity(i["n_tokens"]), rate(i["lr_peak"]), tokens(i["batch_tokens"]),
-            str(i["seed"]), f"{r.price_flops:.3g}", "-" if gain is None else f"{gain:.2g}"]  # fmt: skip
+            str(i["seed"]), f"{r.price_flops:.3g}", shown]  # fmt: skip
 
 
 def run_json(r: Any) -> dict[str, Any]:

@@ -23,10 +23,10 @@ from scaleband.design.decisions import (
 )
 from scaleband.design.evsi import Gain, Rule, bundle_features, evsi_of, rule_without_data, screen
 from scaleband.design.grid import Limits, grid_candidates, limits_from
-from scaleband.design.outcomes import SEED_SHARE, LawOutcomes, Outcomes, joined, law_outcomes
+from scaleband.design.outcomes import SEED_SHARE, LawOutcomes, Outcomes, joined, law_outcomes, made_before
 from scaleband.design.proposals import Proposal, Proposals, Verdict, proposals_from_json
 from scaleband.design.propose import Choice, choose, draws_digest, propose, thinned
-from scaleband.design.verdict import USUAL_SLOPE, as_flops, frontier_slope, weigh
+from scaleband.design.verdict import USUAL_SLOPE, as_flops, frontier_slope, share_lost, weigh
 
 __all__ = [
     "SEED_SHARE",
@@ -66,11 +66,13 @@ __all__ = [
     "limits_from",
     "loss_law_slope",
     "loss_outcomes",
+    "made_before",
     "proposals_from_json",
     "propose",
     "rule_without_data",
     "screen",
     "setting_decision",
+    "share_lost",
     "then",
     "thinned",
     "weigh",

@@ -7,16 +7,24 @@ to draw. The setting of the target's run is one, the size of a model under a com
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from scaleband.errors import UserError
-from scaleband.laws import LEVEL, Cells, LawDraws, excess, excess_gradient
+from scaleband.laws import LEVEL, Cells, LawDraws
 from scaleband.predict import Basins
 
 Array = NDArray[np.float64]
+
+WASTED = 3.0
+"""Percent of the loss, along one direction of a basin, from which a regret grows in a straight line (see
+`setting_decision`). An e-fold of compute buys about as much (`verdict.USUAL_SLOPE`): such a run is mostly wasted."""
+
+_FLAT = 1e-5  # a skew below this is a parabola to ten digits
+_FARTHEST = 24.0  # log units; two settings that far apart are not of this world
 
 
 class Slopes(NamedTuple):
@@ -58,41 +66,96 @@ class SettingDecision:
     ----------
     optimum (sample, 2), angle, curvature, skew (direction, sample)
         The target's basin, draw by draw.
+    straight_above
+        Percent: where the excess along one direction is higher, it goes on in a straight line. Infinite: never.
     """
 
     optimum: Array
     angle: Array
     curvature: Array
     skew: Array
+    straight_above: float = np.inf
 
     @property
     def start(self) -> Array:
         """The median optimum, (2,)."""
         return np.median(self.optimum, axis=0)
 
-    def _away(self, action: Array) -> tuple[Array, Array]:
+    @cached_property
+    def _walls(self) -> tuple[tuple[Array, Array, Array, Array], ...]:
+        """Cosine and sine of each direction, curvature over skew, skew: none of it depends on the action."""
+        skew = np.where(np.abs(self.skew) < _FLAT, _FLAT, self.skew)
+        return tuple(
+            (np.cos(self.angle[j]), np.sin(self.angle[j]), self.curvature[j] / skew[j], skew[j]) for j in (0, 1)
+        )
+
+    @cached_property
+    def _ends(self) -> tuple[tuple[Array, Array], ...]:
+        """Per direction the distances, below and above the optimum, at which the excess is `straight_above`."""
+        out = []
+        for _, _, k, skew in self._walls:
+            sides = []
+            for sign in (-1.0, 1.0):
+                low, high = np.zeros_like(k), np.full_like(k, _FARTHEST)
+                for _ in range(40):
+                    middle = (low + high) / 2
+                    a = np.minimum(sign * skew * middle, 40.0)
+                    inside = k / skew * (np.expm1(a) - a) < self.straight_above
+                    low, high = np.where(inside, middle, low), np.where(inside, high, middle)
+                sides.append(sign * high)
+            out.append((sides[0], sides[1]))
+        return tuple(out)
+
+    def _rises(self, action: Array) -> tuple[tuple[Array, Array, Array], ...]:
+        """exp(s v) - 1, s v, and how far beyond its end v goes, of each direction; v is cut at the ends."""
         # Beyond e^12 nothing is a setting any more; a Newton step that overshoots must not overflow.
-        return tuple(np.clip(action - self.optimum, -12.0, 12.0).T)  # type: ignore[return-value]
+        dx, db = np.clip(action - self.optimum, -12.0, 12.0).T
+        out = []
+        for j, (cos, sin, _, skew) in enumerate(self._walls):
+            v = cos * dx + sin * db
+            inside = np.clip(v, *self._ends[j]) if np.isfinite(self.straight_above) else v
+            a = np.minimum(skew * inside, 40.0)
+            out.append((np.expm1(a), a, v - inside))
+        return tuple(out)
 
     def regret(self, action: Array) -> Array:
-        """See `Decision`."""
-        return excess(*self._away(action), self.angle, self.curvature, self.skew)
+        """See `Decision`. As `laws.excess`, without its branches: this is where a proposal's time goes."""
+        return sum(  # type: ignore[return-value]
+            k / skew * (rise - a) + k * rise * beyond
+            for (_, _, k, skew), (rise, a, beyond) in zip(self._walls, self._rises(action), strict=True)
+        )
 
     def slopes(self, action: Array) -> Slopes:
         """See `Decision`."""
-        away = self._away(action)
-        gradient, hessian = excess_gradient(*away, self.angle, self.curvature, self.skew)
-        value = excess(*away, self.angle, self.curvature, self.skew)
-        return Slopes(value, gradient.T, np.moveaxis(hessian, 2, 0))
+        value: Array | float = 0.0
+        gradient = np.zeros_like(self.optimum)
+        hessian = np.zeros((len(self.optimum), 2, 2))
+        for (cos, sin, k, skew), (rise, a, beyond) in zip(self._walls, self._rises(action), strict=True):
+            value = value + k / skew * (rise - a) + k * rise * beyond
+            first, second = k * rise, np.where(beyond == 0, k * skew * (rise + 1), 0.0)
+            gradient[:, 0] += cos * first
+            gradient[:, 1] += sin * first
+            hessian[:, 0, 0] += cos * cos * second
+            hessian[:, 0, 1] += cos * sin * second
+            hessian[:, 1, 1] += sin * sin * second
+        hessian[:, 1, 0] = hessian[:, 0, 1]
+        return Slopes(np.asarray(value), gradient, hessian)
 
 
-def setting_decision(b: Basins, t: int = 0) -> SettingDecision:
-    """The setting at target `t` of `predict.basins`."""
+def setting_decision(b: Basins, t: int = 0, *, straight_above: float = WASTED) -> SettingDecision:
+    """The setting at target `t` of `predict.basins`.
+
+    Walls are exponential, so the mean regret of a wide posterior is made by a few draws that are far up a wall: no
+    estimate of EVSI from some hundred draws is worth anything then, and what those draws would lose is one run all the
+    same. Above `straight_above` percent a direction's regret therefore grows in a straight line, which keeps it convex;
+    where the posterior is narrower than that, nothing changes. `predict.recommend` keeps to the walls as they are.
+    """
     return SettingDecision(
         optimum=b.optimum[:, :, t],
         angle=b.angle[:, :, t].T,
         curvature=b.curvature[:, :, t].T,
         skew=b.skew[:, :, t].T,
+        straight_above=straight_above,
     )
 
 

@@ -13,13 +13,16 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from scaleband.design.candidates import Candidates, Index, unique_cells
 from scaleband.laws import ANGLE, CENSOR_ABOVE, CURVATURE, LEVEL, SKEW, LawDraws, noise_scale
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 Array = NDArray[np.float64]
 
@@ -54,6 +57,9 @@ class LawOutcomes:
         Of misfit and noise; each run has a stream of its own.
     seed_share
         See `SEED_SHARE`.
+    made (run, 2)
+        What runs of the same setting have shown already, 100 log loss on average, and how many there were (0: none).
+        Their misfit is mostly known, so that a repeat says no more than its seed does; see `made_before`.
     """
 
     candidates: Candidates
@@ -64,6 +70,7 @@ class LawOutcomes:
     middle: Array
     seed: int
     seed_share: float
+    made: Array | None = None
 
     def draws(self, runs: Index, repeats: Index) -> Array:
         """100 log loss above the cell's expected level, see `Outcomes`."""
@@ -76,8 +83,16 @@ class LawOutcomes:
         misfit, own = np.empty_like(above), np.empty_like(above)
         for k, (run, repeat) in enumerate(zip(runs, repeats, strict=True)):
             misfit[:, k], own[:, k] = self._normal(int(run), int(repeat))
-        noise = wider * (fixed * misfit + np.sqrt(self.seed_share) * sigma * own)
-        return self.state[:, LEVEL, cells] - self.middle[cells] + above + noise
+        fixed, anew = wider * fixed, wider * np.sqrt(self.seed_share) * sigma
+        mean = self.state[:, LEVEL, cells] + above
+        known = np.zeros(len(runs), bool) if self.made is None else self.made[runs, 1] > 0
+        misfit = fixed * misfit
+        if self.made is not None and known.any():
+            seen, count = self.made[runs].T
+            told = fixed**2 / (fixed**2 + anew**2 / np.maximum(count, 1))
+            given = told * (np.where(known, seen, 0.0) - mean) + np.sqrt(1 - told) * misfit
+            misfit = np.where(known, given, misfit)
+        return mean - self.middle[cells] + misfit + anew * own
 
     def p_diverged(self, runs: Index) -> Array:
         """Probability that each run ends above the threshold, (len(runs),)."""
@@ -114,11 +129,17 @@ class LawOutcomes:
 
 
 def law_outcomes(
-    draws: LawDraws, candidates: Candidates, *, seed: int = 0, seed_share: float = SEED_SHARE
+    draws: LawDraws,
+    candidates: Candidates,
+    *,
+    seed: int = 0,
+    seed_share: float = SEED_SHARE,
+    made: Array | None = None,
 ) -> LawOutcomes:
     """Outcome draws of candidates under a fit.
 
-    A fitted cell speaks for itself; a new one is a new draw of the law, its level unknown too.
+    A fitted cell speaks for itself; a new one is a new draw of the law, its level unknown too. `made` says what is
+    known of settings that the fit has seen (`made_before`).
     """
     state = draws.at(candidates.cells)
     state[:, CURVATURE] = np.clip(state[:, CURVATURE], -20, 20)
@@ -132,7 +153,32 @@ def law_outcomes(
             any_of = rng.integers(len(draws.sources), size=draws.n_samples)
             sigma[:, c] = draws.sigma[np.arange(draws.n_samples), any_of]
     middle = state[:, LEVEL].mean(0)
-    return LawOutcomes(candidates, state, sigma, draws.rho, draws.nu, middle, seed, seed_share)
+    return LawOutcomes(candidates, state, sigma, draws.rho, draws.nu, middle, seed, seed_share, made)
+
+
+def made_before(candidates: Candidates, frame: pd.DataFrame | None) -> Array:
+    """What the completed runs of a run table showed at each candidate's setting.
+
+    Returns
+    -------
+    (run, 2): mean of 100 log loss, and the number of runs; 0 and 0 where there were none.
+    """
+    out = np.zeros((len(candidates.cell), 2))
+    if frame is None:
+        return out
+    columns = ("source", "arch", "data", "n_params", "n_active", "n_tokens", "lr_peak", "batch_tokens")
+
+    def key(row: Mapping[Any, Any]) -> str:
+        return " ".join(f"{row[k]:.6g}" if k not in columns[:3] else str(row[k]) for k in columns)
+
+    seen: dict[str, list[float]] = {}
+    for row in frame[frame["status"] == "completed"].to_dict("records"):
+        seen.setdefault(key(row), []).append(100 * float(np.log(row["loss"])))
+    for run in range(len(out)):
+        found = seen.get(key(candidates.inputs(run)))
+        if found:
+            out[run] = np.mean(found), len(found)
+    return out
 
 
 def joined(candidates: Candidates, more: Candidates) -> tuple[Candidates, Index]:

@@ -61,13 +61,14 @@ class Verdict:
     why
         One sentence with the figures.
     evpi
-        Expected value of perfect information: the target's expected regret now, percent of the loss.
+        Expected value of perfect information: the target's expected regret now, percent of the loss (walls straight
+        above 3 % a direction, see `design.setting_decision`).
     evsi, evsi_error
         Expected drop of it from the bundles that are weighed here, and its Monte-Carlo error; percent.
     cost_flops
         Price of those bundles, FLOP.
     saving_flops
-        `evsi` as compute at the target, for all `target_runs`, FLOP.
+        What they are expected to save as compute at the target, for all `target_runs`, FLOP; see `design.share_lost`.
     evpi_flops
         The same for `evpi`: no sweep can be worth more.
     target_runs
@@ -120,6 +121,25 @@ class Proposals:
     seed: int
     target: Mapping[str, str | float]
     pending: tuple[str, ...] = ()
+
+    def worthwhile(self) -> tuple[Proposal, ...]:
+        """The beginning that the verdict speaks of: what comes after it is not expected to be worth its price.
+
+        Everything, where the verdict does not weigh (`saving_flops` is NaN) and says to go on.
+        """
+        if not self.verdict.stop and math.isnan(self.verdict.saving_flops):
+            return self.proposals
+        prices: dict[str, float] = {}
+        for p in () if self.verdict.stop else self.proposals:
+            prices[p.bundle or p.run_id] = prices.get(p.bundle or p.run_id, 0.0) + p.flops
+        kept: set[str] = set()
+        spent = 0.0
+        for bundle, price in prices.items():
+            spent += price
+            if spent > self.verdict.cost_flops * (1 + 1e-9):
+                break
+            kept.add(bundle)
+        return tuple(p for p in self.proposals if (p.bundle or p.run_id) in kept)
 
     def to_json(self) -> dict[str, Any]:
         """Plain values for JSON; a number that is not finite becomes None."""

@@ -6,6 +6,7 @@ import hashlib
 import heapq
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,12 +14,15 @@ from numpy.typing import NDArray
 from scaleband.design.candidates import Candidates, Index
 from scaleband.design.decisions import Decision, setting_decision
 from scaleband.design.evsi import Gain, Rule, bundle_features, compressed, evsi_of, rule_without_data, screen
-from scaleband.design.outcomes import SEED_SHARE, LawOutcomes, Outcomes, joined, law_outcomes
+from scaleband.design.outcomes import SEED_SHARE, LawOutcomes, Outcomes, joined, law_outcomes, made_before
 from scaleband.design.proposals import Proposal, Proposals
-from scaleband.design.verdict import as_flops, frontier_slope, weigh
+from scaleband.design.verdict import frontier_slope, share_lost, weigh
 from scaleband.errors import UserError
 from scaleband.laws import Cells, LawDraws
 from scaleband.predict import basins
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 Array = NDArray[np.float64]
 
@@ -224,6 +228,7 @@ def propose(
     budget_flops: float,
     n_runs: int = 8,
     pending: Candidates | None = None,
+    made: pd.DataFrame | None = None,
     price: Array | None = None,
     seed: int = 0,
     target_runs: float = 1.0,
@@ -248,6 +253,8 @@ def propose(
         Most runs.
     pending
         Runs under way; their results are taken as known before anything else is valued.
+    made
+        Run table behind the fit: a candidate whose setting it has is a replicate, of which only the seed is news.
     price (run,)
         Another price per run than FLOPs, from `design.costs`.
     seed
@@ -278,7 +285,8 @@ def propose(
         candidates, under_way = joined(candidates, pending)
         if price is not None:
             price = np.concatenate([price, np.zeros(len(under_way))])
-    outcomes = law_outcomes(some, candidates, seed=seed, seed_share=seed_share)
+    known = made_before(candidates, made)
+    outcomes = law_outcomes(some, candidates, seed=seed, seed_share=seed_share, made=known)
     decision = setting_decision(basins(some, target))
     start, chosen = choose(
         decision, outcomes, candidates, budget=budget_flops, n_runs=n_runs, n_samples=some.n_samples, price=price,
@@ -292,9 +300,9 @@ def propose(
         why_empty = f"no bundle that is affordable has at most {n_runs} runs"
     verdict = weigh(
         [(c.gain.evsi, c.gain.error, float(candidates.flops[c.runs].sum())) for c in chosen],
+        [share_lost(rule, slope) for rule in (start, *(c.gain.rule for c in chosen))],
         evpi=start.risk,
         target_flops=target_flops,
-        slope=slope,
         target_runs=target_runs,
         why_empty=why_empty,
     )
@@ -310,7 +318,7 @@ def propose(
             "decision": "setting", "source": target.source[0], "arch": target.arch[0], "data": target.data[0],
             "n_params": float(target.n_params[0]), "n_active": float(target.n_active[0]),
             "n_tokens": float(target.n_tokens[0]), "flops": target_flops, "percent_per_efold": slope,
-            "evpi_flops_per_run": as_flops(start.risk, target_flops, slope),
+            "evpi_flops_per_run": target_flops * share_lost(start, slope),
         },
         pending=tuple(candidates.run_id[i] for i in under_way),
     )  # fmt: skip

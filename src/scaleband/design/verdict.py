@@ -1,4 +1,9 @@
-"""Is the next sweep worth its price? Regret at the target as compute, and compute as the common coin."""
+"""Is the next sweep worth its price? Regret at the target as compute, and compute as the common coin.
+
+A target run that is wasted costs one target run and no more, however far up a wall it ends. So what a regret is worth
+is taken draw by draw and averaged then (`share_lost`): the mean regret of a wide posterior is made by its walls, and
+what it would be worth if it were certain is several times too much.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from scaleband.design.evsi import Rule
 from scaleband.design.proposals import Verdict
 from scaleband.laws import LEVEL, Cells, LawDraws
 
@@ -49,6 +55,27 @@ def as_flops(regret: float, target_flops: float, slope: float) -> float:
     return target_flops * -float(np.expm1(-max(regret, 0.0) / slope))
 
 
+def share_lost(rule: Rule, slope: float) -> float:
+    """Expected share of one target run that the regret of `rule` costs: mean over draws of 1 - exp(-regret / slope).
+
+    The draws' regrets are scaled to the rule's risk first, which has its optimism taken off.
+
+    Parameters
+    ----------
+    rule
+        What is done at the target, draw by draw.
+    slope
+        Percent of loss per e-fold of compute.
+
+    Returns
+    -------
+    0 to 1.
+    """
+    regret = np.maximum(rule.slopes.value, 0.0)
+    mean = float(regret.mean())
+    return float(-np.expm1(-regret * max(rule.risk, 0.0) / mean / slope).mean()) if mean > 0 else 0.0
+
+
 def quantity(flops: float) -> str:
     """FLOPs for a sentence: 3.1e18."""
     return f"{flops:.2g}".replace("e+", "e")
@@ -56,10 +83,10 @@ def quantity(flops: float) -> str:
 
 def weigh(
     steps: Sequence[tuple[float, float, float]],
+    lost: Sequence[float],
     *,
     evpi: float,
     target_flops: float,
-    slope: float,
     target_runs: float = 1.0,
     why_empty: str = "no candidate is affordable",
 ) -> Verdict:
@@ -69,23 +96,26 @@ def weigh(
     ----------
     steps
         (EVSI, its error, cost in FLOP) of each bundle in the order chosen; EVSI on top of those before it.
+    lost
+        Share of a target run that is expected to be lost now, and after each step: one more than `steps`; see
+        `share_lost`.
     evpi
         Expected regret now, percent.
-    target_flops, slope
-        Price of one target run; percent of loss per e-fold of compute.
+    target_flops
+        Price of one target run.
     target_runs
         Runs that the decision will serve.
     why_empty
         What to say when there are no steps.
     """
-    ceiling = target_runs * as_flops(evpi, target_flops, slope)
+    ceiling = target_runs * target_flops * lost[0]
     runs = "1 target run" if target_runs == 1 else f"{target_runs:g} target runs"
     if not steps:
         why = f"stop: {why_empty}; all that is unknown is worth {quantity(ceiling)} FLOPs for {runs}"
         return Verdict("stop", why, evpi, 0.0, 0.0, 0.0, 0.0, ceiling, target_runs)
     evsi, variance, cost = (np.cumsum([f(s) for s in steps]) for f in (
         lambda s: s[0], lambda s: s[1] ** 2, lambda s: s[2]))  # fmt: skip
-    saving = np.array([target_runs * as_flops(v, target_flops, slope) for v in evsi])
+    saving = target_runs * target_flops * (lost[0] - np.asarray(lost[1:], float))
     worth = bool((saving > cost).any())
     k = int(np.argmax(saving - cost)) if worth else int(np.argmax(saving / cost))
     bundles = "the next bundle costs" if k == 0 else f"the next {k + 1} bundles cost"
