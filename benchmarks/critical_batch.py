@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 
 from common import RESULTS, data_folder
+from scaleband.design import thinned
 from scaleband.inference.loss_store import read_loss
 from scaleband.inference.released import model_path
 from scaleband.inference.store import read_draws
@@ -36,7 +37,8 @@ def measured(rows: pd.DataFrame) -> tuple[float, float]:
 
 
 def main() -> None:
-    draws, laws = read_draws(model_path("step-law")), read_loss(model_path("step-law").with_name("loss.nc"))
+    path = model_path("step-law")
+    draws, laws = thinned(read_draws(path), 250), read_loss(path.with_name("loss.nc"))
     assert laws is not None
     frame = pd.read_csv(data_folder() / "critical_batch_size.csv")
     records = []

@@ -394,15 +394,3 @@ def test_the_far_surface_travels_with_the_file(stacked: LossDraws, tmp_path: Pat
         file["loss/far/theta"][0, 0] = np.nan
     with pytest.raises(UserError, match="far surface"):
         read_loss(tmp_path / "fit.nc")
-
-
-def test_runs_of_few_steps_count_less() -> None:
-    frame = simulated_losses().assign(batch_tokens=5e5, lr_peak=1e-3)
-    table = table_from_runs(run_table(frame, purpose="loss").frame)
-    steps = np.asarray(table.cells.n_tokens) / 5e5
-    np.testing.assert_allclose(table.log_loss_se, np.minimum(0.01 * (2000 / steps) ** 2, 0.5))
-    assert table_from_runs(run_table(simulated_losses(), purpose="loss").frame).log_loss_se.max() == 0.0
-    draws, _ = quick_stack(table, ["chinchilla"])
-    cells = target_cells([3e8, 3e8], [6e9, 6e9], source="sim", data="web")
-    short, long = draws.log_loss(cells, batch_tokens=np.array([6e6, 1e5]), new_run=True).std(0)
-    assert short > 0.03 > long

@@ -53,6 +53,23 @@ def test_slices_are_lowest_at_the_best_size(draws: LossDraws) -> None:
         isoflop_data(draws, "sim/dense/books")
 
 
+def test_budgets_are_those_of_the_table() -> None:
+    from scaleband.plots.isoflop import own_budgets
+
+    exact = np.repeat(10.0 ** np.array([18.0, 18.5, 19.0, 19.5, 20.0, 20.5, 21.0]), 5)
+    assert set(np.round(np.log10(own_budgets(exact)), 6)) <= {18.0, 18.5, 19.0, 19.5, 20.0, 20.5, 21.0}
+    spread = np.geomspace(1e18, 1e21, 40)
+    assert own_budgets(spread)[-1] == pytest.approx(1e21)
+
+
+def test_dots_lie_off_the_line_by_their_residuals(draws: LossDraws) -> None:
+    data = isoflop_data(draws, GROUP)
+    for k in range(len(data.flops)):
+        for n, loss in data.seen[k]:
+            line = np.interp(np.log(n), np.log(data.n_active[k]), data.band[0, k])
+            assert abs(loss / line - 1) < 0.02  # sizes of the made table are up to 1.2 % off the law
+
+
 def test_the_frontier_falls_and_kinds_stay_apart(draws: LossDraws) -> None:
     data = frontier_data(draws)
     assert set(data.groups) == set(draws.groups())

@@ -80,7 +80,9 @@ def settings_of(asked: argparse.Namespace) -> Any:
     """The sampler as asked for."""
     from scaleband.inference.sampler import SamplerSettings
 
-    return SamplerSettings(draws=asked.draws, tune=asked.tune, chains=asked.chains, seed=asked.seed)
+    return SamplerSettings(
+        draws=asked.draws, tune=asked.tune, chains=asked.chains, seed=asked.seed, target_accept=0.95
+    )  # fmt: skip
 
 
 def facts_of(table: RunTable) -> dict[str, object]:

@@ -23,7 +23,7 @@ from scaleband.laws.loss.table import LossTable, Reference, reference_of
 
 Array = NDArray[np.float64]
 
-LOSS_SETTINGS = SamplerSettings(draws=1000, tune=500, chains=2, seed=1, target_accept=0.9)
+LOSS_SETTINGS = SamplerSettings(draws=2000, tune=600, chains=2, seed=1, target_accept=0.95)
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ import numpy as np
 
 from scaleband.errors import UserError
 from scaleband.laws import LEVEL, LawDraws
-from scaleband.laws.loss.table import LossTable, few_steps_error
+from scaleband.laws.loss.table import LossTable
 from scaleband.runs import cell_index, cell_table
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ def table_from_runs(frame: pd.DataFrame) -> LossTable:
     """One observation per cell and batch of a run table; runs at one setting are averaged.
 
     Where a cell holds several rates for one batch, the best is taken: the others say where the optimum is, and for
-    that a basin must be fitted (`table_from_basins`). Runs of few steps count less (`laws.loss.table.few_steps_error`).
+    that a basin must be fitted (`table_from_basins`).
 
     Raises
     ------
@@ -54,14 +54,12 @@ def table_from_runs(frame: pd.DataFrame) -> LossTable:
     best = setting.sort_values("log_loss", kind="stable").drop_duplicates(["cell", "batch", "unique"])
     best = best.sort_values(["cell", "batch", "unique"], ignore_index=True)
     at = runs.loc[best["first"].to_numpy()].reset_index(drop=True)
-    batch = np.where(best["batch"] > 0, best["batch"], np.nan)
-    short = few_steps_error(at["n_tokens"].to_numpy(float) / batch)
     return LossTable(
         cells=cells_of(at),
-        batch_tokens=batch,
+        batch_tokens=np.where(best["batch"] > 0, best["batch"], np.nan),
         unique_tokens=np.where(best["unique"] > 0, best["unique"], np.nan),
         log_loss=best["log_loss"].to_numpy(float),
-        log_loss_se=np.hypot(best["square"].to_numpy(float), short),
+        log_loss_se=best["square"].to_numpy(float),
         kind=best["kind"].astype(str).tolist(),
         trunk=best["trunk"].astype(str).tolist(),
         of_cells=False,

@@ -40,7 +40,8 @@ class IsoflopData:
     best_loss (slice,)
         Loss at the best size, median.
     seen
-        Per slice the observed (n_active, loss) near it, each (observation, 2).
+        Per slice the observed (n_active, loss) near it, each (observation, 2): moved along the law to the slice's own
+        budget, so that a dot's distance from the line is its residual.
     """
 
     group: str
@@ -67,6 +68,17 @@ def group_rows(draws: LossDraws, group: str) -> NDArray[np.int64]:
     return at
 
 
+def own_budgets(compute: Array, most: int = 5) -> list[float]:
+    """Budgets that runs cluster at, cut at gaps of 0.1 decade; evenly spread ones where runs do not cluster."""
+    order = np.sort(compute)
+    clusters = np.split(order, np.flatnonzero(np.diff(np.log10(order)) > 0.1) + 1)
+    middles = np.array([np.median(c) for c in clusters])
+    wide = max(np.log10(c[-1] / c[0]) for c in clusters)
+    if len(middles) < 3 or wide > 2 * _NEAR or len(middles) > len(order) / 3:
+        return np.geomspace(np.quantile(compute, 0.1), compute.max(), most).tolist()
+    return middles[np.unique(np.linspace(0, len(middles) - 1, most).round().astype(int))].tolist()
+
+
 def isoflop_data(
     draws: LossDraws, group: str, flops: Sequence[float] | None = None, *, mass: float = 0.9, n_points: int = 61
 ) -> IsoflopData:
@@ -88,20 +100,25 @@ def isoflop_data(
     own = draws.table.take(group_rows(draws, group))
     compute = 6 * own.cells.n_active * own.cells.n_tokens
     if flops is None:
-        low, high = np.quantile(compute, [0.1, 1.0])
-        flops = [*np.geomspace(low, high, 5), 10 * high]
+        flops = [*own_budgets(compute), 10 * float(compute.max())]
     budgets = np.sort(np.asarray(flops, float))
     law, ref = draws.law_log_loss(group), draws.reference
+
+    def logs_at(n: Array, c: Array | float) -> Array:
+        d = np.log(c / 6 / n / ref.n_tokens)[:, None]
+        return law(Covariates(np.log(n / ref.n_active)[:, None], d, 0.0, 0.0, d))
+
     sizes, bands, best, best_loss, seen = [], [], [], [], []
     for c in budgets:
         found = allocate(draws, group, float(c))
         at = np.abs(np.log10(compute / c)) < _NEAR
-        seen.append(np.stack([own.cells.n_active[at], np.exp(own.log_loss[at])], axis=1))
+        n = np.asarray(own.cells.n_active)[at]
+        moved = np.median(logs_at(n, float(c)) - logs_at(n, compute[at]), axis=1) if at.any() else np.zeros(0)
+        seen.append(np.stack([n, np.exp(own.log_loss[at] + moved)], axis=1))
         middle = np.median(found.n_active)
         low, high = span(np.append(seen[-1][:, 0], [middle / 4, middle * 4]), margin=0.0)
         n = np.geomspace(low, high, n_points)
-        d = np.log(c / 6 / n / ref.n_tokens)[:, None]
-        logs = law(Covariates(np.log(n / ref.n_active)[:, None], d, 0.0, 0.0, d))
+        logs = logs_at(n, float(c))
         sizes.append(n)
         bands.append(np.exp(np.stack(interval(logs.T, mass))))
         best.append(np.stack(interval(found.n_active, mass)))

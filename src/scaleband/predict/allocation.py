@@ -18,6 +18,10 @@ Array = NDArray[np.float64]
 WIDEST = (1e5, 1e15)
 """Sizes that are searched, active parameters."""
 
+FEWEST_RATIO = 0.3
+"""Fewest tokens per active parameter that are searched, unless tokens are limited: flexible laws carried to models that
+see next to nothing have minima there which no run supports (assumption)."""
+
 
 @dataclass(frozen=True)
 class Allocation:
@@ -122,7 +126,9 @@ def allocate(draws: LossDraws, group: str, flops: float, limits: Limits | None =
         chosen = float(best[0])
     else:
         most = flops / 6 if limits.inference_tokens == 0 else min(flops / 6, flops / (2 * limits.inference_tokens))
-        low, high = np.log(WIDEST[0]), min(np.log(WIDEST[1]), np.log(most))
+        scarce = min(cap, np.inf if limits.unique_tokens is None else limits.unique_tokens)
+        largest = max(np.sqrt(flops / 6 / FEWEST_RATIO), 2 * flops / (6 * scarce))
+        low, high = np.log(WIDEST[0]), np.log(min(WIDEST[1], most, largest))
         if high <= low:
             raise UserError(f"{flops:g} FLOP leave no model to train; give a larger budget or less inference")
         best = minimise_each(loss_at, np.full(count, low), np.full(count, high))

@@ -79,7 +79,7 @@ def _first_below(value: Array, goal: float, logs: Array) -> Array:
 def reach(
     draws: LawDraws, laws: LossDraws, loss: float, n_params: float, *, source: str, data: str, arch: str = "dense",
     n_active: float | None = None, batch_tokens: ArrayLike | None = None,
-    tokens_range: tuple[float, float] | None = None, n_horizons: int = 41,
+    tokens_range: tuple[float, float] | None = None, n_horizons: int = 31,
 ) -> Reach:
     """Tokens to reach a loss at one size, batch by batch, each with the best rate for it.
 
@@ -96,7 +96,7 @@ def reach(
     n_params, source, data, arch, n_active
         The model and its group.
     batch_tokens
-        (batch,) tokens per step; by default 49 from 1/64 to 64 times the best batch.
+        (batch,) tokens per step; by default 33 from 1/64 to 64 times the best batch.
     tokens_range
         Horizons looked at; by default from 1 to 20,000 tokens per active parameter.
     n_horizons
@@ -127,7 +127,7 @@ def reach(
         reached = np.clip(np.where(np.isfinite(best), best, high), low, high)
         near = np.abs(logs[:, None] - np.log(reached)).argmin(0)
         centre = float(np.median(b.batch_tokens()[np.arange(len(near)), near]))
-        batch = centre * np.exp(np.linspace(-1, 1, 49) * np.log(64))
+        batch = centre * np.exp(np.linspace(-1, 1, 33) * np.log(64))
     else:
         batch = np.atleast_1d(np.asarray(batch_tokens, float))
     shape = tuple(np.moveaxis(v, 1, 0) for v in (b.angle, b.curvature, b.skew))

@@ -17,7 +17,6 @@ from scaleband.laws.loss.table import (
     LossTable,
     Reference,
     covariates,
-    few_steps_error,
     group_names,
     size_names,
     sizes_told_apart,
@@ -195,8 +194,6 @@ class LossDraws:
         """
         x = covariates(cells, self.reference, batch_tokens, unique_tokens)
         out, sizes = np.empty((self.n_samples, len(cells))), size_names(cells)
-        unknown = np.full(len(cells), np.nan)
-        short = few_steps_error(cells.n_tokens / (unknown if batch_tokens is None else np.asarray(batch_tokens, float)))
         for t, group in enumerate(group_names(cells)):
             levels, values = self.evaluator(group)
             at = Covariates(*(v[t] for v in x))
@@ -210,8 +207,6 @@ class LossDraws:
             if new_run:
                 key = (group, f"{cells.n_params[t]:.6g}", f"{cells.n_tokens[t]:.6g}")
                 out[:, t] += self.scatter(cells.source[t], *key)
-                if not self.table.of_cells:
-                    out[:, t] += short[t] * keyed_normal(self.n_samples, "steps", *key)
         return out
 
     def _sigma(self, source: str, rng: np.random.Generator) -> Array:

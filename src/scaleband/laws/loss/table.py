@@ -77,18 +77,6 @@ def group_names(cells: Cells) -> list[str]:
     return [f"{s}/{a}/{d}" for s, a, d in zip(cells.source, cells.arch, cells.data, strict=True)]
 
 
-def few_steps_error(steps: Array) -> Array:
-    """Standard error, log units, that a run of few optimizer steps adds to a law of size and tokens: 1 % (2000 / S)^2.
-
-    On Step Law's sweeps 2,000 steps cost about 1 % beyond what their tokens explain, and the cost falls with the square
-    of the steps or faster (`laws.far`, as fitted to them). How much of that a run of another team shows depends on its
-    warm-up and rate, so it is an error here and not a shift. Nothing where steps are not known; at most 50 %.
-    """
-    with np.errstate(divide="ignore", invalid="ignore"):
-        error = 0.01 * (2000 / np.asarray(steps, float)) ** 2
-    return np.where(np.isfinite(error), np.minimum(error, 0.5), 0.0)
-
-
 def size_names(cells: Cells) -> list[str]:
     """source/arch/n_params of each entry, three digits: what shares a model's depth and width."""
     return [f"{s}/{a}/{n:.3g}" for s, a, n in zip(cells.source, cells.arch, cells.n_params, strict=True)]
