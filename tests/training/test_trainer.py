@@ -247,7 +247,7 @@ def test_divergence_is_seen_early() -> None:
         state.step = step
         jump = 4.0 if step < 20 else 7.0
         _watch(
-            state, torch.tensor([5.0 - step / 20, jump, math.nan if step == 7 else 4.0]), math.log(256), 1000
+            state, torch.tensor([5.0 - step / 20, jump, math.nan if step == 7 else 4.0]), math.log(256), 1000, 10
         )
     assert state.alive.tolist() == [True, False, False]
     assert state.ended[2] == 7

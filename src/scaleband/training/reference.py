@@ -55,8 +55,8 @@ class ReferenceAdapter:
         settings = Settings(
             device, precision, self.micro_tokens, self.compile, self.validation_sequences, self.checkpoint_seconds
         )  # fmt: skip
-        tokens = open_tokens(self.data.replace("{data}", specs[0].data))
-        return train(specs, tokens, settings, folder, run_folders)
+        opened = {name: open_tokens(self.data.replace("{data}", name)) for name in {s.data for s in specs}}
+        return train(specs, [opened[spec.data] for spec in specs], settings, folder, run_folders)
 
 
 def run_stack(adapter: ReferenceAdapter, specs: Sequence[RunSpec], folder: str | Path) -> list[RunResult]:
