@@ -88,7 +88,9 @@ class State:
     curve: list[list[float]] = dataclasses.field(default_factory=list)
 
 
-def adamw(state: State, gradient: Tensor, rates: Sequence[float], decayed: int, alive: Sequence[bool]) -> None:
+def adamw(
+    state: State, gradient: Tensor, rates: Sequence[float], decayed: int, alive: Sequence[bool]
+) -> None:
     """One AdamW step in place (Loshchilov & Hutter 2019, arXiv:1711.05101): torch's fused kernel, run by run.
 
     One pass over memory, where the separate operations took a dozen: a mixture of experts has many more
@@ -216,7 +218,12 @@ def train(
 
 
 def validation(
-    weights: Tensor, shape: Shape, data: Sequence[TokenData], settings: Settings, seq_len: int, dtype: torch.dtype
+    weights: Tensor,
+    shape: Shape,
+    data: Sequence[TokenData],
+    settings: Settings,
+    seq_len: int,
+    dtype: torch.dtype,
 ) -> list[tuple[float, float]]:
     """Held-out loss and its standard error for each run, nats per token.
 
@@ -260,9 +267,7 @@ def _checked(specs: Sequence[RunSpec], data: Sequence[TokenData], seq_len: int) 
             if len(part) <= 2 * seq_len
         ]
         if spec.tokenizer and spec.tokenizer != tokens.tokenizer:
-            problems.append(
-                f"tokenizer = {spec.tokenizer!r}, but the data folder holds {tokens.tokenizer!r}"
-            )
+            problems.append(f"tokenizer = {spec.tokenizer!r}, but the data folder holds {tokens.tokenizer!r}")
     if len({(tokens.vocab_size, tokens.tokenizer) for tokens in data}) > 1:
         problems.append("the data folders of a stack were cut by different tokenizers; train them apart")
     problems = list(dict.fromkeys(problems))
@@ -319,6 +324,7 @@ def _result(
         status="completed" if alive else "diverged",
         loss=loss[0] if alive else None,
         loss_se=loss[1] if alive else 0.0,
+        loss_se_shared=True,
         n_tokens=n_tokens,
         steps=steps,
         wall_seconds=state.seconds / runs,  # a stack's time is shared out evenly
