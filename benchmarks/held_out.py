@@ -121,13 +121,16 @@ def main() -> None:
     cells = cell_table(frame)
     full = model_inputs(frame, design_for(cells_of(cells)), cells=cells)
     settings = SamplerSettings(draws=options.draws, tune=options.tune, chains=2, seed=1)
-    records = []
+    records, first = [], None
     chosen = folds(options.protocol, cells)
     for k, (name, left_out) in enumerate(chosen):
         if options.only and k not in options.only:
             continue
         started = time.perf_counter()
-        fitted = fit(frame[~left_out[cell_of_row(frame, cells)]], form=options.form, settings=settings)
+        # The left-out cells keep their place without runs, so that one compiled model serves all folds.
+        keep = ~left_out[cell_of_row(frame, cells)]
+        fitted = fit(frame[keep], form=options.form, settings=settings, cells=cells, reuse=first)
+        first = first or fitted
         draws, gate = fitted.draws(), fitted.gate
         for c in np.flatnonzero(left_out):
             record = score_cell(draws, full, fit_basin(full, int(c)), int(c))

@@ -15,7 +15,7 @@ TARGET = {"--params", "--tokens", "--source", "--arch", "--data", "--active-para
 TABLES = {"--map", "--batch-in-sequences"}
 
 FLAGS = {
-    "check": TABLES | {"--json"},
+    "check": TABLES | {"--json", "--loss"},
     "fit": TABLES
     | {"--out", "--prior", "--trust", "--form", "--draws", "--tune", "--chains", "--seed", "--quiet"}
     | {"--loss", "--laws"},
@@ -133,6 +133,17 @@ def test_check_json(scaleband: Command, runs_csv: Path) -> None:
     }
     assert set(answer) == keys
     assert (answer["valid"], answer["n_runs"], answer["n_cells"]) == (True, 9, 1)
+
+
+def test_check_of_a_table_of_losses(scaleband: Command, tmp_path: Path) -> None:
+    lines = ["n_params,n_tokens,loss", *(f"{n},{20 * n},{3 - 0.1 * k}" for k, n in enumerate((1e8, 2e8, 4e8)))]
+    (tmp_path / "losses.csv").write_text("\n".join(lines) + "\n")
+    refused = scaleband("check", tmp_path / "losses.csv")
+    assert refused.code == 1
+    assert "lr_peak" in refused.err
+    answer = scaleband("check", tmp_path / "losses.csv", "--loss", "--json").json()
+    assert answer["valid"]
+    assert (answer["n_runs"], answer["n_cells"]) == (3, 3)
 
 
 def test_check_json_of_a_bad_table(scaleband: Command, tmp_path: Path) -> None:

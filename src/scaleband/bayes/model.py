@@ -1,14 +1,14 @@
 """The hierarchical model of the optimum: one flat `with pm.Model`.
 
-    x*_c        cell optimum:   N(X (mean + factor scale b), scatter^2), b ~ N(0, I) integrated out
+    x*_c        cell optimum:   N(X (mean + factor scale b), scatter^2), b ~ N(0, I)
     log h_c     curvatures:     N(law, scatter)
     t_c, s_c    angles, skews:  N(law, scatter)
     L_c         level:          N(law, scatter)
     100 log loss ~ StudentT(nu, L_c + trunk + excess, sqrt(sigma^2 + se^2 + (rho excess)^2))
 
-Given x* the coefficients above it are Gaussian, so they are marginalised here (Woodbury: the covariance is
-diagonal plus low rank) and drawn afterwards by `inference`. Everything that depends on the table, the form or
-the prior is `pm.Data`, so the same compiled model serves other rows, other forms and other priors.
+Coefficients b and states are computed from nearly standard normal variables, in the coordinates of
+`bayes.coordinates`, and their density written out. Everything that depends on the table, the form or the prior is
+`pm.Data`, so the same compiled model serves other rows, other forms and other priors.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from scaleband.bayes.inputs import ModelInputs
 from scaleband.laws import HYPERPARAMETERS, RESPONSES, ROLES, SPONTANEOUS
 
 _HALF_LOG_2PI = 0.5 * float(np.log(2 * np.pi))
+_TYPICAL_SIGMA = float(np.exp(OWN["log_sigma"][0]))
 
 
 def _linex(v, h, s):  # type: ignore[no-untyped-def]
@@ -37,38 +38,38 @@ def _linex(v, h, s):  # type: ignore[no-untyped-def]
     return h * v * v * ratio
 
 
-def marginal_law(r, design, scatter, count, std):  # type: ignore[no-untyped-def]
-    """log N(r; 0, scatter^2 I + design design^T), and coefficients b | r drawn by the standard normal `std`.
+def pooled_law(std, prior, design, scatter, precision, slope):  # type: ignore[no-untyped-def]
+    """A response's coefficients, their pull on the cells, and the log Jacobian, from standard normals `std`.
 
-    `r` and the rows of `design` are zero where a cell is not informed; `count` is the number of those that are.
+    The runs' message about the response's distance from a reference is `precision z = slope` (cell,); its law is
+    prior + design @ coefficients, plus scatter. Returns what N(0, I) turns into if the message is right.
     """
-    w = design / scatter
-    chol = pt.linalg.cholesky(pt.eye(w.shape[1]) + pt.dot(w.T, w))
-    b = pt.linalg.solve_triangular(chol, pt.dot(w.T, r) / scatter, lower=True)
-    log_det = pt.log(pt.diag(chol)).sum() + count * pt.log(scatter)
-    logp = -0.5 * (pt.dot(r, r) / scatter**2 - pt.dot(b, b)) - log_det - count * _HALF_LOG_2PI
-    return logp, pt.linalg.solve_triangular(chol.T, b + std, lower=False)
+    share = 1 + precision * scatter**2
+    weight = precision / share
+    chol = pt.linalg.cholesky(pt.eye(design.shape[1]) + pt.dot(design.T, weight[:, None] * design))
+    right = pt.dot(design.T, slope / share - weight * prior)
+    half = pt.linalg.solve_triangular(chol, right, lower=True)
+    coefficient = pt.linalg.solve_triangular(chol.T, half + std, lower=False)
+    return coefficient, prior + pt.dot(design, coefficient), -pt.log(pt.diag(chol)).sum()
 
 
-def fixed_law(r, basis, width, scatter, count, std):  # type: ignore[no-untyped-def]
-    """The same for design = basis width with orthonormal (or zero) columns: Woodbury is then diagonal."""
-    v = scatter**2
-    projected = pt.dot(basis.T, r)
-    total = v + width**2
-    quadratic = (pt.dot(r, r) - (projected**2 * width**2 / total).sum()) / v
-    log_det = 0.5 * pt.log1p(width**2 / v).sum() + count * pt.log(scatter)
-    logp = -0.5 * quadratic - log_det - count * _HALF_LOG_2PI
-    return logp, width / total * projected + pt.sqrt(v / total) * std
+def _axes(state):  # type: ignore[no-untyped-def]
+    """Curvature, cosine, sine and skew of both directions."""
+    for j in (1, 2):
+        angle = state[f"angle_{j}"]
+        yield pt.exp(state[f"log_curvature_{j}"]), pt.cos(angle), pt.sin(angle), state[f"skew_{j}"]
 
 
-def _anchor_shift(state, anchor):  # type: ignore[no-untyped-def]
-    """`coordinates.anchor_shift` in PyTensor, over cells."""
-    h = [pt.exp(state[f"log_curvature_{j}"]) for j in (1, 2)]
-    c = [pt.cos(state[f"angle_{j}"]) for j in (1, 2)]
-    s = [pt.sin(state[f"angle_{j}"]) for j in (1, 2)]
-    db = anchor - state["log_batch"]
-    dx = -(h[0] * c[0] * s[0] + h[1] * c[1] * s[1]) / (h[0] * c[0] ** 2 + h[1] * c[1] ** 2) * db
-    return dx, sum(_linex(c[j] * dx + s[j] * db, h[j], state[f"skew_{j + 1}"]) for j in (0, 1))
+def _excess(state, log_lr, log_batch, cell=slice(None)):  # type: ignore[no-untyped-def]
+    """`laws.excess` at settings, any number in each cell. Sines are taken per cell: runs are fifty times as many."""
+    dx_lr, dx_batch = log_lr - state["log_lr"][cell], log_batch - state["log_batch"][cell]
+    return sum(_linex(c[cell] * dx_lr + s[cell] * dx_batch, h[cell], k[cell]) for h, c, s, k in _axes(state))
+
+
+def _rate_shift(state, log_batch):  # type: ignore[no-untyped-def]
+    """log rate of the best at `log_batch` minus that of the optimum, to first order."""
+    (h, c, s, _), (g, b, t, _) = _axes(state)
+    return -(h * c * s + g * b * t) / (h * c * c + g * b * b) * (log_batch - state["log_batch"])
 
 
 def _run_logp(value, mean, scale, nu, censored):  # type: ignore[no-untyped-def]
@@ -104,8 +105,8 @@ def build_model(inputs: ModelInputs, beliefs: Beliefs) -> pm.Model:
     -------
     A model whose free variables are `shared_std` (shared), `log_sigma_std` (source), `log_scatter_level_std`,
     `state_std` (response, cell) and `law_std` (response, coefficient) in the coordinates of `bayes.coordinates` and,
-    when runs share trunks, `log_trunk_std` and `trunk_std` (trunk); `state` (response, cell) and `trunk_effect`
-    (trunk) are computed from them.
+    when runs share trunks, `log_trunk_std` and `trunk_std` (trunk); `state` (response, cell), `coefficient`
+    (response, coefficient; in units of its prior) and `trunk_effect` (trunk) are computed from them.
     """
     data = model_data(inputs, beliefs)
     index = {name: k for k, name in enumerate(SHARED)}
@@ -136,56 +137,61 @@ def build_model(inputs: ModelInputs, beliefs: Beliefs) -> pm.Model:
 
         # (hyperparameter, coefficient): learned offset scale where the coefficient is pooled, else 1
         scale = pt.switch(d["pooled"][None, :], offset[:, d["role"]], 1.0)
-        # The cells' states, response after response, in the coordinates of `bayes.coordinates`.
+        # Coefficients and states, response after response, in the coordinates of `bayes.coordinates`: Flat, because
+        # their prior is written below and what NUTS moves in is N(0, I) only where the runs pin a state linearly.
         unit = pm.Flat("state_std", shape=(len(RESPONSES), len(inputs.cells)))
+        law_std = pm.Flat("law_std", shape=(len(RESPONSES), len(inputs.design.columns)))
+        # How much more or less the runs say than under the noise for which the messages were worked out.
+        variance = sigma[d["cell_source"]] ** 2 + d["far"] * rho**2
+        trunk_sd: Any = None
         if inputs.n_trunks:
             unit = pt.dot(unit, d["blend"].T)
-        law_std = pm.Normal("law_std", 0, 1, shape=(len(RESPONSES), len(inputs.design.columns)))
-        informed = d["informed"]
-        pm.Potential("uninformed", -0.5 * pt.switch(informed, 0.0, unit**2 + 2 * _HALF_LOG_2PI).sum())
-        state: dict[str, Any] = {}
-        shift: dict[str, Any] = {}
-        away: dict[int, Any] = {}
-        for r in ORDER:
-            name = RESPONSES[r]
-            own = d["own"][r] * unit[r] + sum(d["lean"][r, m] * away[m] for m in away)
-            if name == "log_lr":  # from the best rate and the level at the anchor to those of the optimum
-                shift = dict(zip(("log_lr", "level"), _anchor_shift(state, d["anchor"]), strict=True))
-            centre = d["centre"][r] - shift.get(name, 0.0)
-            pinned = centre + own
-            spread = scatter_level if name == "level" else scatter[r] if r < 4 else scatter_shape[name[:-2]]
-            prior_mean, count = d["prior_mean"][r], informed[r].sum()
-            resid = pt.switch(informed[r], pinned - prior_mean, 0.0)
-            if r < len(HYPERPARAMETERS):
-                reach = d["design"][r] * scale[r]
-                seen = pt.switch(informed[r][:, None], reach, 0.0)
-                logp, coefficient = marginal_law(resid, seen, spread, count, law_std[r])
-            else:
-                reach = d["reach"][r - len(HYPERPARAMETERS)]
-                basis, width = d["basis"][r - len(HYPERPARAMETERS)], d["width"][r - len(HYPERPARAMETERS)]
-                logp, coefficient = fixed_law(resid, basis, width, spread, count, law_std[r])
-            pm.Potential(f"law_{name}", logp)
-            state[name] = pt.switch(informed[r], pinned, prior_mean + pt.dot(reach, coefficient) + spread * unit[r])
-            away[r] = state[name] - centre
-        pm.Deterministic("state", pt.stack([state[name] for name in RESPONSES]))
-
-        cell = d["row_cell"]
-        dx_lr, dx_batch = d["row_log_lr"] - state["log_lr"][cell], d["row_log_batch"] - state["log_batch"][cell]
-        excess = 0.0
-        for j in (1, 2):
-            # Sine and cosine per cell, not per run: a run table has fifty times as many runs.
-            c, s = pt.cos(state[f"angle_{j}"])[cell], pt.sin(state[f"angle_{j}"])[cell]
-            v = c * dx_lr + s * dx_batch
-            excess = excess + _linex(v, pt.exp(state[f"log_curvature_{j}"])[cell], state[f"skew_{j}"][cell])
-        base = state["level"][cell]
-        if inputs.n_trunks:
             mean, sd, _ = OWN["log_trunk"]
             trunk_sd = pt.exp(mean + sd * pm.Normal("log_trunk_std", 0, 1))
-            # The runs of one trunk pin its mean loss; its error is what remains beside the cells' mean loss there.
+            variance = variance + d["trunked"] * trunk_sd**2
+        told = d["typical_variance"] / variance
+        state: dict[str, Any] = {}
+        away: dict[int, Any] = {}
+        coefficients: dict[int, Any] = {}
+        for r in ORDER:
+            name = RESPONSES[r]
+            shift: Any = 0.0  # between a state and what it is at the anchor
+            if name == "log_lr":
+                shift = _rate_shift(state, d["anchor"][1])
+            elif name == "level":
+                shift = _excess(state, d["anchor"][0], d["anchor"][1])
+            spread = scatter_level if name == "level" else scatter[r] if r < 4 else scatter_shape[name[:-2]]
+            design = d["design"][r] * scale[r] if r < len(HYPERPARAMETERS) else d["design"][r]
+            precision = told * d["precision"][r]
+            slope = told * (d["slope"][r] - sum(d["lean"][r, m] * away[m] for m in away))
+            prior = d["prior_mean"][r] + shift - d["reference"][r]
+            coefficient, pull, log_jacobian = pooled_law(law_std[r], prior, design, spread, precision, slope)
+            share = 1 + precision * spread**2
+            away[r] = (slope * spread**2 + pull) / share + spread * unit[r] / pt.sqrt(share)
+            pm.Potential(
+                f"law_{name}",
+                # log N(coefficient; 0, I) N(away; pull, spread^2) and the Jacobian of both
+                -0.5 * (coefficient**2 + 2 * _HALF_LOG_2PI).sum()
+                - 0.5 * (((away[r] - pull) / spread) ** 2 + 2 * _HALF_LOG_2PI).sum()
+                - 0.5 * pt.log(share).sum()
+                + log_jacobian,
+            )
+            state[name] = away[r] + d["reference"][r] - shift
+            coefficients[r] = coefficient
+        pm.Deterministic("state", pt.stack([state[name] for name in RESPONSES]))
+        pm.Deterministic("coefficient", pt.stack([coefficients[r] for r in range(len(RESPONSES))]))
+
+        cell = d["row_cell"]
+        excess = _excess(state, d["row_log_lr"], d["row_log_batch"], cell)
+        base = state["level"][cell]
+        if inputs.n_trunks:
+            # The runs of one trunk pin its error beside the cells' mean loss there.
             rest = ((d["y"] - base - excess)[d["trunk_row"]] * d["trunk_weight"]).sum(axis=1)
-            trunk = rest + 0.05 * pm.Flat("trunk_std", shape=inputs.n_trunks)
+            precision = d["trunk_precision"] * _TYPICAL_SIGMA**2 / sigma[d["trunk_source"]] ** 2
+            share = 1 + precision * trunk_sd**2
+            trunk = rest * (1 - 1 / share) + trunk_sd * pm.Flat("trunk_std", shape=inputs.n_trunks) / pt.sqrt(share)
             pm.Deterministic("trunk_effect", trunk)
-            pm.Potential("trunks", (-0.5 * (trunk / trunk_sd) ** 2 - pt.log(trunk_sd) - _HALF_LOG_2PI).sum())
+            pm.Potential("trunks", (-0.5 * (trunk / trunk_sd) ** 2 - _HALF_LOG_2PI - 0.5 * pt.log(share)).sum())
             base = base + pt.concatenate([trunk, pt.zeros(1)])[d["row_trunk"]]
         # A censored row is judged at its threshold: noise there is that of an excess of the threshold's size.
         at = pt.switch(d["censored"], d["y"] - base, excess)
@@ -206,16 +212,17 @@ def build_model(inputs: ModelInputs, beliefs: Beliefs) -> pm.Model:
 
 def model_data(inputs: ModelInputs, beliefs: Beliefs) -> dict[str, np.ndarray]:
     """Everything in the model that is data: pass it to `with_data` to fit other rows, forms or priors."""
-    design, mean = inputs.scaled_design(beliefs), inputs.prior_mean(beliefs)
-    where = coordinates(inputs)
-    fixed = [_orthogonal(w, seen) for w, seen in zip(design[2:], where.informed[2:], strict=True)]
+    where = coordinates(inputs, beliefs)
     trunk = {}
     if inputs.n_trunks:
         trunk = {
             "row_trunk": inputs.trunk,
             "blend": where.blend,
+            "trunked": where.trunked,
             "trunk_row": where.trunk_row,
             "trunk_weight": where.trunk_weight,
+            "trunk_precision": where.trunk_precision,
+            "trunk_source": where.trunk_source,
         }
     return trunk | {
         "row_log_lr": inputs.log_lr,
@@ -225,35 +232,21 @@ def model_data(inputs: ModelInputs, beliefs: Beliefs) -> dict[str, np.ndarray]:
         "censored": inputs.censored,
         "row_cell": inputs.cell,
         "row_source": inputs.source,
+        "cell_source": np.array([inputs.sources.index(s) for s in inputs.cells.source], dtype=np.int64),
         "shared_mean": beliefs.shared_mean,
         "shared_factor": beliefs.shared_factor,
         "pooled": beliefs.pooled,
         "role": role_index(inputs.design),
-        "design": design[:2],
-        "prior_mean": mean,
-        "informed": where.informed,
-        "centre": where.centre,
-        "own": where.own,
+        "design": inputs.scaled_design(beliefs),
+        "prior_mean": inputs.prior_mean(beliefs),
+        "reference": where.reference,
+        "precision": where.precision,
+        "slope": where.slope,
         "lean": where.lean,
         "anchor": where.anchor,
-        "basis": np.stack([basis for basis, _, _ in fixed]),
-        "width": np.stack([width for _, width, _ in fixed]),
-        "reach": np.stack([reach for _, _, reach in fixed]),
+        "far": where.far,
+        "typical_variance": where.variance,
     }
-
-
-def _orthogonal(design: np.ndarray, informed: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Coefficients turned so that those given the informed cells are independent.
-
-    design (cell, coefficient) -> basis (cell, k) with orthonormal columns, or zero where informed cells say nothing;
-    width (k,); reach (cell, k), the design in the turned coefficients.
-    """
-    seen = np.where(informed[:, None], design, 0.0)
-    values, turned = np.linalg.eigh(seen.T @ seen)
-    said = values > 1e-12 * max(values.max(), 1e-300)
-    width = np.where(said, np.sqrt(np.maximum(values, 0.0)), 0.0)
-    basis = np.where(said, (seen @ turned) / np.where(said, width, 1.0), 0.0)
-    return basis, width, design @ turned
 
 
 def initial_point(

@@ -15,25 +15,27 @@ from scaleband.errors import UserError
 
 if TYPE_CHECKING:
     from scaleband.runs import RunTable
+    from scaleband.runs.table import Purpose
 
 
 def add(parser: argparse.ArgumentParser) -> None:
     """Flags."""
     add_tables(parser)
+    parser.add_argument("--loss", action="store_true", help="as a table for loss laws: no rates, no batches needed")
     add_json(parser)
 
 
-def read_tables(asked: argparse.Namespace) -> RunTable:
+def read_tables(asked: argparse.Namespace, purpose: Purpose = "optimum") -> RunTable:
     """The table that RUNS, --map and --batch-in-sequences describe."""
     from scaleband.runs import read_runs
 
-    return read_runs(asked.runs, mapping=asked.map, batch_in_sequences=asked.batch_in_sequences)
+    return read_runs(asked.runs, mapping=asked.map, batch_in_sequences=asked.batch_in_sequences, purpose=purpose)
 
 
 def run(asked: argparse.Namespace) -> int:
     """Check and print."""
     try:
-        table = read_tables(asked)
+        table = read_tables(asked, "loss" if asked.loss else "optimum")
     except UserError as error:
         if asked.json:
             print_json({"valid": False, "errors": list(error.problems)})
@@ -87,7 +89,7 @@ def summary_of(table: RunTable) -> dict[str, Any]:
 def rows_of(summary: dict[str, Any]) -> list[tuple[str, str]]:
     """The summary for people."""
     statuses = ", ".join(f"{n:,} {status}" for status, n in summary["statuses"].items())
-    edge = sum(bool(c["best_on_edge"]) for c in summary["cells"])
+    edge = sum(bool(c["best_on_edge"]) and c["n_lr"] > 1 for c in summary["cells"])
     cells = f"{summary['n_cells']:,} in {summary['n_groups']:,} groups"
     if edge:
         cells += f"; in {edge:,} the best run is at an end of the grid, the optimum may lie outside"

@@ -39,7 +39,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--trust", type=trust, metavar="0..1", help="how far to trust it; 1 by default")
     parser.add_argument("--form", choices=list(FORMS), default="quadratic", help="form of the law; quadratic")
-    parser.add_argument("--draws", type=whole(20, 100_000), default=2000, metavar="N", help="per chain; 2000")
+    parser.add_argument("--draws", type=whole(20, 100_000), default=2500, metavar="N", help="per chain; 2500")
     parser.add_argument("--tune", type=whole(20, 100_000), default=500, metavar="N", help="per chain; 500")
     parser.add_argument("--chains", type=whole(1, 64), default=2, metavar="N", help="2")
     parser.add_argument("--seed", type=whole(0, 2**32 - 1), default=1, metavar="N", help="1")
