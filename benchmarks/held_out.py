@@ -3,6 +3,7 @@
     python benchmarks/held_out.py --protocol cell     each of the 57 Step Law cells left out in turn
     python benchmarks/held_out.py --protocol variant  each MoE variant left out entirely
     python benchmarks/held_out.py --protocol size     all dense cells of 1.07B left out
+    python benchmarks/held_out.py --sweep scaleband-tiny --form linear      the shipped sweep, each cell in turn
 
 Definition (fixed before the first held-out figure was looked at):
 
@@ -12,6 +13,8 @@ Definition (fixed before the first held-out figure was looked at):
 - regret: of the recommended setting (smallest posterior expected regret), measured in the truth's basin;
   beside it the same from the recorded run nearest to the setting (natural-log distance), and both for the
   published Step Law;
+- for a shipped sweep the same, all its seeds in the cell's runs; the form is `linear` (three sizes and two token counts
+  bend nothing), and published Step Law stands beside it as a stranger, 1e5 times extrapolated;
 - the fit: one form, stated beliefs, 2 chains, seed 1, to the other cells alone; the left-out cell is then a new
   cell of the law (and its size or variant a level never seen).
 """
@@ -30,7 +33,7 @@ from scaleband.inference.fitting import fit
 from scaleband.inference.sampler import SamplerSettings
 from scaleband.laws import FORMS, LawDraws, design_for, published_optimum
 from scaleband.predict import basins, interval, joint_level, recommend, target_cells
-from scaleband.runs import cell_table
+from scaleband.runs import cell_table, read_runs, sweep_path
 from unpooled import Basin, fit_basin
 
 TABLES = ["steplaw_dense", "steplaw_dense_small", "steplaw_moe"]
@@ -111,13 +114,14 @@ def summary(table: pd.DataFrame, what: str) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--protocol", choices=["cell", "variant", "size"], default="cell")
+    parser.add_argument("--sweep", default="step-law", help="step-law, or the name of a shipped sweep")
     parser.add_argument("--form", choices=list(FORMS), default="quadratic")
     parser.add_argument("--draws", type=int, default=1500)
     parser.add_argument("--tune", type=int, default=500)
     parser.add_argument("--only", type=int, nargs="*", help="indices of folds, for a quick look")
     options = parser.parse_args()
 
-    frame = load(TABLES)
+    frame = load(TABLES) if options.sweep == "step-law" else read_runs(sweep_path(options.sweep)).frame
     cells = cell_table(frame)
     full = model_inputs(frame, design_for(cells_of(cells)), cells=cells)
     settings = SamplerSettings(draws=options.draws, tune=options.tune, chains=2, seed=1)
@@ -151,8 +155,11 @@ def main() -> None:
         )
     table = pd.DataFrame(records)
     RESULTS.mkdir(exist_ok=True)
-    table.to_csv(RESULTS / f"held_out_{options.protocol}_{options.form}.csv", index=False, float_format="%.6g")
-    print(f"\nprotocol {options.protocol}, form {options.form}, seed 1, {options.draws} draws x 2 chains")
+    whose = "" if options.sweep == "step-law" else f"{options.sweep}_"
+    file = RESULTS / f"held_out_{whose}{options.protocol}_{options.form}.csv"
+    table.to_csv(file, index=False, float_format="%.6g")
+    what = f"{options.sweep}, protocol {options.protocol}, form {options.form}"
+    print(f"\n{what}, seed 1, {options.draws} draws x 2 chains")
     dense = table["arch"] == "dense"
     for what, mask in (
         ("all", np.ones(len(table), bool)), ("dense", dense), ("MoE", ~dense),

@@ -4,7 +4,7 @@
     python benchmarks/own_sweep.py plan     [--scale cpu|gpu]
     python benchmarks/own_sweep.py estimate --text out/text
     python benchmarks/own_sweep.py run      --text out/text --out out/sweep [--hours 1]
-    python benchmarks/own_sweep.py table    --out out/sweep --csv runs.csv
+    python benchmarks/own_sweep.py table    --out out/sweep --folder sweeps/scaleband-tiny
 
 Runs of one cell and one batch are one stack. `run` may be stopped at any moment and started again: finished runs
 are taken as they are, the one under way goes on from its checkpoint. Cells come in an order that makes a
@@ -14,8 +14,11 @@ table of any length useful: all groups at the smallest size first. The extra see
 from __future__ import annotations
 
 import argparse
+import collections
 import csv
 import dataclasses
+import hashlib
+import json
 import math
 import sys
 import tempfile
@@ -23,6 +26,8 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+import torch
 
 from scaleband.training import ReferenceAdapter, RunSpec, count, run_stack, table_row
 from scaleband.training.running import finished
@@ -168,25 +173,30 @@ def run(plan: Plan, adapter: ReferenceAdapter, out: Path, hours: float) -> None:
         print(f"{k + 1}/{len(todo)} {name}: {shown}", flush=True)
 
 
-def table(plan: Plan, out: Path, path: Path) -> None:
-    """Everything that finished, as a run table; and how many cells have their best run inside the grid."""
+def table(plan: Plan, out: Path, text: Path, folder: Path) -> None:
+    """Everything that finished, as a run table with its data card; and how many cells have their best run inside."""
     rows, cells = [], {}
     for name, specs in stacks(plan):
         for spec in specs:
             result = finished(spec, out / name / spec.run_id)
             if result is None:
                 continue
-            rows.append(table_row(spec, result))
+            # held-out sequences are the same for all runs of a text, which results of the first day do not say
+            rows.append(table_row(spec, dataclasses.replace(result, loss_se_shared=True)))
             if spec.seed == 0:
                 cell = (spec.arch, spec.data, spec.n_params, spec.n_tokens)
                 loss = math.inf if result.loss is None else result.loss
                 cells.setdefault(cell, []).append((loss, spec.lr_peak, spec.batch_tokens))
     if not rows:
         sys.exit(f"nothing is finished in {out}")
-    with path.open("w", newline="") as file:
+    folder.mkdir(parents=True, exist_ok=True)
+    for row in rows:  # what was printed to six digits is what is known
+        row |= {key: float(f"{value:.6g}") for key, value in row.items() if isinstance(value, float)}
+    with (folder / "runs.csv").open("w", newline="") as file:
         writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
+    write_card(plan, rows, len(cells), text, folder)
     inside = dict.fromkeys(("rate", "batch", "both"), 0)
     for found in cells.values():
         _, *best = min(found)
@@ -198,6 +208,48 @@ def table(plan: Plan, out: Path, path: Path) -> None:
     print(f"{len(rows)} runs; the best run is inside the grid in {inside} of {len(cells)} cells")
 
 
+def write_card(plan: Plan, rows: list[dict], n_cells: int, text: Path, folder: Path) -> None:
+    """The data card beside a table: recipe, sources of the text, columns, what it holds for."""
+    seeds = collections.Counter(
+        (r["arch"], r["data"], r["n_params"], r["n_tokens"], r["lr_peak"], r["batch_tokens"]) for r in rows
+    )
+    n_seeded = sum(n > 1 for n in seeds.values())
+    sizes = ", ".join(f"{size:,}" for size in sorted({row["n_active"] for row in rows}))
+    tokens = " and ".join(f"{n:,}" for n in sorted({row["n_tokens"] for row in rows}))
+    card = {
+        "name": folder.name,
+        "what": f"{len(rows)} runs of the package's own trainer in {n_cells} cells: dense and two mixtures of "
+        "experts, prose and source code, with seeds",
+        "licence": "Apache-2.0",
+        "text_licence": "of each package; the text is not included, the recipe assembles it",
+        "runs": len(rows),
+        "planned": sum(len(specs) for _, specs in stacks(plan)),
+        "cells": n_cells,
+        "settings_with_several_seeds": n_seeded,
+        "holds_for": f"Decoder-only transformers of {plan.layers or 'several'} layers ({sizes} active non-embedding "
+        f"parameters, byte vocabulary, sequences of {plan.seq_len} tokens), trained on {tokens} tokens with AdamW "
+        "(0.9, 0.95, weight decay 0.1), gradients clipped at norm 1, 5 % warm-up and cosine to 1e-5. These are very "
+        "small: they show the method, and say nothing about large models.",
+        "columns": {
+            "run_id ... n_params_kind": "the columns of the run table; batch_tokens is tokens per step",
+            "loss": "held-out cross-entropy, nats per byte",
+            "loss_se": "0: the held-out sequences are the same for all runs of one text, so their error cancels",
+            "validation_se": "standard error of that mean over sequences, nats per byte",
+            "steps, wall_seconds, tokens_per_second, device, reason": "of the run; a stack's time is shared out evenly",
+        },
+        "mind": "Runs of one stack (a cell and a batch) share seed, start and batches, so noise between rates is "
+        "smaller than between seeds.",
+        "recipe": ["python tools/assemble_text.py out/text", "python benchmarks/own_sweep.py run",
+                   f"python benchmarks/own_sweep.py table --folder sweeps/{folder.name}"],
+        "machine": "one thread of a two-core x86-64 CPU that did other work too",
+        "wall_hours": round(sum(row["wall_seconds"] for row in rows) / 3600, 2),
+        "torch": torch.__version__.partition("+")[0],
+        "text": json.loads((text / "sources.json").read_text()),
+        "sha256": hashlib.sha256((folder / "runs.csv").read_bytes()).hexdigest(),
+    }  # fmt: skip
+    (folder / "sources.json").write_text(json.dumps(card, indent=1) + "\n")
+
+
 def main() -> None:
     """See the head of this file."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -205,7 +257,7 @@ def main() -> None:
     parser.add_argument("--scale", choices=tuple(PLANS), default="cpu")
     parser.add_argument("--text", type=Path, default=Path("out/text"))
     parser.add_argument("--out", type=Path, default=Path("out/sweep"))
-    parser.add_argument("--csv", type=Path, default=Path("out/sweep.csv"))
+    parser.add_argument("--folder", type=Path, default=Path("out/scaleband-tiny"), help="of the table")
     parser.add_argument("--hours", type=float, default=math.inf)
     parser.add_argument("--device", default="")
     parser.add_argument("--threads", type=int, default=1)
@@ -224,7 +276,7 @@ def main() -> None:
     elif options.verb == "run":
         run(plan, adapter, options.out, options.hours)
     else:
-        table(plan, options.out, options.csv)
+        table(plan, options.out, options.text, options.folder)
 
 
 if __name__ == "__main__":

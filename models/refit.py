@@ -2,6 +2,7 @@
 
     python models/refit.py step-law --tables FOLDER
     python models/refit.py public-sweeps --tables FOLDER
+    python models/refit.py scaleband-tiny --tables sweeps/scaleband-tiny
 
 FOLDER holds the public run tables in this project's columns (see `scaleband data list` for where upstream keeps
 them). Every form in FORMS is fitted; stacking weights come from leave-one-cell-out scores on the cells' contrasts;
@@ -68,6 +69,23 @@ RECIPES = {
             "This posterior: Apache-2.0. The runs are not included; upstream (github step-law/steplaw) states no "
             "licence, the ScaleBench part is CC-BY-4.0."
         ),
+    ),
+    "scaleband-tiny": Recipe(
+        tables=("runs",),
+        forms=("linear",),
+        settings=SamplerSettings(draws=1500, tune=600, chains=2, seed=1),
+        draws_kept=250,
+        title="The package's own trainer on very small models, dense and mixture of experts, prose and source code",
+        fitted_to=(
+            "The sweep that is shipped as `sweeps/scaleband-tiny` (all its runs, all its seeds; its data card says how "
+            "many, and on what text)."
+        ),
+        holds_for=(
+            "Very small transformers of this package's own trainer: 13 thousand to 104 thousand active parameters, two "
+            "layers, sequences of 16 bytes, 33 thousand to 131 thousand tokens. It shows the method on real runs "
+            "that anyone can repeat in an hour; it says nothing about large models, and the distance is printed."
+        ),
+        licence="This posterior and the runs: Apache-2.0.",
     ),
     "public-sweeps": Recipe(
         tables=("steplaw_dense", "steplaw_dense_small", "steplaw_moe", "oellm_dense", "misfitting_lr", "marin_moe_lr"),
