@@ -189,7 +189,8 @@ def train(
         rates = [rate(plan, state.step) for plan in plans]
         _watch(state, total, math.log(shape.vocab_size), steps, window)
         size = torch.linalg.vector_norm(gradient, dim=1, keepdim=True)
-        gradient.mul_((CLIP / (size + 1e-6)).clamp(max=1.0))
+        if device.type != "cpu" or bool((size > CLIP).any()):  # a GPU would have to be waited for
+            gradient.mul_((CLIP / (size + 1e-6)).clamp(max=1.0))
         adamw(state, gradient, rates, decayed, state.alive.tolist())
         state.step += 1
         if state.step % keep_every == 0 or state.step == steps:

@@ -71,16 +71,17 @@ def norm(x: Tensor, gain: Tensor) -> Tensor:
 
 
 def rotary(seq_len: int, d_head: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Cosines and sines of the positions, (T, d_head / 2)."""
+    """Cosines and signed sines of the positions, (T, d_head) each: for both halves of a head."""
     power = torch.arange(0, d_head, 2, device=device) / d_head
     angle = torch.arange(seq_len, device=device)[:, None] / ROTARY_BASE**power
-    return angle.cos(), angle.sin()
+    return angle.cos().repeat(1, 2), torch.cat([-angle.sin(), angle.sin()], 1)
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Turn the halves of each head, (..., T, d_head)."""
-    a, b = x.float().chunk(2, -1)
-    return torch.cat([a * cos - b * sin, a * sin + b * cos], -1).to(x.dtype)
+    """Turn the halves (a, b) of each head into (a cos - b sin, b cos + a sin); x is (..., T, d_head)."""
+    y = x.float()
+    a, b = y.chunk(2, -1)
+    return torch.addcmul(y * cos, torch.cat([b, a], -1), sin).to(x.dtype)
 
 
 def attention(
@@ -89,8 +90,9 @@ def attention(
     """Causal self-attention of (R, M, C), through SDPA: flash attention where the device has it."""
     runs, tokens, width = x.shape
     heads = linear(x, qkv).view(runs * batch, tokens // batch, 3, n_heads, width // n_heads)
-    q, k, v = heads.permute(2, 0, 3, 1, 4)  # each (R B, H, T, d_head)
-    y = F.scaled_dot_product_attention(rotate(q, *turn), rotate(k, *turn), v, is_causal=True)
+    turned, v = heads.permute(2, 0, 3, 1, 4).split((2, 1))  # queries and keys, values: (..., R B, H, T, d_head)
+    q, k = rotate(turned, *turn)
+    y = F.scaled_dot_product_attention(q, k, v.squeeze(0), is_causal=True)
     return linear(y.transpose(1, 2).reshape(runs, tokens, width), out)
 
 
