@@ -13,9 +13,9 @@ Definition (fixed before the first held-out figure was looked at):
 - regret: of the recommended setting (smallest posterior expected regret), measured in the truth's basin;
   beside it the same from the recorded run nearest to the setting (natural-log distance), and both for the
   published Step Law;
-- for the shipped sweep the same, all its seeds in the cell's runs, with the released model's prior (`models/shapes_alike.py`,
-  settled because chains did not mix without it, before any cell was left out); the form is `linear` (three sizes and two token counts
-  bend nothing), and published Step Law stands beside it as a stranger, 1e5 times extrapolated;
+- for the shipped sweep the same, all its seeds in the cell's runs, with the released model's prior
+  (`models/shapes_alike.py`, settled because chains did not mix without it, before any cell was left out); the form is
+  `linear` (three sizes and two token counts bend nothing), and published Step Law stands beside it as a stranger;
 - the fit: one form, stated beliefs, 2 chains, seed 1, to the other cells alone; the left-out cell is then a new
   cell of the law (and its size or variant a level never seen).
 """

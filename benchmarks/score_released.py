@@ -3,9 +3,9 @@
     python benchmarks/score_released.py
     python benchmarks/score_released.py --model scaleband-tiny
 
-The released draws (all of one form: quadratic for `step-law`, linear for `scaleband-tiny`) are weighed by 1 / p(cell | draw), and the cell's state comes from its
-law given the other cells. Where Pareto k is above 0.7 the weights are not to be trusted, and an exact refit is needed;
-the least effective number of draws is printed beside it.
+The released draws (all of one form: quadratic for `step-law`, linear for `scaleband-tiny`) are weighed by
+1 / p(cell | draw), and the cell's state comes from its law given the other cells. Where Pareto k is above 0.7 the
+weights are not to be trusted, and an exact refit is needed; the least effective number of draws is printed beside it.
 """
 
 from __future__ import annotations
