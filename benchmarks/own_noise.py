@@ -5,11 +5,11 @@
 Definition (fixed before the first figure was looked at):
 
 - seed noise: settings with several seeds, 100 log loss; the pooled standard deviation inside settings (each taken from
-  its own mean), with its 90 % interval from chi-squared. Runs of one seed share start and batches, so seeds of one
-  cell are also compared as a block: the part of a seed that all its rates share, and what is left;
-- local misfit: a cell's own unpooled basin (`benchmarks/unpooled.py`), the standard deviation of the residuals of the
-  runs within 2 % of its level, with eight parameters of the cell counted as lost degrees of freedom. What seeds do not
-  explain of it is misfit: sqrt(residual^2 - seed^2), 0 if negative;
+  its own mean), with its 90 % interval from chi-squared. Runs of one seed share start and batches, so it is also split
+  into what the rates of a seed share and what is a run's own (analysis of variance, at least 0);
+- local misfit: what seeds do not explain of the fit's own scatter, sigma sqrt(nu / (nu - 2)) of the released posterior:
+  sqrt(scatter^2 - seed^2), 0 if negative. (A first definition took residuals of each cell's own basin within 2 % of its
+  optimum; that left four degrees of freedom and said nothing.)
 - exponents: of rate and batch on n_params and n_tokens, median and 90 % interval of the released posteriors (a
   linear form has one exponent everywhere, a quadratic one has it at the reference point).
 """
@@ -20,15 +20,12 @@ import numpy as np
 import pandas as pd
 from scipy.stats import chi2
 
-from scaleband.bayes import cells_of, model_inputs
 from scaleband.inference.released import model_path
 from scaleband.inference.store import read_draws
-from scaleband.laws import FEATURES, design_for, excess
+from scaleband.laws import FEATURES, LawDraws
 from scaleband.runs import cell_table, own_sweep
-from unpooled import fit_basin
 
 SETTING = ["arch", "data", "n_params", "n_tokens", "batch_tokens", "lr_peak"]
-NEAR, PARAMETERS = 2.0, 8
 
 
 def seed_noise(frame: pd.DataFrame) -> float:
@@ -42,8 +39,11 @@ def seed_noise(frame: pd.DataFrame) -> float:
     block = several.assign(own=own).groupby([*SETTING[:-1], "seed"])["own"].transform("mean")
     n_blocks = several.groupby([*SETTING[:-1], "seed"]).ngroups
     n_places = several.groupby(SETTING[:-1]).ngroups
-    pooled("  of which shared by the rates of a seed", (block**2).sum(), n_blocks - n_places)
-    pooled("  of which a rate's own", ((own - block) ** 2).sum(), freedom - (n_blocks - n_places))
+    between = (block**2).sum() / (n_blocks - n_places)
+    within = ((own - block) ** 2).sum() / (freedom - (n_blocks - n_places))
+    rates = n_settings / n_places
+    print(f"  shared by the rates of a seed {np.sqrt(max(0.0, (between - within) / rates)):.3f} %, "
+          f"a run's own {np.sqrt(within):.3f} %")  # fmt: skip
     return found
 
 
@@ -55,22 +55,13 @@ def pooled(what: str, squares: float, freedom: int) -> float:
     return found
 
 
-def misfit(frame: pd.DataFrame, seeds: float) -> None:
-    """Residuals of each cell's own basin, near its optimum."""
-    cells = cell_table(frame)
-    inputs = model_inputs(frame, design_for(cells_of(cells)), cells=cells)
-    squares, freedom = 0.0, 0
-    for c in range(len(cells)):
-        basin = fit_basin(inputs, c)
-        rows = (inputs.cell == c) & ~inputs.censored
-        x, z = inputs.log_lr[rows] - basin.optimum[0], inputs.log_batch[rows] - basin.optimum[1]
-        above = excess(x, z, basin.angle, basin.curvature, basin.skew)
-        near = above < NEAR
-        squares += float(((inputs.y[rows] - basin.level - above)[near] ** 2).sum())
-        freedom += max(0, int(near.sum()) - PARAMETERS)
-    what = f"residuals of {len(cells)} cells' own basins, runs within {NEAR:g} %"
-    found = pooled(what, squares, max(1, freedom))
-    print(f"  local misfit beside the seeds: {np.sqrt(max(0.0, found**2 - seeds**2)):.3f} %")
+def misfit(draws: LawDraws, seeds: float) -> None:
+    """What is left of the fit's scatter."""
+    scatter = draws.sigma[:, 0] * np.sqrt(draws.nu / np.maximum(draws.nu - 2, 1e-3))
+    low, middle, high = np.quantile(scatter, [0.05, 0.5, 0.95])
+    left = np.sqrt(np.maximum(0.0, scatter**2 - seeds**2))
+    print(f"scatter of the fit: {middle:.3f} % ({low:.3f} to {high:.3f}); beyond the seeds "
+          f"{np.median(left):.3f} % ({np.quantile(left, 0.05):.3f} to {np.quantile(left, 0.95):.3f})")  # fmt: skip
 
 
 def exponents(name: str) -> None:
@@ -90,7 +81,7 @@ def exponents(name: str) -> None:
 def main() -> None:
     frame = own_sweep().frame
     print(f"{len(frame)} runs, {len(cell_table(frame))} cells")
-    misfit(frame, seed_noise(frame))
+    misfit(read_draws(model_path("scaleband-tiny")), seed_noise(frame))
     for name in ("step-law", "scaleband-tiny"):
         exponents(name)
 
