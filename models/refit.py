@@ -81,7 +81,7 @@ RECIPES = {
     "scaleband-tiny": Recipe(
         tables=("runs",),
         forms=("linear",),
-        settings=SamplerSettings(draws=2000, tune=500, chains=2, seed=1),
+        settings=SamplerSettings(draws=3000, tune=700, chains=2, seed=1),
         draws_kept=250,
         title="The package's own trainer on very small models, dense and mixture of experts, prose and source code",
         fitted_to=(

@@ -35,7 +35,7 @@ def test_from_proposals_to_a_recommendation(tmp_path: Path) -> None:
     )
     with Campaign.create(tmp_path / "campaign", settings) as campaign:
         with local_processes(1, threads_per_worker=1) as executor:
-            ended = run_campaign(campaign, adapter, executor, workers=1, past_stop=True)
+            ended = run_campaign(campaign, adapter, executor, workers=5, past_stop=True)
         assert (ended.why, ended.completed, ended.failed) == ("budget", 5, 0)
         table = campaign.table()
         assert table is not None
