@@ -27,6 +27,8 @@ demo: setup
 	$(BIN)/scaleband models list
 	$(BIN)/scaleband recommend --model step-law --params 1e9 --tokens 2e10 --source step-law --data steplaw_main
 	$(BIN)/scaleband regret --model step-law --params 1e9 --tokens 2e10 --source step-law --data steplaw_main --lr 3e-3 --batch-tokens 524288
+	$(BIN)/scaleband data list
+	$(BIN)/scaleband recommend --model scaleband-tiny --params 1e5 --tokens 131072 --source scaleband --data code
 
 test: setup
 	$(BIN)/python -m pytest$(if $(ARGS), $(ARGS))

@@ -4,7 +4,7 @@
     python benchmarks/own_sweep.py plan     [--scale cpu|gpu]
     python benchmarks/own_sweep.py estimate --text out/text
     python benchmarks/own_sweep.py run      --text out/text --out out/sweep [--hours 1]
-    python benchmarks/own_sweep.py table    --out out/sweep --csv runs.csv
+    python benchmarks/own_sweep.py table    --out out/sweep --folder sweeps/scaleband-tiny
 
 Runs of one cell and one batch are one stack. `run` may be stopped at any moment and started again: finished runs
 are taken as they are, the one under way goes on from its checkpoint. Cells come in an order that makes a
@@ -14,21 +14,25 @@ table of any length useful: all groups at the smallest size first. The extra see
 from __future__ import annotations
 
 import argparse
+import collections
 import csv
 import dataclasses
+import hashlib
+import json
 import math
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+import torch
 
 from scaleband.training import ReferenceAdapter, RunSpec, count, run_stack, table_row
 from scaleband.training.running import finished
 from scaleband.training.shapes import Shape, dense_shape, moe_shape
 
-SEQ_LEN = 128
 ARCHES = ("dense", "moe-e8-k2", "moe-e16-k2")
 DATA = ("prose", "code")
 EXTRA_SEEDS = (1, 2)
@@ -36,77 +40,106 @@ EXTRA_SEEDS = (1, 2)
 
 @dataclass(frozen=True)
 class Plan:
-    """Grid of a sweep: active sizes (the dense model of each; mixtures have as many active), tokens, batches, rates.
+    """Grid of a sweep.
 
-    `tokens_per_batch` are the batches as shares of the tokens: optimum batches grow with the tokens.
+    Attributes
+    ----------
+    seq_len, layers
+        Tokens of a sequence; depth of all models, 0 for the shape rule's.
+    sizes
+        Active parameters (the dense model of each; mixtures have as many active).
+    batches
+        For each token count: optimum batches grow with the tokens. Token counts are whole multiples of them.
+    rates
+        For each size: optimum rates fall with it. They step by 2.
+    seeded
+        (architecture, size, tokens) whose three middle rates at the middle batch get `EXTRA_SEEDS`.
     """
 
+    seq_len: int
+    layers: int
     sizes: tuple[int, ...]
-    tokens: tuple[int, ...]
     batches: dict[int, tuple[int, ...]]
-    rates: tuple[float, ...]
-    seeded_cells: int
+    rates: dict[int, tuple[float, ...]]
+    seeded: tuple[tuple[str, int, int], ...]
 
 
-#: Rates step by 2 over a factor of 16 to 32; token counts are whole multiples of every batch.
+def _around(middle: float, n: int) -> tuple[float, ...]:
+    return tuple(middle * 2.0 ** (k - n // 2) for k in range(n))
+
+
+#: On a CPU these are very small models on very few tokens: an hour of one core. A first look at two sizes showed
+#: that so short trainings want batches of 16 to 64 tokens, so sequences are short too.
 PLANS = {
     "cpu": Plan(
-        sizes=(50_000, 141_000, 400_000),
-        tokens=(2**19, 2**20),
-        batches={2**19: (512, 1024, 2048), 2**20: (1024, 2048, 4096)},
-        rates=tuple(1.25e-3 * 2**k for k in range(5)),
-        seeded_cells=4,
+        seq_len=16,
+        layers=2,
+        sizes=(12_500, 35_400, 100_000),
+        batches={2**15: (16, 32, 64), 2**17: (32, 64, 128)},
+        rates={12_500: _around(6e-3, 5), 35_400: _around(5e-3, 5), 100_000: _around(4e-3, 5)},
+        seeded=(("dense", 35_400, 2**15), ("moe-e8-k2", 35_400, 2**15), ("dense", 12_500, 2**17)),
     ),
     "gpu": Plan(
+        seq_len=128,
+        layers=0,
         sizes=(1_000_000, 2_800_000, 8_000_000, 22_600_000),
-        tokens=(2**25, 2**26, 2**27),
         batches={2**25: (8192, 16384, 32768), 2**26: (8192, 16384, 32768), 2**27: (16384, 32768, 65536)},
-        rates=tuple(2.5e-4 * 2**k for k in range(6)),
-        seeded_cells=4,
+        rates=dict.fromkeys((1_000_000, 2_800_000, 8_000_000, 22_600_000), _around(2e-3, 6)),
+        seeded=(("dense", 1_000_000, 2**25), ("moe-e8-k2", 1_000_000, 2**25)),
     ),
 }
 
 
-def shape_of(arch: str, active: int) -> Shape:
-    """The dense shape of `active` parameters, or the mixture with as many active ones."""
-    if arch == "dense":
-        return dense_shape(active, 256)
-    _, n_experts, top_k = arch.split("-")
-    return moe_shape(active, 256, int(n_experts[1:]), int(top_k[1:]))
+def shape_of(plan: Plan, arch: str, active: int) -> Shape:
+    """The dense shape of `active` parameters, or the mixture with as many active ones.
+
+    With a depth of its own a plan has heads of 8 and a feed-forward width of 5/2 of the model's, nearly.
+    """
+    n_experts, top_k = (0, 0) if arch == "dense" else (int(part[1:]) for part in arch.split("-")[1:])
+    if not plan.layers:
+        return moe_shape(active, 256, n_experts, top_k) if n_experts else dense_shape(active, 256)
+    c = 8 * max(1, round(math.sqrt(active / plan.layers / 11.5) / 8))
+    multiple = 4 * (top_k + 1)
+    d_ff = multiple * max(1, round((active / plan.layers - 4 * c * c) / (3 * c) / multiple))
+    if not n_experts:
+        return Shape(256, c, plan.layers, c // 8, d_ff)
+    part = d_ff // (top_k + 1)
+    return Shape(256, c, plan.layers, c // 8, part, n_experts, top_k, part)
 
 
 def stacks(plan: Plan) -> Iterator[tuple[str, list[RunSpec]]]:
-    """(name, runs) of every stack, in the order in which they are trained."""
-    cells = [
-        (arch, data, size, tokens)
-        for tokens in plan.tokens
-        for size in plan.sizes
-        for arch in ARCHES
-        for data in DATA
-    ]
-    for arch, data, size, tokens in cells:
-        for batch in plan.batches[tokens]:
-            yield _stack(arch, data, size, tokens, batch, plan.rates, 0)
-    for arch, data, size, tokens in cells[: plan.seeded_cells]:
-        batch = plan.batches[tokens][1]
-        for seed in EXTRA_SEEDS:
-            yield _stack(arch, data, size, tokens, batch, plan.rates[1:-1], seed)
+    """(name, runs) of every stack, in the order in which they are trained: both texts and all rates of a batch."""
+    for tokens, batches in plan.batches.items():
+        for size in plan.sizes:
+            for arch in ARCHES:
+                for batch in batches:
+                    yield _stack(plan, arch, size, tokens, batch, plan.rates[size], (0,))
+        for arch, size, seeded_tokens in plan.seeded:
+            if seeded_tokens == tokens:
+                yield _stack(plan, arch, size, tokens, batches[1], plan.rates[size][1:-1], EXTRA_SEEDS)
 
 
 def _stack(
-    arch: str, data: str, size: int, tokens: int, batch: int, rates: tuple[float, ...], seed: int
+    plan: Plan, arch: str, size: int, tokens: int, batch: int, rates: Sequence[float], seeds: Sequence[int]
 ) -> tuple[str, list[RunSpec]]:
-    name = f"{arch}_{data}_{size}_{tokens}_{batch}_s{seed}"
-    shape = shape_of(arch, size)
+    name = f"{arch}_{size}_{tokens}_{batch}" + "".join(f"_s{seed}" for seed in seeds if seed)
+    shape = shape_of(plan, arch, size)
     made = count(shape)
     common = RunSpec(
-        "common", made.n_params, tokens, 1.0, batch, n_active=made.n_active, seq_len=SEQ_LEN, source="scaleband",
-        arch=arch, data=data, seed=seed, schedule="warmup+cosine", lr_final="1e-5", warmup="5%",
+        "common", made.n_params, tokens, 1.0, batch, n_active=made.n_active, seq_len=plan.seq_len, source="scaleband",
+        arch=arch, schedule="warmup+cosine", lr_final="1e-5", warmup="5%",
         optimizer="AdamW 0.9 0.95, clipped at 1", weight_decay="0.1", tokenizer="bytes",
         loss_kind="validation, nats per byte", n_params_kind="non-embedding, total",
         shape={key: number for key, number in dataclasses.asdict(shape).items() if key != "vocab_size"},
     )  # fmt: skip
-    return name, [dataclasses.replace(common, run_id=f"{name}_lr{lr:.4g}", lr_peak=lr) for lr in rates]
+    return name, [
+        dataclasses.replace(
+            common, run_id=f"{name}_{data}_s{seed}_lr{lr:.4g}", data=data, seed=seed, lr_peak=lr
+        )
+        for data in DATA
+        for seed in seeds
+        for lr in rates
+    ]
 
 
 def estimate(plan: Plan, adapter: ReferenceAdapter) -> float:
@@ -140,31 +173,81 @@ def run(plan: Plan, adapter: ReferenceAdapter, out: Path, hours: float) -> None:
         print(f"{k + 1}/{len(todo)} {name}: {shown}", flush=True)
 
 
-def table(plan: Plan, out: Path, path: Path) -> None:
-    """Everything that finished, as a run table; and how many cells have their best run inside the grid."""
+def table(plan: Plan, out: Path, text: Path, folder: Path) -> None:
+    """Everything that finished, as a run table with its data card; and how many cells have their best run inside."""
     rows, cells = [], {}
     for name, specs in stacks(plan):
         for spec in specs:
             result = finished(spec, out / name / spec.run_id)
             if result is None:
                 continue
-            rows.append(table_row(spec, result))
-            if result.loss is not None and spec.seed == 0:
+            # held-out sequences are the same for all runs of a text, which results of the first day do not say
+            rows.append(table_row(spec, dataclasses.replace(result, loss_se_shared=True)))
+            if spec.seed == 0:
                 cell = (spec.arch, spec.data, spec.n_params, spec.n_tokens)
-                cells.setdefault(cell, []).append((result.loss, spec.lr_peak, spec.batch_tokens))
+                loss = math.inf if result.loss is None else result.loss
+                cells.setdefault(cell, []).append((loss, spec.lr_peak, spec.batch_tokens))
     if not rows:
         sys.exit(f"nothing is finished in {out}")
-    with path.open("w", newline="") as file:
+    folder.mkdir(parents=True, exist_ok=True)
+    for row in rows:  # what was printed to six digits is what is known
+        row |= {key: float(f"{value:.6g}") for key, value in row.items() if isinstance(value, float)}
+    with (folder / "runs.csv").open("w", newline="") as file:
         writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
-    inside = 0
-    for (_, _, _, tokens), found in cells.items():
-        _, lr, batch = min(found)
-        inside += plan.rates[0] < lr < plan.rates[-1] and min(plan.batches[tokens]) < batch < max(
-            plan.batches[tokens]
-        )
+    write_card(plan, rows, len(cells), text, folder)
+    inside = dict.fromkeys(("rate", "batch", "both"), 0)
+    for found in cells.values():
+        _, *best = min(found)
+        within = [
+            min(axis) < value < max(axis)
+            for value, axis in zip(best, list(zip(*found, strict=True))[1:], strict=True)
+        ]
+        inside = {k: n + w for (k, n), w in zip(inside.items(), (*within, all(within)), strict=True)}
     print(f"{len(rows)} runs; the best run is inside the grid in {inside} of {len(cells)} cells")
+
+
+def write_card(plan: Plan, rows: list[dict], n_cells: int, text: Path, folder: Path) -> None:
+    """The data card beside a table: recipe, sources of the text, columns, what it holds for."""
+    seeds = collections.Counter(
+        (r["arch"], r["data"], r["n_params"], r["n_tokens"], r["lr_peak"], r["batch_tokens"]) for r in rows
+    )
+    n_seeded = sum(n > 1 for n in seeds.values())
+    sizes = ", ".join(f"{size:,}" for size in sorted({row["n_active"] for row in rows}))
+    tokens = " and ".join(f"{n:,}" for n in sorted({row["n_tokens"] for row in rows}))
+    card = {
+        "name": folder.name,
+        "what": f"{len(rows)} runs of the package's own trainer in {n_cells} cells: dense and two mixtures of "
+        "experts, prose and source code, with seeds",
+        "licence": "Apache-2.0",
+        "text_licence": "of each package; the text is not included, the recipe assembles it",
+        "runs": len(rows),
+        "planned": sum(len(specs) for _, specs in stacks(plan)),
+        "cells": n_cells,
+        "settings_with_several_seeds": n_seeded,
+        "holds_for": f"Decoder-only transformers of {plan.layers or 'several'} layers ({sizes} active non-embedding "
+        f"parameters, byte vocabulary, sequences of {plan.seq_len} tokens), trained on {tokens} tokens with AdamW "
+        "(0.9, 0.95, weight decay 0.1), gradients clipped at norm 1, 5 % warm-up and cosine to 1e-5. These are very "
+        "small: they show the method, and say nothing about large models.",
+        "columns": {
+            "run_id ... n_params_kind": "the columns of the run table; batch_tokens is tokens per step",
+            "loss": "held-out cross-entropy, nats per byte",
+            "loss_se": "0: the held-out sequences are the same for all runs of one text, so their error cancels",
+            "validation_se": "standard error of that mean over sequences, nats per byte",
+            "steps, wall_seconds, tokens_per_second, device, reason": "of the run; a stack's time is shared out evenly",
+        },
+        "mind": "Runs of one stack (a cell and a batch) share seed, start and batches, so noise between rates is "
+        "smaller than between seeds.",
+        "recipe": ["python tools/assemble_text.py out/text", "python benchmarks/own_sweep.py run",
+                   f"python benchmarks/own_sweep.py table --folder sweeps/{folder.name}"],
+        "machine": "one thread of a two-core x86-64 CPU that did other work too",
+        "wall_hours": round(sum(row["wall_seconds"] for row in rows) / 3600, 2),
+        "torch": torch.__version__.partition("+")[0],
+        "text": json.loads((text / "sources.json").read_text()),
+        "sha256": hashlib.sha256((folder / "runs.csv").read_bytes()).hexdigest(),
+    }  # fmt: skip
+    (folder / "sources.json").write_text(json.dumps(card, indent=1) + "\n")
 
 
 def main() -> None:
@@ -174,7 +257,7 @@ def main() -> None:
     parser.add_argument("--scale", choices=tuple(PLANS), default="cpu")
     parser.add_argument("--text", type=Path, default=Path("out/text"))
     parser.add_argument("--out", type=Path, default=Path("out/sweep"))
-    parser.add_argument("--csv", type=Path, default=Path("out/sweep.csv"))
+    parser.add_argument("--folder", type=Path, default=Path("out/scaleband-tiny"), help="of the table")
     parser.add_argument("--hours", type=float, default=math.inf)
     parser.add_argument("--device", default="")
     parser.add_argument("--threads", type=int, default=1)
@@ -182,7 +265,7 @@ def main() -> None:
     plan = PLANS[options.scale]
     adapter = ReferenceAdapter(
         f"{options.text}/{{data}}", device=options.device, threads=options.threads, compile=options.scale == "gpu",
-        checkpoint_seconds=30.0, validation_sequences=256 if options.scale == "cpu" else 2048,
+        checkpoint_seconds=30.0, validation_sequences=1024 if options.scale == "cpu" else 2048,
     )  # fmt: skip
     if options.verb == "plan":
         todo = list(stacks(plan))
@@ -193,7 +276,7 @@ def main() -> None:
     elif options.verb == "run":
         run(plan, adapter, options.out, options.hours)
     else:
-        table(plan, options.out, options.csv)
+        table(plan, options.out, options.text, options.folder)
 
 
 if __name__ == "__main__":

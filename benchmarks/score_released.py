@@ -1,27 +1,30 @@
-"""Leave-one-cell-out coverage and regret of the released `step-law`, from its own draws.
+"""Leave-one-cell-out coverage and regret of a released model, from its own draws.
 
     python benchmarks/score_released.py
+    python benchmarks/score_released.py --model scaleband-tiny
 
-The released draws (all of one form, quadratic) are weighed by 1 / p(cell | draw), and the cell's state comes from its
-law given the other cells. Where Pareto k is above 0.7 the weights are not to be trusted, and an exact refit is needed;
-the least effective number of draws is printed beside it.
+The released draws (all of one form: quadratic for `step-law`, linear for `scaleband-tiny`) are weighed by
+1 / p(cell | draw), and the cell's state comes from its law given the other cells. Where Pareto k is above 0.7 the
+weights are not to be trusted, and an exact refit is needed; the least effective number of draws is printed beside it.
 """
 
 from __future__ import annotations
+
+import argparse
 
 import h5py
 import numpy as np
 import pandas as pd
 
 from common import RESULTS, load
-from held_out import TABLES, score_cell, summary
+from held_out import TABLES, prior_of, score_cell, summary
 from scaleband.bayes import cells_of, default_beliefs, model_inputs
 from scaleband.inference.fitting import Fit
 from scaleband.inference.gate import Gate
 from scaleband.inference.released import model_path
 from scaleband.inference.scores import leave_one_cell_out
 from scaleband.laws import FORMS, design_for
-from scaleband.runs import cell_table
+from scaleband.runs import cell_table, own_sweep, usable
 from score_forms import N_DRAWS, left_out_draws
 from unpooled import fit_basin
 
@@ -29,12 +32,16 @@ NAMES = ("angle", "skew", "rho", "nu", "sigma", "scatter", "offset_scale", "stat
 
 
 def main() -> None:
-    with h5py.File(model_path("step-law")) as file:
-        posterior = {name: np.asarray(file["posterior"][name], float) for name in NAMES}
-    frame = load(TABLES)
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--model", choices=("step-law", "scaleband-tiny"), default="step-law")
+    name = parser.parse_args().model
+    with h5py.File(model_path(name)) as file:
+        posterior = {each: np.asarray(file["posterior"][each], float) for each in NAMES}
+    frame = load(TABLES) if name == "step-law" else usable(own_sweep().frame)
     cells = cell_table(frame)
     design = design_for(cells_of(cells))
-    full, beliefs = model_inputs(frame, design, cells=cells), default_beliefs(design, FORMS["quadratic"])
+    prior = prior_of(name) or (lambda design: default_beliefs(design, FORMS["quadratic"]))
+    full, beliefs = model_inputs(frame, design, cells=cells), prior(design)
     gate = Gate(True, (1.0, ""), (0.0, ""), (0.0, ""), 0, ())
     fitted = Fit(posterior, {}, full, beliefs, gate, {})
     scores = leave_one_cell_out(posterior, full, beliefs, n_draws=N_DRAWS)
@@ -50,7 +57,8 @@ def main() -> None:
         own = {"cell": cell["cell"], "arch": cell["arch"], "edge": bool(cell["best_on_edge"])}
         records.append({**own, "pareto_k": scores.pareto_k[c], **score_cell(draws, full, fit_basin(full, c), c)})
     table = pd.DataFrame(records)
-    table.to_csv(RESULTS / "held_out_cell_released.csv", index=False, float_format="%.6g")
+    whose = "" if name == "step-law" else f"{name}_"
+    table.to_csv(RESULTS / f"held_out_{whose}cell_released.csv", index=False, float_format="%.6g")
     dense = table["arch"] == "dense"
     for what, mask in (
         ("all", dense | ~dense), ("dense", dense), ("MoE", ~dense), ("best run inside its grid", ~table["edge"]),

@@ -10,6 +10,7 @@ stated beliefs, which matter only where a grid is small; the optimum and the lev
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -25,13 +26,18 @@ RHO, NU = 0.15, 4.0
 
 @dataclass(frozen=True)
 class Basin:
-    """One cell's own basin: log optimum (2,), level, angle, curvature and skew (2,)."""
+    """One cell's own basin: log optimum (2,), level, angle, curvature and skew (2,).
+
+    `optimum_se` is the optimum's standard error, from the curvature of the fit (inverse Hessian by differences);
+    infinite where that is not positive definite.
+    """
 
     optimum: np.ndarray
     level: float
     angle: np.ndarray
     curvature: np.ndarray
     skew: np.ndarray
+    optimum_se: np.ndarray
 
     @property
     def lr_peak(self) -> float:
@@ -83,7 +89,27 @@ def fit_basin(inputs: ModelInputs, c: int) -> Basin:
         if best is None or found.fun < best.fun:
             best = found
     optimum, h, angle, skew = split(best.x)
-    return Basin(optimum, float(best.x[2]), angle, h, skew)
+    return Basin(optimum, float(best.x[2]), angle, h, skew, standard_errors(objective, best.x)[:2])
+
+
+def standard_errors(objective: Callable[[np.ndarray], float], at: np.ndarray) -> np.ndarray:
+    """Square roots of the diagonal of the inverse Hessian, by central differences; infinite if that fails."""
+    n, step = len(at), 1e-3
+    shifts = np.eye(n) * step
+    hessian = np.array(
+        [
+            [
+                objective(at + a + b) - objective(at + a - b) - objective(at - a + b) + objective(at - a - b)
+                for b in shifts
+            ]
+            for a in shifts
+        ]
+    ) / (4 * step**2)
+    try:
+        np.linalg.cholesky(hessian)
+    except np.linalg.LinAlgError:
+        return np.full(n, np.inf)
+    return np.sqrt(np.diag(np.linalg.inv(hessian)))
 
 
 def main() -> None:

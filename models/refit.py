@@ -2,6 +2,7 @@
 
     python models/refit.py step-law --tables FOLDER
     python models/refit.py public-sweeps --tables FOLDER
+    python models/refit.py scaleband-tiny --tables sweeps/scaleband-tiny
 
 FOLDER holds the public run tables in this project's columns (see `scaleband data list` for where upstream keeps
 them). Every form in FORMS is fitted; stacking weights come from leave-one-cell-out scores on the cells' contrasts;
@@ -17,8 +18,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+from shapes_alike import shapes_alike
 
-from scaleband.bayes import cells_of, default_beliefs, model_inputs
+from scaleband.bayes import Beliefs, cells_of, default_beliefs, model_inputs
 from scaleband.inference.fitting import Fit, constants, facts
 from scaleband.inference.gate import Gate, diagnose
 from scaleband.inference.sampler import SamplerSettings, compile_model, sample
@@ -26,11 +28,16 @@ from scaleband.inference.scores import leave_one_cell_out
 from scaleband.inference.stacking import mix, stacking_weights
 from scaleband.inference.store import to_tree, write_netcdf
 from scaleband.inference.unpack import unpack
-from scaleband.laws import FORMS, design_for
+from scaleband.laws import FORMS, Design, design_for
 from scaleband.runs import cell_table, read_runs, usable
 
 HERE = Path(__file__).resolve().parent
 MAX_BYTES = 3_000_000
+
+
+def stated_beliefs(design: Design, form: str) -> Beliefs:
+    """The package's own."""
+    return default_beliefs(design, FORMS[form])
 
 
 @dataclass(frozen=True)
@@ -45,6 +52,8 @@ class Recipe:
     fitted_to: str
     holds_for: str
     licence: str
+    beliefs: Callable[..., Beliefs] = stated_beliefs
+    folder: str = "FOLDER"
 
 
 RECIPES = {
@@ -68,6 +77,25 @@ RECIPES = {
             "This posterior: Apache-2.0. The runs are not included; upstream (github step-law/steplaw) states no "
             "licence, the ScaleBench part is CC-BY-4.0."
         ),
+    ),
+    "scaleband-tiny": Recipe(
+        tables=("runs",),
+        forms=("linear",),
+        settings=SamplerSettings(draws=3000, tune=700, chains=2, seed=1),
+        draws_kept=250,
+        title="The package's own trainer on very small models, dense and mixture of experts, prose and source code",
+        fitted_to=(
+            "The sweep that is shipped as `sweeps/scaleband-tiny` (all its runs, all its seeds; its data card says how "
+            "many, and on what text)."
+        ),
+        holds_for=(
+            "Very small transformers of this package's own trainer: 13 thousand to 104 thousand active parameters, two "
+            "layers, sequences of 16 bytes, 33 thousand to 131 thousand tokens. It shows the method on real runs "
+            "that anyone can repeat in an hour; it says nothing about large models, and the distance is printed."
+        ),
+        licence="This posterior and the runs: Apache-2.0.",
+        beliefs=shapes_alike,
+        folder="sweeps/scaleband-tiny",
     ),
     "public-sweeps": Recipe(
         tables=("steplaw_dense", "steplaw_dense_small", "steplaw_moe", "oellm_dense", "misfitting_lr", "marin_moe_lr"),
@@ -112,10 +140,10 @@ def fit_forms(recipe: Recipe, folder: Path) -> tuple[dict[str, Fit], np.ndarray]
     cells = cell_table(frame)
     design = design_for(cells_of(cells))
     inputs = model_inputs(frame, design, cells=cells)
-    compiled = compile_model(inputs, default_beliefs(design, FORMS[recipe.forms[0]]))
+    compiled = compile_model(inputs, recipe.beliefs(design, recipe.forms[0]))
     fits, scores = {}, []
     for form in recipe.forms:
-        beliefs = default_beliefs(design, FORMS[form])
+        beliefs = recipe.beliefs(design, form)
         raw = sample(compiled, recipe.settings, inputs=inputs, beliefs=beliefs, progress=show(form))
         posterior = unpack(raw, inputs, beliefs, seed=recipe.settings.seed)
         gate = diagnose(posterior, raw.stats["diverging"], names={"state": list(cells["cell"])})
@@ -176,7 +204,7 @@ def card(name: str, recipe: Recipe, meta: dict, coverage: str) -> str:
 
 **Licence.** {recipe.licence}
 
-**Refit.** `python models/refit.py {name} --tables FOLDER`
+**Refit.** `python models/refit.py {name} --tables {recipe.folder}`
 """
 
 

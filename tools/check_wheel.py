@@ -1,7 +1,7 @@
 """Look into a built wheel, and with --install use it in a fresh environment.
 
-The wheel must hold every module of src/ and every file of models/ (as scaleband/_models). The fresh
-environment gets the wheel and what the wheel itself asks for, in the locked versions, and nothing of the
+The wheel must hold every module of src/ and every file of models/ and sweeps/ (as scaleband/_models, _sweeps). The
+fresh environment gets the wheel and what the wheel itself asks for, in the locked versions, and nothing of the
 development tools: a module that imports something undeclared fails there.
 """
 
@@ -43,6 +43,7 @@ def problems_of(wheel: Path) -> list[str]:
         names = set(archive.namelist())
     models = files_under(ROOT / "models")
     wanted = {f"scaleband/_models/{path.as_posix()}" for path in models}
+    wanted |= {f"scaleband/_sweeps/{path.as_posix()}" for path in files_under(ROOT / "sweeps")}
     wanted |= {path.as_posix() for path in files_under(ROOT / "src") if path.suffix == ".py"}
     problems = [f"{name} is missing from the wheel" for name in sorted(wanted - names)]
     if not any(path.suffix == ".nc" for path in models):
@@ -73,7 +74,10 @@ def use(wheel: Path) -> None:
         install = [python, "-m", "pip", "--disable-pip-version-check", "install", "--quiet"]
         subprocess.run([*install, "--only-binary", ":all:", "-c", constraints, wheel], check=True)
         subprocess.run([python, "-I", "-c", IMPORT_ALL], check=True, cwd=place)
-        subprocess.run([place / "venv/bin/scaleband", "models", "list"], check=True, cwd=place)
+        for verb in ("models", "data"):
+            subprocess.run([place / "venv/bin/scaleband", verb, "list"], check=True, cwd=place)
+        count = "from scaleband.runs import own_sweep; print(len(own_sweep().frame), 'runs are shipped')"
+        subprocess.run([python, "-I", "-c", count], check=True, cwd=place)
 
 
 def main() -> int:

@@ -49,7 +49,9 @@ CAMPAIGN = {
     | {"--reason", "--sure", "--json"},
     "status": {"--fill", "--runs-out", "--plot", "--quiet", "--interval", "--json"},
     "run": {"--workers", "--gpus", "--threads", "--wall-seconds", "--past-stop", "--quiet", "--json"}
-    | {"--synthetic", "--command"},
+    | {"--synthetic", "--command", "--trainer", "--device", "--precision", "--compile", "--seq-len"}
+    | {"--micro-tokens", "--validation-sequences", "--engine", "--gpus-per-run", "--address", "--partition"}
+    | {"--job-minutes", "--slurm"},
 }
 
 CELL = ("--params", "1B", "--tokens", "20B")

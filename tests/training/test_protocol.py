@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 
 import pytest
@@ -116,3 +117,12 @@ def test_a_row_says_how_many_tokens_it_saw_if_that_is_another_cell(spec) -> None
 
 def test_json_is_plain(spec) -> None:
     assert json.loads(to_json(spec))["limits"] == {"wall_seconds": None, "output_bytes": 268_435_456}
+
+
+def test_an_error_that_runs_share_is_not_noise_of_a_run(spec) -> None:
+    result = RunResult(spec.run_id, "completed", loss=3.0, loss_se=0.02, n_tokens=64_000)
+    own = table_row(spec, result)
+    shared = table_row(spec, dataclasses.replace(result, loss_se_shared=True))
+    assert (own["loss_se"], own["validation_se"]) == (0.02, 0.02)
+    assert (shared["loss_se"], shared["validation_se"]) == (0.0, 0.02)
+    assert result_from_json(to_json(dataclasses.replace(result, loss_se_shared=True))).own_loss_se == 0.0

@@ -26,7 +26,7 @@ from scaleband.training.schedules import rate, schedule_for
 from scaleband.training.shapes import count
 from scaleband.training.tokens import batch, held_out
 from scaleband.training.train import State, _watch, adamw
-from scaleband.training.transformer import experts, initial, losses, swiglu, views
+from scaleband.training.transformer import experts, initial, losses, padded, ragged, swiglu, views
 
 TINY = {"d_model": 16, "n_layers": 2, "n_heads": 2, "d_ff": 24}
 MIXED = {**TINY, "d_ff": 8, "n_experts": 4, "top_k": 2, "d_shared": 8}
@@ -212,6 +212,37 @@ def test_experts_against_a_loop() -> None:
         torch.testing.assert_close(balance[r], 5 * (load * shares.mean(0)).sum())
 
 
+def test_ragged_and_padded_experts_are_the_same() -> None:
+    generator = torch.Generator().manual_seed(4)
+    into, down = torch.randn(6, 8, 24, generator=generator), torch.randn(6, 12, 8, generator=generator)
+    group = torch.tensor([0, 0, 0, 1, 3, 3, 3, 3, 3, 5])  # experts without tokens too
+    visits, load = torch.randn(10, 8, generator=generator), torch.bincount(group, minlength=6)
+    found = []
+    for way in (ragged, padded):
+        leaves = [t.clone().requires_grad_() for t in (visits, into, down)]
+        y = way(*leaves, group, load)
+        found.append([y.detach(), *torch.autograd.grad(y.square().sum(), leaves)])
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-4)
+
+
+def test_a_stack_over_several_texts_equals_its_runs_alone(small, tmp_path) -> None:
+    kinds = {"code": (b"def f(x):\n    return x + 1\n", 300), "prose": (b"It rained all day, and we stayed. ", 40)}
+    for name, (text, n) in kinds.items():
+        write_tokens([text * n, text * n], tmp_path / name)
+    adapter = adapter_on(tmp_path / "{data}", validation_sequences=200)  # one text has fewer
+    specs = [small(run_id=f"r{i}", data=name, seed=i) for i, name in enumerate(("code", "prose", "code"))]
+    together = run_stack(adapter, specs, tmp_path / "together")
+    for spec, result in zip(specs, together, strict=True):
+        alone = run_one(adapter, spec, tmp_path / "alone" / spec.run_id)
+        assert result.status == "completed", result.reason
+        assert result.loss == pytest.approx(alone.loss, abs=1e-4)
+        assert result.loss_se == pytest.approx(alone.loss_se, abs=1e-4)
+    write_tokens([text * n for text in (b"words and more words ", b"other words ")], tmp_path / "bpe", vocab_size=260)
+    mixed = run_stack(adapter, [specs[0], small(run_id="b", data="bpe")], tmp_path / "mixed")
+    assert all("different tokenizers" in result.reason for result in mixed)
+
+
 @pytest.mark.parametrize("given", [TINY, MIXED], ids=["dense", "moe"])
 def test_a_stack_equals_its_runs_alone(data, small, tmp_path, given) -> None:
     arch = "dense" if given is TINY else "moe-e4-k2"
@@ -247,11 +278,23 @@ def test_divergence_is_seen_early() -> None:
         state.step = step
         jump = 4.0 if step < 20 else 7.0
         _watch(
-            state, torch.tensor([5.0 - step / 20, jump, math.nan if step == 7 else 4.0]), math.log(256), 1000
+            state, torch.tensor([5.0 - step / 20, jump, math.nan if step == 7 else 4.0]), math.log(256), 1000, 10
         )
     assert state.alive.tolist() == [True, False, False]
     assert state.ended[2] == 7
     assert 20 <= state.ended[1] <= 30
+
+
+def test_noise_of_small_batches_is_no_divergence() -> None:
+    rng = torch.Generator().manual_seed(0)
+    steps, window = 2048, 128
+    state = State(*(torch.zeros(20, 1) for _ in range(3)), torch.ones(20, dtype=torch.bool), *(
+        torch.full((20,), math.inf) for _ in range(2)), torch.full((20,), steps))  # fmt: skip
+    for step in range(steps):
+        state.step = step
+        falling = 2.6 + 2.9 * math.exp(-step / 100)
+        _watch(state, falling + 0.8 * torch.randn(20, generator=rng), math.log(256), steps, window)
+    assert state.alive.all()
 
 
 def test_stopped_and_resumed_is_as_if_uninterrupted(data, small, tmp_path, monkeypatch) -> None:

@@ -83,7 +83,7 @@ def tell_result(campaign: Campaign, run: Run, result: RunResult) -> Run:
             run.run_id,
             result.loss,
             status=result.status,
-            loss_se=result.loss_se,
+            loss_se=result.own_loss_se,
             flops=flops or None,
             facts=facts,
         )

@@ -1,4 +1,4 @@
-"""`scaleband data`: public run tables, fetched from upstream and checked against their checksums."""
+"""`scaleband data`: run tables that are shipped, or fetched from upstream and checked against their checksums."""
 
 from __future__ import annotations
 
@@ -28,21 +28,22 @@ def run(asked: argparse.Namespace) -> int:
     """List or fetch."""
     from dataclasses import asdict
 
-    from scaleband.runs import CATALOGUE, data_set, fetch
+    from scaleband.runs import data_sets, get
 
     if asked.part == "list":
         if asked.json:
-            print_json({"data": [asdict(entry) for entry in CATALOGUE]})
+            print_json({"data": [asdict(entry) for entry in data_sets()]})
         else:
-            rows = [[e.name, f"{e.n_bytes / 1e6:.2f} MB", e.licence, e.what] for e in CATALOGUE]
+            rows = [[e.name, f"{e.n_bytes / 1e6:.2f} MB", e.licence, e.what] for e in data_sets()]
             print_table(["name", "size", "licence", "what"], rows)
         return Exit.DONE
-    found = fetch(asked.name, directory=asked.dir, mirror=asked.mirror)
+    found = get(asked.name, directory=asked.dir, mirror=asked.mirror)
     if asked.json:
-        print_json(asdict(data_set(asked.name)) | {"path": str(found)})
+        entry = next(each for each in data_sets() if each.name == asked.name)
+        print_json(asdict(entry) | {"path": str(found)})
     else:
         print(found)
     return Exit.DONE
 
 
-VERB = Verb("data", "List public run tables, or fetch one.", add, run)
+VERB = Verb("data", "List run tables, shipped and public, or fetch one.", add, run)

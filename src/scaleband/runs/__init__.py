@@ -9,6 +9,7 @@ from scaleband.runs.conventions import conventions
 from scaleband.runs.costs import dollars, gpu_hours, training_flops
 from scaleband.runs.mapping import ColumnMap, column_map, read_map
 from scaleband.runs.problems import Problem
+from scaleband.runs.shipped import data_sets, get, own_sweep, sweep_card, sweep_path
 from scaleband.runs.table import RunTable, read_runs, read_steplaw, run_table
 
 __all__ = [
@@ -27,15 +28,20 @@ __all__ = [
     "column_map",
     "conventions",
     "data_set",
+    "data_sets",
     "dollars",
     "fetch",
+    "get",
     "gpu_hours",
     "group_label",
+    "own_sweep",
     "quantity_label",
     "read_map",
     "read_runs",
     "read_steplaw",
     "run_table",
+    "sweep_card",
+    "sweep_path",
     "training_flops",
     "usable",
 ]

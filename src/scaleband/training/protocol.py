@@ -137,6 +137,9 @@ class RunResult:
         How often it was tried.
     n_params, n_active
         What was really built, where that differs from what was asked; None: as asked.
+    loss_se_shared
+        Whether `loss_se` comes from held-out text that all runs of this data share: then it cancels between them,
+        and is no noise of a run.
     """
 
     run_id: str
@@ -155,6 +158,12 @@ class RunResult:
     attempts: int = 1
     n_params: int | None = None
     n_active: int | None = None
+    loss_se_shared: bool = False
+
+    @property
+    def own_loss_se(self) -> float:
+        """The standard error that a comparison of runs has to count, nats per token."""
+        return 0.0 if self.loss_se_shared else self.loss_se
 
     def __post_init__(self) -> None:
         problems = [*_type_problems(self), *_result_problems(self)]
@@ -184,18 +193,20 @@ def failed(spec: RunSpec, reason: str, **known: Any) -> RunResult:
 def table_row(spec: RunSpec, result: RunResult) -> dict[str, Any]:
     """The run-table row of a finished training: what was asked, overwritten by what was really done.
 
-    Columns of the run table plus `steps, wall_seconds, tokens_per_second, device, reason`; None is a missing
-    value. Tokens stay as asked where whole steps came within 1 % of them, so that the batches of one cell
-    remain in one cell; a run that stopped early keeps the cell it was meant for.
+    Columns of the run table plus `steps, wall_seconds, tokens_per_second, device, reason, validation_se`; None is a
+    missing value. An error that the runs share is in `validation_se` and not in `loss_se`. Tokens stay as asked where
+    whole steps came within 1 % of them, so that the batches of one cell remain in one cell; a run that stopped early
+    keeps the cell it was meant for.
     """
     row = {
         f.name: getattr(spec, f.name) for f in dataclasses.fields(spec) if f.name not in {"shape", "limits"}
     }
     row["n_active"] = spec.active
     row |= {
-        "status": result.status, "loss": result.loss, "loss_se": result.loss_se,
+        "status": result.status, "loss": result.loss, "loss_se": result.own_loss_se,
         "steps": result.steps, "wall_seconds": result.wall_seconds,
         "tokens_per_second": result.tokens_per_second, "device": result.device, "reason": result.reason,
+        "validation_se": result.loss_se,
     }  # fmt: skip
     if result.status == "completed" and abs(result.n_tokens - spec.n_tokens) > 0.01 * spec.n_tokens:
         row["n_tokens"] = result.n_tokens

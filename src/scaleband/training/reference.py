@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,8 @@ class ReferenceAdapter:
         See `scaleband.training.train.Settings`; `precision` "" is bfloat16 on a GPU and float32 elsewhere.
     threads
         CPU threads of torch in this process; 0 leaves them alone.
+    seq_len
+        Tokens of a sequence where the specification does not say; 0 is `scaleband.training.train.SEQ_LEN`.
     """
 
     data: str
@@ -38,6 +40,7 @@ class ReferenceAdapter:
     validation_sequences: int = 256
     checkpoint_seconds: float = 60.0
     threads: int = 0
+    seq_len: int = 0
 
     def run(self, spec: RunSpec, folder: Path) -> RunResult:
         """See `Adapter.run`. Raises UserError where torch is absent or the specification cannot be trained."""
@@ -55,8 +58,9 @@ class ReferenceAdapter:
         settings = Settings(
             device, precision, self.micro_tokens, self.compile, self.validation_sequences, self.checkpoint_seconds
         )  # fmt: skip
-        tokens = open_tokens(self.data.replace("{data}", specs[0].data))
-        return train(specs, tokens, settings, folder, run_folders)
+        opened = {name: open_tokens(self.data.replace("{data}", name)) for name in {s.data for s in specs}}
+        specs = [replace(s, seq_len=s.seq_len or self.seq_len or None) for s in specs]
+        return train(specs, [opened[spec.data] for spec in specs], settings, folder, run_folders)
 
 
 def run_stack(adapter: ReferenceAdapter, specs: Sequence[RunSpec], folder: str | Path) -> list[RunResult]:

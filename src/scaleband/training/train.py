@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.optim.adamw import adamw as torch_adamw
 
 from scaleband.errors import UserError
 from scaleband.training.curves import write_curve
@@ -31,8 +32,9 @@ CLIP = 1.0  # global norm of each run's gradient, as in nanoGPT
 SEQ_LEN = 256  # where the specification does not say
 CHECKPOINT_FILE = "checkpoint.pt"
 #: A run diverged when its smoothed loss stands this far above its own lowest, nats per token, or when it is not
-#: below that of uniform guessing by a tenth of the run. Assumptions: generous beside the noise of one batch.
-DIVERGED_ABOVE, SMOOTHING = 1.0, 0.9
+#: below that of uniform guessing by a tenth of the run. Smoothed over ten steps, or more where batches are small:
+#: sixteen tokens of source code are a nat above or below the mean by chance. Assumptions.
+DIVERGED_ABOVE, SMOOTHING_STEPS, SMOOTHING_TOKENS = 1.0, 10, 2048
 
 
 @dataclass(frozen=True)
@@ -86,41 +88,50 @@ class State:
     curve: list[list[float]] = dataclasses.field(default_factory=list)
 
 
-def adamw(state: State, gradient: Tensor, lr: Tensor, decayed: int, alive: Tensor) -> None:
-    """One AdamW step in place (Loshchilov & Hutter 2019, arXiv:1711.05101), as torch.optim.AdamW does it.
+def adamw(
+    state: State, gradient: Tensor, rates: Sequence[float], decayed: int, alive: Sequence[bool]
+) -> None:
+    """One AdamW step in place (Loshchilov & Hutter 2019, arXiv:1711.05101): torch's fused kernel, run by run.
+
+    One pass over memory, where the separate operations took a dozen: a mixture of experts has many more
+    parameters than it multiplies.
 
     Parameters
     ----------
     gradient
         (run, parameter).
-    lr
-        (run,).
+    rates
+        Learning rate of each run.
     decayed
         The first so many parameters are decayed (matrices); the others (gains) are not.
     alive
-        (run,) bool: the others stay as they are.
+        Of each run: the others stay as they are.
     """
-    t = state.step + 1
-    lr = torch.where(alive, lr, 0.0)[:, None]
-    gradient = torch.where(alive[:, None], gradient, 0.0)
-    state.weights[:, :decayed].mul_(1 - lr * WEIGHT_DECAY)
-    state.mean.lerp_(gradient, 1 - BETAS[0])
-    state.square.mul_(BETAS[1]).addcmul_(gradient, gradient, value=1 - BETAS[1])
-    scale = state.square.sqrt().div_(math.sqrt(1 - BETAS[1] ** t)).add_(EPS)
-    state.weights.sub_(state.mean.div(1 - BETAS[0] ** t).mul_(lr).div_(scale))
+    rows = (state.weights, gradient, state.mean, state.square)
+    for row, (lr, lives) in enumerate(zip(rates, alive, strict=True)):
+        for part, decay in ((slice(decayed), WEIGHT_DECAY), (slice(decayed, None), 0.0)) if lives else ():
+            done = torch.tensor(float(state.step), device=gradient.device)
+            torch_adamw(
+                *([tensor[row, part]] for tensor in rows), max_exp_avg_sqs=[], state_steps=[done], fused=True,
+                amsgrad=False, beta1=BETAS[0], beta2=BETAS[1], lr=lr, weight_decay=decay, eps=EPS, maximize=False,
+            )  # fmt: skip
 
 
 def train(
-    specs: Sequence[RunSpec], data: TokenData, settings: Settings, folder: Path, run_folders: Sequence[Path]
+    specs: Sequence[RunSpec],
+    data: Sequence[TokenData],
+    settings: Settings,
+    folder: Path,
+    run_folders: Sequence[Path],
 ) -> list[RunResult]:
     """Train one specification, or a stack of them as one program.
 
     Parameters
     ----------
     specs
-        One, or several that differ only in `run_id`, `seed` and what concerns the rate.
+        One, or several that differ only in `run_id`, `seed`, `data` and what concerns the rate.
     data
-        Where the tokens come from.
+        Where the tokens of each come from.
     settings
         See `Settings`.
     folder
@@ -138,7 +149,7 @@ def train(
         The specifications cannot be trained, or not together.
     """
     first = specs[0]
-    shape = shape_for(first.arch, first.n_params, data.vocab_size, dict(first.shape))
+    shape = shape_for(first.arch, first.n_params, data[0].vocab_size, dict(first.shape))
     seq_len = _checked(specs, data, first.seq_len or SEQ_LEN)
     plans = [schedule_for(spec) for spec in specs]
     device = torch.device(settings.device or ("cuda" if torch.cuda.is_available() else "cpu"))
@@ -156,25 +167,31 @@ def train(
     micro = max(1, min(n_sequences, settings.micro_tokens // (seq_len * runs)))
     limit = min((s.limits.wall_seconds for s in specs if s.limits.wall_seconds is not None), default=math.inf)
     keep_every = max(1, steps // settings.curve_points)
-    seeds = [spec.seed for spec in specs]
+    window = max(SMOOTHING_STEPS, SMOOTHING_TOKENS // first.batch_tokens)
     begun = saved = time.perf_counter()
     before = state.seconds
     while state.step < steps and bool(state.alive.any()):
-        rows = np.stack([batch(data.train, seed, state.step, n_sequences, seq_len) for seed in seeds])
+        rows = np.stack(
+            [
+                batch(tokens.train, spec.seed, state.step, n_sequences, seq_len)
+                for tokens, spec in zip(data, specs, strict=True)
+            ]
+        )
         sequences = torch.from_numpy(rows).to(device, non_blocking=True)
-        gradient.zero_()
         total = torch.zeros(runs, device=device)
-        for part in sequences.split(micro, dim=1):
+        for k, part in enumerate(sequences.split(micro, dim=1)):
             each, balance = loss_of(leaves, shape, part, dtype)
             share = part.shape[1] / n_sequences
             objective = share * (each.mean(1) + BALANCE * balance).sum()
-            torch._foreach_add_(into, torch.autograd.grad(objective, list(leaves.values())))
+            found_gradients = torch.autograd.grad(objective, list(leaves.values()))
+            (torch._foreach_add_ if k else torch._foreach_copy_)(into, found_gradients)
             total += each.detach().mean(1) * share
         rates = [rate(plan, state.step) for plan in plans]
-        _watch(state, total, math.log(shape.vocab_size), steps)
+        _watch(state, total, math.log(shape.vocab_size), steps, window)
         size = torch.linalg.vector_norm(gradient, dim=1, keepdim=True)
-        gradient.mul_((CLIP / (size + 1e-6)).clamp(max=1.0))
-        adamw(state, gradient, torch.tensor(rates, device=device), decayed, state.alive)
+        if device.type != "cpu" or bool((size > CLIP).any()):  # a GPU would have to be waited for
+            gradient.mul_((CLIP / (size + 1e-6)).clamp(max=1.0))
+        adamw(state, gradient, rates, decayed, state.alive.tolist())
         state.step += 1
         if state.step % keep_every == 0 or state.step == steps:
             state.curve.append([state.step, *total.tolist(), *rates])
@@ -202,30 +219,38 @@ def train(
 
 
 def validation(
-    weights: Tensor, shape: Shape, data: TokenData, settings: Settings, seq_len: int, dtype: torch.dtype
+    weights: Tensor,
+    shape: Shape,
+    data: Sequence[TokenData],
+    settings: Settings,
+    seq_len: int,
+    dtype: torch.dtype,
 ) -> list[tuple[float, float]]:
     """Held-out loss and its standard error for each run, nats per token.
 
     The error is that of a mean over sequences, which are apart from each other in the text; runs of one data
     folder share the sequences, so between them a good part of it cancels.
     """
-    rows = torch.from_numpy(held_out(data.validation, settings.validation_sequences, seq_len)).to(
-        weights.device
-    )
-    runs = len(weights)
-    each = []
+    sets = [held_out(each.validation, settings.validation_sequences, seq_len) for each in data]
+    longest = max(map(len, sets))
+    # a short set is filled up by going round, and only its own first sequences count
+    filled = [np.resize(found, (longest, *found.shape[1:])) for found in sets]
+    rows = torch.from_numpy(np.stack(filled)).to(weights.device)
+    parts = []
     with torch.no_grad():
-        for part in rows.split(max(1, settings.micro_tokens // (seq_len * runs))):
-            each.append(losses(views(weights, shape), shape, part.expand(runs, -1, -1), dtype)[0])
-    table = torch.cat(each, 1).double()
-    errors = table.std(1) / math.sqrt(table.shape[1]) if table.shape[1] > 1 else torch.zeros(runs)
-    return list(zip(table.mean(1).tolist(), errors.tolist(), strict=True))
+        for part in rows.split(max(1, settings.micro_tokens // (seq_len * len(weights))), 1):
+            parts.append(losses(views(weights, shape), shape, part, dtype)[0])
+    found = []
+    for row, own in zip(torch.cat(parts, 1).double(), sets, strict=True):
+        each = row[: len(own)]
+        found.append((float(each.mean()), float(each.std()) / math.sqrt(len(own)) if len(own) > 1 else 0.0))
+    return found
 
 
-def _checked(specs: Sequence[RunSpec], data: TokenData, seq_len: int) -> int:
+def _checked(specs: Sequence[RunSpec], data: Sequence[TokenData], seq_len: int) -> int:
     """The sequence length, after everything that the data or the other runs could forbid."""
     first, problems = specs[0], []
-    own = {"run_id", "seed", "lr_peak", "lr_final", "limits", "trunk"}
+    own = {"run_id", "seed", "data", "lr_peak", "lr_final", "limits", "trunk"}
     for spec in specs[1:]:
         problems += [
             f"{spec.run_id}: {f.name} is not that of {first.run_id}; a stack shares all but {', '.join(sorted(own))}"
@@ -236,13 +261,17 @@ def _checked(specs: Sequence[RunSpec], data: TokenData, seq_len: int) -> int:
         problems.append(
             f"batch_tokens = {first.batch_tokens} is not a whole number of sequences of seq_len = {seq_len}"
         )
-    problems += [
-        f"the {name} text has {len(part)} tokens, fewer than two sequences of seq_len = {seq_len}; give more text"
-        for name, part in (("training", data.train), ("validation", data.validation))
-        if len(part) <= 2 * seq_len
-    ]
-    if first.tokenizer and first.tokenizer != data.tokenizer:
-        problems.append(f"tokenizer = {first.tokenizer!r}, but the data folder holds {data.tokenizer!r}")
+    for spec, tokens in zip(specs, data, strict=True):
+        problems += [
+            f"the {name} text has {len(part)} tokens, fewer than two sequences of seq_len = {seq_len}; give more text"
+            for name, part in (("training", tokens.train), ("validation", tokens.validation))
+            if len(part) <= 2 * seq_len
+        ]
+        if spec.tokenizer and spec.tokenizer != tokens.tokenizer:
+            problems.append(f"tokenizer = {spec.tokenizer!r}, but the data folder holds {tokens.tokenizer!r}")
+    if len({(tokens.vocab_size, tokens.tokenizer) for tokens in data}) > 1:
+        problems.append("the data folders of a stack were cut by different tokenizers; train them apart")
+    problems = list(dict.fromkeys(problems))
     if problems:
         raise UserError(problems)
     return seq_len
@@ -262,13 +291,13 @@ def _fresh(shape: Shape, specs: Sequence[RunSpec], steps: int, device: torch.dev
     )
 
 
-def _watch(state: State, loss: Tensor, guessing: float, steps: int) -> None:
-    """Smooth the loss, and end the runs that diverged."""
+def _watch(state: State, loss: Tensor, guessing: float, steps: int, window: int) -> None:
+    """Smooth the loss over `window` steps, and end the runs that diverged."""
     begun = state.smooth.isfinite()
-    state.smooth = torch.where(begun, SMOOTHING * state.smooth + (1 - SMOOTHING) * loss, loss)
+    state.smooth = torch.where(begun, state.smooth + (loss - state.smooth) / window, loss)
     state.lowest = torch.fmin(state.lowest, state.smooth)
     lost = ~loss.isfinite() | (state.smooth > state.lowest + DIVERGED_ABOVE)
-    if state.step >= max(20, steps // 10):
+    if state.step >= max(2 * window, steps // 10):
         lost |= state.smooth > guessing
     state.ended = torch.where(state.alive & lost, state.step, state.ended)
     state.alive = state.alive & ~lost
@@ -296,6 +325,7 @@ def _result(
         status="completed" if alive else "diverged",
         loss=loss[0] if alive else None,
         loss_se=loss[1] if alive else 0.0,
+        loss_se_shared=True,
         n_tokens=n_tokens,
         steps=steps,
         wall_seconds=state.seconds / runs,  # a stack's time is shared out evenly

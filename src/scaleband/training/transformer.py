@@ -71,16 +71,17 @@ def norm(x: Tensor, gain: Tensor) -> Tensor:
 
 
 def rotary(seq_len: int, d_head: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Cosines and sines of the positions, (T, d_head / 2)."""
+    """Cosines and signed sines of the positions, (T, d_head) each: for both halves of a head."""
     power = torch.arange(0, d_head, 2, device=device) / d_head
     angle = torch.arange(seq_len, device=device)[:, None] / ROTARY_BASE**power
-    return angle.cos(), angle.sin()
+    return angle.cos().repeat(1, 2), torch.cat([-angle.sin(), angle.sin()], 1)
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Turn the halves of each head, (..., T, d_head)."""
-    a, b = x.float().chunk(2, -1)
-    return torch.cat([a * cos - b * sin, a * sin + b * cos], -1).to(x.dtype)
+    """Turn the halves (a, b) of each head into (a cos - b sin, b cos + a sin); x is (..., T, d_head)."""
+    y = x.float()
+    a, b = y.chunk(2, -1)
+    return torch.addcmul(y * cos, torch.cat([b, a], -1), sin).to(x.dtype)
 
 
 def attention(
@@ -89,8 +90,9 @@ def attention(
     """Causal self-attention of (R, M, C), through SDPA: flash attention where the device has it."""
     runs, tokens, width = x.shape
     heads = linear(x, qkv).view(runs * batch, tokens // batch, 3, n_heads, width // n_heads)
-    q, k, v = heads.permute(2, 0, 3, 1, 4)  # each (R B, H, T, d_head)
-    y = F.scaled_dot_product_attention(rotate(q, *turn), rotate(k, *turn), v, is_causal=True)
+    turned, v = heads.permute(2, 0, 3, 1, 4).split((2, 1))  # queries and keys, values: (..., R B, H, T, d_head)
+    q, k = rotate(turned, *turn)
+    y = F.scaled_dot_product_attention(q, k, v.squeeze(0), is_causal=True)
     return linear(y.transpose(1, 2).reshape(runs, tokens, width), out)
 
 
@@ -103,8 +105,7 @@ def swiglu(x: Tensor, into: Tensor, down: Tensor) -> Tensor:
 def experts(x: Tensor, router: Tensor, into: Tensor, down: Tensor, top_k: int) -> tuple[Tensor, Tensor]:
     """Each token through its `top_k` experts, weighted by the router, none dropped.
 
-    Tokens are sorted by (run, expert) and padded to the fullest expert, so that all experts of all runs are one
-    batched product.
+    Tokens are sorted by (run, expert), so that all experts of all runs are one product.
 
     Returns
     -------
@@ -118,17 +119,35 @@ def experts(x: Tensor, router: Tensor, into: Tensor, down: Tensor, top_k: int) -
     group = (chosen + n_experts * torch.arange(runs, device=x.device)[:, None, None]).flatten()
     order = group.argsort(stable=True)
     load = torch.bincount(group, minlength=runs * n_experts)
-    fullest = int(load.max())
-    rank = torch.arange(len(group), device=x.device) - (load.cumsum(0) - load)[group[order]]
-    slot = group[order] * fullest + rank
     # repeated, then permuted: both directions are sums in a fixed order, the same on every run of a GPU
     visits = x.flatten(0, 1).repeat_interleave(top_k, 0)[order]
-    padded = visits.new_zeros(runs * n_experts * fullest, width).index_copy(0, slot, visits)
-    padded = padded.view(runs * n_experts, fullest, width)
-    y = swiglu(padded, into.flatten(0, 1), down.flatten(0, 1)).flatten(0, 1)[slot][order.argsort()]
+    # grouped_mm wants rows of whole 16 bytes
+    suits = not any(size * x.element_size() % 16 for size in (width, *down.shape[-2:]))
+    product = ragged if x.device.type == "cpu" and suits else padded
+    y = product(visits, into.flatten(0, 1), down.flatten(0, 1), group[order], load)[order.argsort()]
     y = (y.view(runs, tokens, top_k, width) * weight[..., None].to(y.dtype)).sum(2)
     frequency = load.view(runs, n_experts) / (tokens * top_k)
     return y, n_experts * (frequency * share.mean(1)).sum(-1)
+
+
+def ragged(visits: Tensor, into: Tensor, down: Tensor, group: Tensor, load: Tensor) -> Tensor:
+    """Sorted visits (V, C) through the experts (R E, ...) that `group` (V,) names, one group after the other.
+
+    Nothing is multiplied in vain, which is what counts on a CPU: the fullest expert often has two or three times
+    the mean.
+    """
+    ends = load.cumsum(0).to(torch.int32)
+    gate, value = F.grouped_mm(visits, into.to(visits.dtype), offs=ends).chunk(2, -1)
+    return F.grouped_mm(F.silu(gate) * value, down.to(visits.dtype), offs=ends)
+
+
+def padded(visits: Tensor, into: Tensor, down: Tensor, group: Tensor, load: Tensor) -> Tensor:
+    """The same as `ragged`, padded to the fullest expert: one batched product, which is what a GPU wants."""
+    fullest = int(load.max())
+    rank = torch.arange(len(group), device=visits.device) - (load.cumsum(0) - load)[group]
+    slot = group * fullest + rank
+    filled = visits.new_zeros(len(load) * fullest, visits.shape[1]).index_copy(0, slot, visits)
+    return swiglu(filled.view(len(load), fullest, -1), into, down).flatten(0, 1)[slot]
 
 
 def losses(

@@ -1,0 +1,109 @@
+"""What trains the runs of `scaleband campaign run`, and on which engine: its flags, and the objects they mean."""
+
+from __future__ import annotations
+
+import argparse
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from scaleband.cli.arguments import count, whole
+from scaleband.cli.verb import UsageError
+
+if TYPE_CHECKING:
+    from concurrent.futures import Executor
+
+ENGINES = ("local", "dask", "slurm", "submitit-local", "ray")
+"""As `scaleband.training.engines.ENGINES`, which would import torch's neighbours to print a line of help."""
+
+
+def add_trainer(parser: argparse.ArgumentParser) -> None:
+    """What trains: one of three, and the reference trainer's options."""
+    which = parser.add_mutually_exclusive_group(required=True)
+    which.add_argument(
+        "--synthetic", action="store_true", help="rehearse: losses out of a formula, nothing is trained"
+    )
+    which.add_argument(
+        "--trainer", metavar="TOKENS",
+        help="the reference trainer (PyTorch) on a folder of tokens; {data} in it stands for the run's data",
+    )  # fmt: skip
+    which.add_argument(
+        "--command", nargs=argparse.REMAINDER, metavar="PROGRAM",
+        help="a program and its arguments (all that follows), run for every training without a shell; {spec} and "
+        "{result} are JSON files, {lr_peak}, {batch_tokens}, {n_params}, {n_tokens}, {seed}, ... values",
+    )  # fmt: skip
+    parser.add_argument("--device", metavar="cpu|cuda", help="of --trainer; a GPU if there is one")
+    parser.add_argument(
+        "--precision", choices=("float32", "bfloat16"), help="of --trainer; bfloat16 on a GPU, else float32"
+    )
+    parser.add_argument("--compile", action="store_true", help="torch.compile in --trainer")
+    parser.add_argument(
+        "--seq-len", type=whole(2, 1 << 20), metavar="TOKENS", help="tokens of a sequence in --trainer; 256"
+    )
+    parser.add_argument(
+        "--micro-tokens", type=whole(2, 1 << 30), metavar="TOKENS",
+        help="tokens of one forward pass in --trainer; a larger batch is accumulated; 65536",
+    )  # fmt: skip
+    parser.add_argument(
+        "--validation-sequences", type=whole(1, 1 << 24), metavar="N",
+        help="held-out sequences of the final loss in --trainer; 256",
+    )  # fmt: skip
+
+
+def add_engine(parser: argparse.ArgumentParser) -> None:
+    """Where trainings run."""
+    parser.add_argument(
+        "--engine", choices=ENGINES, default="local", help="where trainings run; local processes"
+    )
+    parser.add_argument("--gpus", metavar="0,1,...", help="local: devices, dealt out to the workers in turn")
+    parser.add_argument(
+        "--gpus-per-run",
+        type=whole(1, 1024),
+        metavar="N",
+        help="slurm, ray: GPUs that each training reserves",
+    )
+    parser.add_argument("--threads", type=whole(1, 1024), metavar="N", help="CPU threads of each worker")
+    parser.add_argument(
+        "--address", metavar="HOST", help="dask, ray: a cluster that runs; without it one is started here"
+    )
+    parser.add_argument("--partition", metavar="NAME", help="slurm: the partition")
+    parser.add_argument("--job-minutes", type=count, metavar="M", help="slurm: time limit of a job; 1440")
+    parser.add_argument(
+        "--slurm",
+        action="append",
+        metavar="NAME=VALUE",
+        help="slurm: a further option of sbatch; may be repeated",
+    )
+
+
+def adapter_of(asked: argparse.Namespace) -> Any:
+    """The adapter that the flags mean. Raises UsageError for options of another trainer."""
+    if asked.command is not None and not asked.command:
+        raise UsageError("--command names a program and its arguments, as the last words of the line")
+    own = {"device", "precision", "compile", "seq_len", "micro_tokens", "validation_sequences"}
+    given = {name: value for name in own if (value := getattr(asked, name))}
+    if asked.trainer is None and given:
+        raise UsageError(f"--{min(given).replace('_', '-')} is an option of --trainer; leave it out")
+    from scaleband.training import CommandAdapter, ReferenceAdapter, SyntheticAdapter
+
+    if asked.synthetic:
+        return SyntheticAdapter()
+    if asked.command is not None:
+        return CommandAdapter(tuple(asked.command))
+    place = asked.trainer if "://" in asked.trainer else str(Path(asked.trainer).absolute())
+    return ReferenceAdapter(place, threads=asked.threads or 0, **given)
+
+
+def engine_of(asked: argparse.Namespace, folder: Path) -> AbstractContextManager[Executor]:
+    """The engine that the flags mean, not yet open; `folder` is the campaign's. Raises UsageError."""
+    from scaleband.training.engines import engine
+
+    further = dict(item.partition("=")[::2] for item in asked.slurm or ())
+    if any(not name or not value for name, value in further.items()):
+        raise UsageError("--slurm is NAME=VALUE, as in --slurm account=physics")
+    gpus = [g.strip() for g in asked.gpus.split(",") if g.strip()] if asked.gpus else []
+    return engine(
+        asked.engine, asked.workers, gpus=gpus, gpus_per_run=asked.gpus_per_run or 0, threads=asked.threads,
+        address=asked.address or "", partition=asked.partition or "", slurm=further, logs=folder / "submitit",
+        **({"job_minutes": float(asked.job_minutes)} if asked.job_minutes else {}),
+    )  # fmt: skip

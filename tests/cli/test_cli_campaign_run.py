@@ -1,0 +1,114 @@
+"""`scaleband campaign run` with a trainer and an engine chosen by flag."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from scaleband.cli import main
+from scaleband.cli.campaign_training import ENGINES, adapter_of
+from scaleband.cli.program import build_parser
+from scaleband.training import ReferenceAdapter, engines, write_tokens
+from scaleband.training.protocol import result_from_json
+
+SOURCE = Path(__file__).resolve().parents[2] / "src"
+
+
+def call(capsys: pytest.CaptureFixture[str], *words: object) -> tuple[int, str, str]:
+    code = main(["campaign", *map(str, words)])
+    said = capsys.readouterr()
+    return code, said.out, said.err
+
+
+@pytest.fixture(scope="module")
+def tokens(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("tokens")
+    texts = [path.read_bytes() for path in sorted((SOURCE / "scaleband" / "training").glob("*.py"))]
+    write_tokens(texts, folder / "code", validation_share=0.2)
+    return folder
+
+
+@pytest.fixture
+def folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Path:
+    """A campaign of three runs, seconds each."""
+    (tmp_path / "can.csv").write_text(
+        "n_params,n_tokens,lr_peak,batch_tokens\n"
+        + "".join(f"50000,2048,{lr},256\n" for lr in (1e-3, 4e-3, 1.6e-2))
+    )
+    words = ["--params", "100000", "--tokens", "1e6", "--source", "mine", "--data", "code", "--budget", "2e9",
+             "--candidates", tmp_path / "can.csv", "--strategy", "cheapest-first"]  # fmt: skip
+    assert call(capsys, "init", tmp_path / "tiny", *words)[0] == 0
+    return tmp_path / "tiny"
+
+
+def test_the_reference_trainer_by_flag(folder, tokens, capsys) -> None:
+    code, out, err = call(
+        capsys, "run", folder, "--trainer", tokens / "{data}", "--device", "cpu", "--precision", "float32",
+        "--seq-len", "32", "--micro-tokens", "128", "--validation-sequences", "8", "--threads", "1", "--quiet",
+        "--json",
+    )  # fmt: skip
+    assert code == 0, err
+    assert json.loads(out)["completed"] == 3
+    results = [result_from_json(p.read_text()) for p in sorted((folder / "runs").glob("*/result.json"))]
+    assert [(r.steps, r.n_tokens) for r in results] == [(8, 2048)] * 3
+    assert all(3 < (r.loss or 0) < 6 and r.device == "cpu" for r in results)
+    spent = json.loads(out)["spent_flops"]
+    assert spent == pytest.approx(3 * 6 * 50_000 * 2048, rel=0.02)  # of what was built
+
+
+def test_another_engine_by_flag(folder, capsys, monkeypatch) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(SOURCE))
+    code, out, _ = call(
+        capsys,
+        "run",
+        folder,
+        "--engine",
+        "submitit-local",
+        "--workers",
+        3,
+        "--synthetic",
+        "--quiet",
+        "--json",
+    )
+    said = json.loads(out)
+    assert (code, said["completed"] + said["diverged"]) == (0, 3)
+    assert list((folder / "submitit").glob("*_log.out"))
+
+
+def test_all_of_the_trainer_s_flags_arrive() -> None:
+    words = ["campaign", "run", "DIR", "--trainer", "/text/{data}", "--device", "cuda:1", "--precision", "bfloat16",
+             "--compile", "--seq-len", "1024", "--micro-tokens", "4096", "--validation-sequences", "64",
+             "--threads", "2"]  # fmt: skip
+    assert adapter_of(build_parser().parse_args(words)) == ReferenceAdapter(
+        "/text/{data}", device="cuda:1", precision="bfloat16", compile=True, seq_len=1024, micro_tokens=4096,
+        validation_sequences=64, threads=2,
+    )  # fmt: skip
+
+
+def test_the_engines_are_those_of_the_room() -> None:
+    assert ENGINES == engines.ENGINES
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "says"),
+    [
+        (["--synthetic", "--device", "cpu"], 2, "--device is an option of --trainer"),
+        (["--synthetic", "--compile"], 2, "--compile is an option of --trainer"),
+        (["--synthetic", "--engine", "dask", "--gpus", "0"], 1, "gpus is an option of local"),
+        (["--synthetic", "--address", "auto"], 1, "address is an option of dask and ray"),
+        (["--synthetic", "--engine", "slurm", "--slurm", "account"], 2, "NAME=VALUE"),
+        (["--synthetic", "--engine", "pbs"], 2, "invalid choice"),
+        (["--trainer", "a", "--synthetic"], 2, "not allowed with"),
+        ([], 2, "one of the arguments"),
+    ],
+)
+def test_what_does_not_fit_is_refused(folder, capsys, words, code, says) -> None:
+    try:
+        found, out, err = call(capsys, "run", folder, *words)
+    except SystemExit as stopped:
+        found, out, err = int(stopped.code or 0), "", capsys.readouterr().err
+    assert (found, out) == (code, "")
+    assert says in err
+    assert "Traceback" not in err
