@@ -17,9 +17,10 @@ Definition (fixed before the first held-out figure was looked at):
 - for the shipped sweep the same, all its seeds in the cell's runs, with the released model's prior
   (`models/shapes_alike.py`, settled because chains did not mix without it, before any cell was left out); the form is
   `linear` (three sizes and two token counts bend nothing), and published Step Law stands beside it as a stranger;
-- the shipped sweep's truth is rough (fifteen runs a cell, noise of half a percent and more), so coverage is also
+- added after importance weights had failed on the shipped sweep (their void counts were seen), before any exact refit:
+  that sweep's truth is rough (fifteen runs a cell, noise of half a percent and more), so coverage is also
   counted with the truth's own standard error, from the curvature of its fit, added to the band in squares (normal);
-- `tenth` leaves every tenth cell out together, a cheaper stand-in for `cell` where importance weights fail;
+  and `tenth` leaves every tenth cell out together, a cheaper stand-in for `cell` where importance weights fail;
 - the fit: one form, stated beliefs, 2 chains, seed 1, to the other cells alone; the left-out cell is then a new
   cell of the law (and its size or variant a level never seen).
 """

@@ -2,7 +2,8 @@
 
     python benchmarks/own_noise.py
 
-Definition (fixed before the first figure was looked at):
+Definition (fixed before the first figure was looked at, but for the split of the seeds and the local misfit, which were
+rewritten after it):
 
 - seed noise: settings with several seeds, 100 log loss; the pooled standard deviation inside settings (each taken from
   its own mean), with its 90 % interval from chi-squared. Runs of one seed share start and batches, so it is also split
