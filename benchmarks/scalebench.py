@@ -10,7 +10,7 @@ Definition (fixed before the first figure was looked at), after Li et al. 2026, 
 - At 1, 5 and 10 % of the whole pool's cost, what was bought so far is fitted, and R^2 of the loss over the target
   region's runs is taken, cut to [-1, 1] as there; a run is bought only if it fits into the checkpoint's budget.
 - Prediction: the posterior median of exp((level + excess) / 100) at each setting, the excess cut at the threshold of
-  censoring; stated beliefs, form `quadratic`; the quick posterior of the replays with 24 particles, 500 draws.
+  censoring; stated beliefs, form `quadratic`; the quick posterior of the replays with 24 particles, 1,000 draws.
 - Start: six runs at random among those that cost at most a thousandth of the first checkpoint's budget each, or among
   the cheapest cell's. Ten starts.
 - Policies: evsi (`design.choose` with the predicted loss of the target region as the decision: the first three
@@ -45,7 +45,7 @@ from unpooled import fit_basin
 LABEL = "step-law/dense/steplaw_main 1.07B/56.9B"
 SHARES = (0.01, 0.05, 0.1)
 RUNS, ASKS, PARTS = 24, 6, 3
-N_PARTICLES, N_DRAWS = 24, 500
+N_PARTICLES = 24
 FIELDS = ["policy", "start", "share", "spent", "n_runs", "n_cells", "r2"]
 
 
@@ -130,8 +130,9 @@ def by_evsi(o: Oracle, region: Region, state: State, money: float, last: bool, r
     fresh = Candidates(own.cells, own.cell, own.lr_peak, own.batch_tokens, o.price, left, own.run_id)
     fresh = with_mini_sweeps(fresh, basins(state.draws, fresh.cells), most_per_cell=6)
     outcomes = law_outcomes(state.draws, fresh, seed=int(rng.integers(2**31)))
-    _, chosen = choose(prediction(region, state.draws, o), outcomes, fresh, budget=money, n_runs=RUNS,
-                       n_samples=N_DRAWS, replicates=False, thrifty=not last)  # fmt: skip
+    decision = prediction(region, state.draws, o)
+    _, chosen = choose(decision, outcomes, fresh, budget=money, n_runs=RUNS, n_samples=len(decision.scores),
+                       replicates=False, thrifty=not last)  # fmt: skip
     return [int(r) for c in chosen for r in c.runs]
 
 
