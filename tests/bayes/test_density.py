@@ -16,7 +16,7 @@ from small_table import Simulated, simulated
 from scaleband.bayes import default_beliefs
 from scaleband.bayes.beliefs import OWN, SHARED
 from scaleband.bayes.coordinates import ORDER, _dense_messages, _messages, coordinates
-from scaleband.bayes.mode import Law, at_anchor, plain, typical
+from scaleband.bayes.mode import Law, Rows, at_anchor, joint_mode, plain, typical
 from scaleband.bayes.model import (
     _linex,
     _run_logp,
@@ -236,6 +236,56 @@ def test_messages_are_the_schur_complements_of_a_gaussian_cell() -> None:
         assert precision[r] + scatter[r] ** -2 == pytest.approx(block[0, 0], rel=1e-6)
         np.testing.assert_allclose(lean[r, before], block[0, 1:], rtol=1e-6, atol=1e-9)
         assert told[r] + away[r] / scatter[r] ** 2 == pytest.approx(right[r] - up[0] @ right[after], rel=1e-6)
+
+
+def test_messages_of_tied_cells_are_schur_complements_with_the_laws_in_them(table: Simulated) -> None:
+    """As above for all cells at once: a matrix over the cells in place of each number."""
+    inputs, n, c = table.inputs, len(RESPONSES), len(table.inputs.cells)
+    law, rng = Law(inputs, table.beliefs, typical(table.beliefs, 2)), np.random.default_rng(3)
+    half = rng.normal(size=(n * c, 2 * c))
+    runs, slope, mode = half @ half.T, rng.normal(size=(n, c)), rng.normal(size=(n, c))
+    turn, precision, told, lean = _dense_messages(runs.reshape(n, c, n, c), slope, law, mode)
+    prior = [np.diag(np.full(c, law.precision[r])) - law.low[r] @ law.low[r].T for r in range(n)]
+    joint, right, order = runs.copy(), (slope - law.pull(mode)).ravel(), list(ORDER)
+    for r in range(n):
+        joint[r * c : (r + 1) * c, r * c : (r + 1) * c] += prior[r]
+
+    def at(responses: list[int]) -> np.ndarray:
+        return np.concatenate([np.arange(r * c, (r + 1) * c) for r in responses] or [np.zeros(0, int)])
+
+    for k, r in enumerate(order):
+        own, before, after = at([r]), at(order[:k]), at(order[k + 1 :])
+        up = joint[np.ix_(own, after)] @ np.linalg.inv(joint[np.ix_(after, after)])
+        block = joint[np.ix_(own, np.concatenate([own, before]))]
+        block = block - up @ joint[np.ix_(after, np.concatenate([own, before]))]
+        np.testing.assert_allclose(turn[r] * precision[r] @ turn[r].T + prior[r], block[:, :c], rtol=1e-5, atol=1e-5)
+        got = [turn[r] @ lean[r, m] for m in order[:k]]
+        sides = np.concatenate([np.zeros((c, 0)), *got], axis=1)
+        np.testing.assert_allclose(sides, block[:, c:], rtol=1e-5, atol=1e-5)
+        pulled = right[own] - up @ right[after]
+        np.testing.assert_allclose(turn[r] @ told[r] - law.pull(mode)[r], pulled, rtol=1e-5, atol=1e-5)
+
+
+def test_the_joint_mode_has_the_trunks_in_it(table: Simulated) -> None:
+    """Neither a cell's state nor a trunk's error can be moved to a better fit."""
+    inputs, at = table.inputs, typical(table.beliefs, 2)
+    law, keep = Law(inputs, table.beliefs, at), ~inputs.censored
+    columns = (inputs.log_lr, inputs.log_batch, inputs.y, inputs.y_se, inputs.cell, inputs.source, inputs.trunk)
+    rows = Rows(*(column[keep] for column in columns), len(inputs.cells), inputs.n_trunks, at)
+    start = law.mean.copy()
+    start[[0, 1, 4]] = inputs.best.T
+    z, errors = joint_mode(rows, law, start, np.zeros(inputs.n_trunks + 1))
+    assert errors[-1] == 0
+    assert (np.abs(errors[:-1]) > 1e-3).any()
+
+    def objective(z: np.ndarray, errors: np.ndarray) -> float:
+        prior = ((z - law.mean) * law.pull(z)).sum() + (errors**2).sum() / at.trunk**2
+        return rows.loss(z, errors) + 0.5 * float(prior)
+
+    best, rng = objective(z, errors), np.random.default_rng(0)
+    for _ in range(50):
+        moved = errors + np.append(rng.normal(0, 0.1, inputs.n_trunks), 0.0)
+        assert objective(z + rng.normal(0, 0.02, z.shape), moved) > best - 0.02
 
 
 def test_the_reference_is_a_mode(table: Simulated) -> None:

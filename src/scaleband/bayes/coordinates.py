@@ -14,7 +14,8 @@ batch pins the first, and a handful of runs the second, whatever the optimum is.
 
 Where runs branch off common trunks, their shared errors tie the cells together: what the runs pin of a response are
 then not the cells but orthogonal mixtures of them (differences of cells far better than their mean), and all of the
-above holds for the mixtures.
+above holds for the mixtures. Later responses are then integrated out with their laws: cells that are tied leave a law
+nothing but what they have in common.
 """
 
 from __future__ import annotations
@@ -39,8 +40,6 @@ ORDER = tuple(
 )  # fmt: skip
 """From what runs say least about to what they pin best."""
 
-
-
 _ROUNDS = 40
 """Of measuring noise and scatters, and finding the mode under them."""
 
@@ -62,8 +61,8 @@ class Coordinates:
     anchor (2, cell)
         log_lr and log_batch of the module's head.
     far, trunked, variance (response, mixture), shares (response, mixture, source)
-        Squared excess that is typical of the runs behind the message, how much of the trunks' variance is in it, and its
-        typical variance in all; which sources' noise: with these the noise, and so the message, scales.
+        Squared excess that is typical of the runs behind the message, how much of the trunks' variance is in it, its
+        typical variance in all, and which sources' noise: with these the noise, and so the message, scales.
     trunk_row, trunk_weight (trunk, k), trunk_precision, trunk_source (trunk,)
         Rows that branch off each trunk, their weights in the trunk's mean (zero in padding and for censored rows), the
         precision of that mean at typical noise times the variance of its source, and the trunk's source.
@@ -105,19 +104,6 @@ def _messages(runs: Array, slope: Array, away: Array, scatter: Array) -> tuple[A
     return precision, slope.T, lean
 
 
-def _linked(inputs: ModelInputs) -> list[NDArray[np.int64]]:
-    """Cells that trunks tie together, group by group; a cell without trunks is a group of its own."""
-    from scipy.sparse import coo_array
-    from scipy.sparse.csgraph import connected_components
-
-    n, rows = len(inputs.cells), inputs.trunk < inputs.n_trunks
-    links = coo_array(
-        (np.ones(rows.sum()), (inputs.cell[rows], n + inputs.trunk[rows])), shape=(n + inputs.n_trunks,) * 2
-    )
-    _, label = connected_components(links, directed=False)
-    return [np.flatnonzero(label[:n] == k) for k in np.unique(label[:n])]
-
-
 def _dense_messages(runs: Array, slope: Array, law: Law, mode: Array) -> tuple[Array, Array, Array, Array]:
     """Turn, precision, slope and lean where cells are tied together: as `_messages`, with a matrix over the cells in
     place of each number, and the later responses' laws integrated out too. runs (response, cell, response, cell),
@@ -145,7 +131,9 @@ def _dense_messages(runs: Array, slope: Array, law: Law, mode: Array) -> tuple[A
     return turn, precision, told, lean
 
 
-def _trunks(inputs: ModelInputs, rows: Rows, keep: Array, weight: Array) -> tuple[Array, Array, Array, Array]:
+def _trunks(
+    inputs: ModelInputs, rows: Rows, keep: NDArray[np.bool_], weight: Array
+) -> tuple[NDArray[np.int64], Array, Array, NDArray[np.int64]]:
     """`trunk_row`, `trunk_weight`, `trunk_precision` and `trunk_source` of `Coordinates`."""
     heavy = np.zeros(len(inputs.y))
     heavy[keep] = weight
@@ -164,8 +152,10 @@ def coordinates(inputs: ModelInputs, beliefs: Beliefs) -> Coordinates:
     """Coordinates for the cells of a table; a cell without rows gets empty messages."""
     at = typical(beliefs, len(inputs.sources))
     law, keep = Law(inputs, beliefs, at), ~inputs.censored
-    columns = ("log_lr", "log_batch", "y", "y_se", "cell", "source", "trunk")
-    rows = Rows(*(getattr(inputs, name)[keep] for name in columns), len(inputs.cells), inputs.n_trunks, at)
+    rows = Rows(
+        inputs.log_lr[keep], inputs.log_batch[keep], inputs.y[keep], inputs.y_se[keep], inputs.cell[keep],
+        inputs.source[keep], inputs.trunk[keep], len(inputs.cells), inputs.n_trunks, at,
+    )  # fmt: skip
     start = law.mean.copy()
     start[[0, 1, 4]] = inputs.best.T
     mode, errors = joint_mode(rows, law, start, np.zeros(inputs.n_trunks + 1))
@@ -182,7 +172,7 @@ def coordinates(inputs: ModelInputs, beliefs: Beliefs) -> Coordinates:
     mean, e = rows.predicted(reference, anchor)
     resid, jacobian, own = rows.y - mean, rows.jacobian(reference, anchor), rows.own_variance(e)
     weight = rows.weight(resid - errors[rows.trunk], own)
-    runs = rows.by_cell(weight[:, None, None] * jacobian[:, :, None] * jacobian[:, None, :])
+    runs = rows.precision(jacobian, weight)
     # Reweighted least squares at the mode says more than a Student-t's information.
     less = at.nu / (at.nu + 3)
     inverse = np.linalg.inv(runs + np.diag(at.scatter**-2.0))

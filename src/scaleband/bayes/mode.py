@@ -54,8 +54,8 @@ def typical(beliefs: Beliefs, n_sources: int) -> Typical:
     scatter_sd = [OWN[name][1] if name in own else sds[name] for name in names]
     offset = [[np.exp(at[f"log_offset_{role}_{hyper}"]) for role in ROLES[1:]] for hyper in RESPONSES[:2]]
     return Typical(
-        np.array(scatter), np.array(scatter_sd), np.array(offset), np.full(n_sources, own["log_sigma"]), float(np.exp(at["log_rho"])),
-        float(1 + np.exp(at["log_nu_minus_1"])), own["log_trunk"],
+        np.array(scatter), np.array(scatter_sd), np.array(offset), np.full(n_sources, own["log_sigma"]),
+        float(np.exp(at["log_rho"])), float(1 + np.exp(at["log_nu_minus_1"])), own["log_trunk"],
     )  # fmt: skip
 
 
@@ -129,6 +129,10 @@ class Rows:
             columns.append((self.predicted(up, anchor)[0] - self.predicted(down, anchor)[0]) / (2 * _STEP))
         return np.stack(columns, axis=1)
 
+    def precision(self, jacobian: Array, weight: Array) -> Array:
+        """Of each cell's state, no trunk counted: (cell, response, response)."""
+        return self.by_cell(weight[:, None, None] * jacobian[:, :, None] * jacobian[:, None, :])
+
     def loss(self, z: Array, errors: Array) -> float:
         """Minus the log likelihood given the trunks' errors, up to a constant."""
         mean, e = self.predicted(z, None)
@@ -150,14 +154,12 @@ class Law:
         self.mean = inputs.prior_mean(beliefs)
         scale = np.ones((len(RESPONSES), len(inputs.design.columns)))
         scale[:2] = np.where(beliefs.pooled, typical.offset[:, role_index(inputs.design)], 1.0)
-        self.w = inputs.scaled_design(beliefs) * scale[:, None, :]
+        w = inputs.scaled_design(beliefs) * scale[:, None, :]
+        turned = w.transpose(0, 2, 1)
         self.precision = typical.scatter**-2.0
-        inner = np.eye(self.w.shape[2]) + self.precision[:, None, None] * (self.w.transpose(0, 2, 1) @ self.w)
-        self.factor = np.linalg.cholesky(inner)
+        factor = np.linalg.cholesky(np.eye(w.shape[2]) + self.precision[:, None, None] * (turned @ w))
         # precision of the law = diag(1 / scatter^2) - low low^T
-        self.low = self.precision[:, None, None] * np.linalg.solve(self.factor, self.w.transpose(0, 2, 1)).transpose(
-            0, 2, 1
-        )
+        self.low = self.precision[:, None, None] * np.linalg.solve(factor, turned).transpose(0, 2, 1)
 
     def pull(self, z: Array) -> Array:
         """Precision times (z - mean): (response, cell)."""
@@ -209,8 +211,7 @@ def joint_mode(rows: Rows, law: Law, start: Array, errors: Array) -> tuple[Array
             step = np.clip(law.tied_newton(z, slope, runs), -0.5, 0.5)
         else:
             slope = rows.by_cell((weight * resid)[:, None] * jacobian)
-            runs = rows.by_cell(weight[:, None, None] * jacobian[:, :, None] * jacobian[:, None, :])
-            step = np.clip(law.newton(z, slope.T, runs), -0.5, 0.5)
+            step = np.clip(law.newton(z, slope.T, rows.precision(jacobian, weight)), -0.5, 0.5)
         moved = np.einsum("ir,ri->i", jacobian, step[:, rows.cell])
         towards = rows.trunk_errors(resid - moved, weight) - errors
         size = 1.0
@@ -238,19 +239,20 @@ def tied(rows: Rows, jacobian: Array, weight: Array, resid: Array) -> tuple[Arra
     dense[cells, :, cells, :] = rows.by_cell(heavy[:, :, None] * jacobian[:, None, :])
     push = np.zeros((t + 1, rows.n_cells, n))
     np.add.at(push, (rows.trunk, rows.cell), heavy)
-    push = push[:t].reshape(t, -1)
+    shared = push[:t].reshape(t, -1)
     total, pulled = (np.bincount(rows.trunk, v, t + 1)[:t] for v in (weight, weight * resid))
     give = 1 / (rows.typical.trunk**-2.0 + total)
-    dense = dense.reshape(rows.n_cells * n, -1) - (push * give[:, None]).T @ push
-    slope = rows.by_cell(heavy * resid[:, None]).ravel() - push.T @ (give * pulled)
+    left = dense.reshape(rows.n_cells * n, -1) - (shared * give[:, None]).T @ shared
+    slope = rows.by_cell(heavy * resid[:, None]).ravel() - shared.T @ (give * pulled)
     shape = (rows.n_cells, n)
-    return dense.reshape(*shape, *shape).transpose(1, 0, 3, 2), slope.reshape(shape).T
+    return left.reshape(*shape, *shape).transpose(1, 0, 3, 2), slope.reshape(shape).T
 
 
 def measured(rows: Rows, law: Law, z: Array, errors: Array, believed: Typical) -> Rows:
     """`rows` with noise and scatters of cells and trunks as a mode shows them under the beliefs.
 
-    One step of expectation maximisation: squares at the mode, and beside them what runs, cells and law leave open.    """
+    One step of expectation maximisation: squares at the mode, and what runs, cells and law leave open.
+    """
     at = rows.typical
     mean, e = rows.predicted(z, None)
     left, own = rows.y - mean - errors[rows.trunk], rows.own_variance(e)
@@ -258,7 +260,7 @@ def measured(rows: Rows, law: Law, z: Array, errors: Array, believed: Typical) -
     if rows.n_trunks:
         runs = np.einsum("rcsc->crs", tied(rows, jacobian, weight, rows.y - mean)[0])
     else:
-        runs = rows.by_cell(weight[:, None, None] * jacobian[:, :, None] * jacobian[:, None, :])
+        runs = rows.precision(jacobian, weight)
     inverse = np.linalg.inv(runs + np.diag(law.precision))
     unknown = np.diagonal(inverse, axis1=1, axis2=2).T + at.scatter[:, None] ** 4 * (law.low**2).sum(axis=2)
     scatter = _scale((z - law.predicted(z)) ** 2 + unknown, believed.scatter, believed.scatter_sd[:, None])
