@@ -26,7 +26,6 @@ from scaleband.bayes.inputs import ModelInputs
 from scaleband.laws import HYPERPARAMETERS, RESPONSES, ROLES, SPONTANEOUS
 
 _HALF_LOG_2PI = 0.5 * float(np.log(2 * np.pi))
-_TYPICAL_SIGMA = float(np.exp(OWN["log_sigma"][0]))
 
 
 def _linex(v, h, s):  # type: ignore[no-untyped-def]
@@ -150,15 +149,14 @@ def build_model(inputs: ModelInputs, beliefs: Beliefs) -> pm.Model:
         unit = pm.Flat("state_std", shape=(len(RESPONSES), len(inputs.cells)))
         law_std = pm.Flat("law_std", shape=(len(RESPONSES), len(inputs.design.columns)))
         # How much more or less the runs say than under the noise for which the messages were worked out.
-        variance = sigma[d["cell_source"]] ** 2 + d["far"] * rho**2
+        variance = pt.dot(d["shares"], sigma**2) + d["far"] * rho**2
         trunk_sd: Any = None
         if inputs.n_trunks:
-            unit = pt.dot(unit, d["blend"].T)
             mean, sd, _ = OWN["log_trunk"]
             trunk_sd = pt.exp(mean + sd * pm.Normal("log_trunk_std", 0, 1))
             variance = variance + d["trunked"] * trunk_sd**2
         told = d["typical_variance"] / variance
-        precision, slopes = told * d["precision"], told * d["slope"]
+        precision = told * d["precision"]
         share = 1 + precision * spread[:, None] ** 2
         design = pt.concatenate([d["design"][:2] * scale[:, None, :], d["design"][2:]])
         inverse, half_log_det = factored(precision / share, design)
@@ -167,23 +165,27 @@ def build_model(inputs: ModelInputs, beliefs: Beliefs) -> pm.Model:
         coefficients: dict[int, Any] = {}
         for r in ORDER:
             name = RESPONSES[r]
-            shift: Any = 0.0  # between a state and what it is at the anchor
+            shift: Any = None  # between a state and what it is at the anchor
             if name == "log_lr":
                 shift = _rate_shift(state, d["anchor"][1])
             elif name == "level":
                 shift = _excess(state, d["anchor"][0], d["anchor"][1])
-            slope = slopes[r] - told * sum(d["lean"][r, m] * away[m] for m in away)
-            prior = d["prior_mean"][r] + shift - d["reference"][r]
+            # Of cells that trunks tie together, `turn` makes the mixtures that the messages are about.
+            turned = pt.dot(d["turn"][r].T, shift) if inputs.n_trunks and shift is not None else shift
+            side = sum((pt.dot if inputs.n_trunks else pt.mul)(d["lean"][r, m], away[m]) for m in away)
+            slope = told[r] * (d["slope"][r] - side)
+            prior = d["prior"][r] if shift is None else d["prior"][r] + turned
             coefficient, pull = pooled_law(law_std[r], prior, design[r], inverse[r], share[r], precision[r], slope)
-            away[r] = (slope * spread[r] ** 2 + pull) / share[r] + spread[r] * unit[r] / pt.sqrt(share[r])
+            z = (slope * spread[r] ** 2 + pull) / share[r] + spread[r] * unit[r] / pt.sqrt(share[r])
             pm.Potential(
                 f"law_{name}",
-                # log N(coefficient; 0, I) N(away; pull, spread^2) and the Jacobian of both
+                # log N(coefficient; 0, I) N(z; pull, spread^2) and the Jacobian of both
                 -0.5 * (coefficient**2 + 2 * _HALF_LOG_2PI).sum()
-                - 0.5 * (((away[r] - pull) / spread[r]) ** 2 + pt.log(share[r]) + 2 * _HALF_LOG_2PI).sum()
+                - 0.5 * (((z - pull) / spread[r]) ** 2 + pt.log(share[r]) + 2 * _HALF_LOG_2PI).sum()
                 - half_log_det[r],
             )
-            state[name] = away[r] + d["reference"][r] - shift
+            away[r] = pt.dot(d["turn"][r], z) if inputs.n_trunks else z
+            state[name] = away[r] + d["reference"][r] - (0.0 if shift is None else shift)
             coefficients[r] = coefficient
         pm.Deterministic("state", pt.stack([state[name] for name in RESPONSES]))
         pm.Deterministic("coefficient", pt.stack([coefficients[r] for r in range(len(RESPONSES))]))
@@ -194,7 +196,7 @@ def build_model(inputs: ModelInputs, beliefs: Beliefs) -> pm.Model:
         if inputs.n_trunks:
             # The runs of one trunk pin its error beside the cells' mean loss there.
             rest = ((d["y"] - base - excess)[d["trunk_row"]] * d["trunk_weight"]).sum(axis=1)
-            heard = d["trunk_precision"] * _TYPICAL_SIGMA**2 / sigma[d["trunk_source"]] ** 2
+            heard = d["trunk_precision"] / sigma[d["trunk_source"]] ** 2
             part = 1 + heard * trunk_sd**2
             trunk = rest * (1 - 1 / part) + trunk_sd * pm.Flat("trunk_std", shape=inputs.n_trunks) / pt.sqrt(part)
             pm.Deterministic("trunk_effect", trunk)
@@ -220,11 +222,13 @@ def build_model(inputs: ModelInputs, beliefs: Beliefs) -> pm.Model:
 def model_data(inputs: ModelInputs, beliefs: Beliefs) -> dict[str, np.ndarray]:
     """Everything in the model that is data: pass it to `with_data` to fit other rows, forms or priors."""
     where = coordinates(inputs, beliefs)
-    trunk = {}
-    if inputs.n_trunks:
+    design, prior, trunk = inputs.scaled_design(beliefs), inputs.prior_mean(beliefs) - where.reference, {}
+    if where.turn is not None:
+        design = where.turn.transpose(0, 2, 1) @ design
+        prior = np.einsum("rcm,rc->rm", where.turn, prior)
         trunk = {
             "row_trunk": inputs.trunk,
-            "blend": where.blend,
+            "turn": where.turn,
             "trunked": where.trunked,
             "trunk_row": where.trunk_row,
             "trunk_weight": where.trunk_weight,
@@ -239,19 +243,19 @@ def model_data(inputs: ModelInputs, beliefs: Beliefs) -> dict[str, np.ndarray]:
         "censored": inputs.censored,
         "row_cell": inputs.cell,
         "row_source": inputs.source,
-        "cell_source": np.array([inputs.sources.index(s) for s in inputs.cells.source], dtype=np.int64),
         "shared_mean": beliefs.shared_mean,
         "shared_factor": beliefs.shared_factor,
         "pooled": beliefs.pooled,
         "role": role_index(inputs.design),
-        "design": inputs.scaled_design(beliefs),
-        "prior_mean": inputs.prior_mean(beliefs),
+        "design": design,
+        "prior": prior,
         "reference": where.reference,
         "precision": where.precision,
         "slope": where.slope,
         "lean": where.lean,
         "anchor": where.anchor,
         "far": where.far,
+        "shares": where.shares,
         "typical_variance": where.variance,
     }
 
