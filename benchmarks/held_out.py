@@ -14,11 +14,12 @@ Definition (fixed before the first held-out figure was looked at):
 - regret: of the recommended setting (smallest posterior expected regret), measured in the truth's basin;
   beside it the same from the recorded run nearest to the setting (natural-log distance), and both for the
   published Step Law;
-- for the shipped sweep the same, all its seeds in the cell's runs, with the released model's prior
-  (`models/shapes_alike.py`, settled because chains did not mix without it, before any cell was left out); the form is
-  `linear` (three sizes and two token counts bend nothing), and published Step Law stands beside it as a stranger;
+- for the shipped sweep the same, all its seeds in the cell's runs; the form is `linear` (three sizes and two token
+  counts bend nothing), and published Step Law stands beside it as a stranger. The first sweep had a prior of its own
+  that pinned the basins' shape; the second, longer and wider one has the stated beliefs, settled before any of its cells
+  was left out;
 - added after importance weights had failed on the shipped sweep (their void counts were seen), before any exact refit:
-  that sweep's truth is rough (fifteen runs a cell, noise of half a percent and more), so coverage is also
+  that sweep's truth is rough (fifteen to twenty runs a cell, noise of half a percent and more), so coverage is also
   counted with the truth's own standard error, from the curvature of its fit, added to the band in squares (normal);
   and `tenth` leaves every tenth cell out together, a cheaper stand-in for `cell` where importance weights fail;
 - the fit: one form, stated beliefs, 2 chains, seed 1, to the other cells alone; the left-out cell is then a new
@@ -28,16 +29,13 @@ Definition (fixed before the first held-out figure was looked at):
 from __future__ import annotations
 
 import argparse
-import sys
 import time
-from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from common import RESULTS, load
-from scaleband.bayes import Beliefs, ModelInputs, cells_of, model_inputs
+from scaleband.bayes import ModelInputs, cells_of, model_inputs
 from scaleband.inference.fitting import fit
 from scaleband.inference.sampler import SamplerSettings
 from scaleband.laws import FORMS, LawDraws, design_for, published_optimum
@@ -46,16 +44,6 @@ from scaleband.runs import cell_table, read_runs, sweep_path
 from unpooled import Basin, fit_basin
 
 TABLES = ["steplaw_dense", "steplaw_dense_small", "steplaw_moe"]
-
-
-def prior_of(sweep: str) -> Callable[..., Beliefs] | None:
-    """The prior of a released model's recipe; None for the stated one."""
-    if sweep != "scaleband-tiny":
-        return None
-    sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "models"))
-    from shapes_alike import shapes_alike
-
-    return shapes_alike
 
 
 def nearest_recorded(inputs: ModelInputs, c: int, lr_peak: float, batch_tokens: float) -> float:
@@ -163,7 +151,7 @@ def main() -> None:
         # The left-out cells keep their place without runs, so that one compiled model serves all folds.
         keep = ~left_out[cell_of_row(frame, cells)]
         fitted = fit(
-            frame[keep], form=options.form, settings=settings, cells=cells, reuse=first, beliefs=prior_of(options.sweep)
+            frame[keep], form=options.form, settings=settings, cells=cells, reuse=first
         )
         first = first or fitted
         draws, gate = fitted.draws(), fitted.gate

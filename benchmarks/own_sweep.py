@@ -239,8 +239,7 @@ def write_card(plan: Plan, rows: list[dict], n_cells: int, text: Path, folder: P
             "validation_se": "standard error of that mean over sequences, nats per byte",
             "steps, wall_seconds, tokens_per_second, device, reason": "of the run; a stack's time is shared out evenly",
         },
-        "mind": "Runs of one stack (a cell and a batch) share seed, start and batches, so noise between rates is "
-        "smaller than between seeds.",
+        "mind": "Runs of one stack (a cell and a batch) share seed, start and batches.",
         "recipe": ["python tools/assemble_text.py out/text", "python benchmarks/own_sweep.py run",
                    f"python benchmarks/own_sweep.py table --folder sweeps/{folder.name}"],
         "machine": "one thread of a two-core x86-64 CPU that did other work too",

@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 
 from common import RESULTS, load
-from held_out import TABLES, prior_of, score_cell, summary
+from held_out import TABLES, score_cell, summary
 from scaleband.bayes import cells_of, default_beliefs, model_inputs
 from scaleband.inference.fitting import Fit
 from scaleband.inference.gate import Gate
@@ -40,8 +40,8 @@ def main() -> None:
     frame = load(TABLES) if name == "step-law" else usable(own_sweep().frame)
     cells = cell_table(frame)
     design = design_for(cells_of(cells))
-    prior = prior_of(name) or (lambda design: default_beliefs(design, FORMS["quadratic"]))
-    full, beliefs = model_inputs(frame, design, cells=cells), prior(design)
+    form = "quadratic" if name == "step-law" else "linear"
+    full, beliefs = model_inputs(frame, design, cells=cells), default_beliefs(design, FORMS[form])
     gate = Gate(True, (1.0, ""), (0.0, ""), (0.0, ""), 0, ())
     fitted = Fit(posterior, {}, full, beliefs, gate, {})
     scores = leave_one_cell_out(posterior, full, beliefs, n_draws=N_DRAWS)
@@ -52,7 +52,7 @@ def main() -> None:
     )
     records = []
     for c in range(len(cells)):
-        draws = left_out_draws({"quadratic": fitted}, {"quadratic": scores}, np.ones(1), c, seed=1)
+        draws = left_out_draws({form: fitted}, {form: scores}, np.ones(1), c, seed=1)
         cell = cells.iloc[c]
         own = {"cell": cell["cell"], "arch": cell["arch"], "edge": bool(cell["best_on_edge"])}
         records.append({**own, "pareto_k": scores.pareto_k[c], **score_cell(draws, full, fit_basin(full, c), c)})
