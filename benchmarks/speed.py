@@ -99,7 +99,7 @@ def cold_fit(options: argparse.Namespace) -> None:
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "fit.nc"
         tables = [str(data_folder() / f"{name}.csv") for name in RELEASED]
-        command = [str(Path(sys.executable).with_name("scaleband")), "fit", *tables]
+        command = [str(Path(sys.executable).with_name("scaleband")), "fit", *tables, "--loss", "none"]
         for k in range(options.repeat):
             started = time.perf_counter()
             done = subprocess.run([*command, "--out", str(out), "--quiet"], check=False, capture_output=True, text=True)
