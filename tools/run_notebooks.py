@@ -55,7 +55,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("notebooks", nargs="*", type=Path, help="default: all of notebooks/")
     parser.add_argument("--write", type=Path, metavar="FOLDER", help="keep the executed copies there")
-    parser.add_argument("--timeout", type=float, default=300.0, help="seconds for each notebook")
+    parser.add_argument("--timeout", type=float, default=480.0, help="seconds for each notebook")
     arguments = parser.parse_args()
 
     paths = [path.resolve() for path in arguments.notebooks] or sorted((ROOT / "notebooks").glob("*.ipynb"))
