@@ -150,9 +150,7 @@ def main() -> None:
         started = time.perf_counter()
         # The left-out cells keep their place without runs, so that one compiled model serves all folds.
         keep = ~left_out[cell_of_row(frame, cells)]
-        fitted = fit(
-            frame[keep], form=options.form, settings=settings, cells=cells, reuse=first
-        )
+        fitted = fit(frame[keep], form=options.form, settings=settings, cells=cells, reuse=first)
         first = first or fitted
         draws, gate = fitted.draws(), fitted.gate
         for c in np.flatnonzero(left_out):

@@ -9,8 +9,18 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from scaleband.laws.loss.draws import LossDraws
-from scaleband.plots.canvas import COLOURS, GREY, INK, log_x, log_y, new_figure, percent_label, span
-from scaleband.plots.isoflop import group_rows
+from scaleband.plots.canvas import (
+    COLOURS,
+    GREY,
+    INK,
+    flop_label,
+    log_x,
+    log_y,
+    new_figure,
+    percent_label,
+    span,
+)
+from scaleband.plots.isoflop import budgets_beyond, group_runs
 from scaleband.predict import interval
 from scaleband.predict.allocation import Limits, allocate
 
@@ -66,9 +76,8 @@ def allocation_data(
     limits
         Constraints, as in `predict.allocation.allocate`.
     """
-    own = draws.table.take(group_rows(draws, group))
-    compute = 6 * own.cells.n_active * own.cells.n_tokens
-    flops = np.geomspace(compute.min(), compute.max() * 10**decades, n_points)
+    _, compute = group_runs(draws, group)
+    flops = budgets_beyond(compute, decades, n_points)
     found = [allocate(draws, group, float(c), limits) for c in flops]
     size, tokens, ratio = (
         np.stack([np.stack(interval(v, mass)) for v in values], axis=1)
@@ -94,7 +103,7 @@ def draw_allocation(data: AllocationData) -> Figure:
         ax.fill_between(data.flops, lower, upper, color=COLOURS[k], alpha=0.22, lw=0)
         ax.plot(data.flops, middle, color=COLOURS[k], lw=2)
         ax.plot(data.flops, chosen, color=INK, ls="--", lw=1)
-        log_x(ax, float(data.flops[0]), float(data.flops[-1]), lambda v: f"{v:.0e}".replace("e+", "e"))
+        log_x(ax, float(data.flops[0]), float(data.flops[-1]), flop_label)
         if k == 2:
             ax.axhline(20, color=GREY, ls=":", lw=1.2)
             log_y(ax, *span(band, [20.0]), percent_label)

@@ -63,6 +63,11 @@ def rate_label(value: float) -> str:
     return f"{float(mantissa):g}e{int(exponent)}"
 
 
+def flop_label(value: float) -> str:
+    """A budget in FLOP to one digit: 1e21."""
+    return f"{value:.0e}".replace("e+", "e")
+
+
 def percent_label(value: float) -> str:
     """A percentage as short as it can be: 0.25, 10."""
     return f"{value:g}"

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from scaleband.errors import UserError
 from scaleband.laws.loss.draws import LossDraws
-from scaleband.plots.canvas import COLOURS, DASHES, GREY, MARKERS, log_x, own_axes, span
-from scaleband.plots.isoflop import group_rows
+from scaleband.plots.canvas import COLOURS, DASHES, GREY, MARKERS, flop_label, log_x, own_axes, span
+from scaleband.plots.isoflop import budgets_beyond, group_runs
 from scaleband.predict import interval
 from scaleband.predict.comparison import frontier
 
@@ -75,12 +75,12 @@ def frontier_data(
         groups = [g for g in draws.groups() if kind[g] == kind[draws.groups()[0]]][: len(MARKERS)]
     seen = []
     for g in groups:
-        own = draws.table.take(group_rows(draws, g))
-        seen.append(np.stack([6 * own.cells.n_active * own.cells.n_tokens, np.exp(own.log_loss)], axis=1))
+        own, own_compute = group_runs(draws, g)
+        seen.append(np.stack([own_compute, np.exp(own.log_loss)], axis=1))
     if len({kind[g] for g in groups}) > 1:
         raise UserError("losses of two kinds cannot share an axis; draw groups of one loss_kind at a time")
     compute = np.concatenate([s[:, 0] for s in seen])
-    flops = np.geomspace(compute.min(), compute.max() * 10**decades, n_points)
+    flops = budgets_beyond(compute, decades, n_points)
     bands = np.stack([np.exp(np.stack(interval(frontier(draws, g, flops), mass))) for g in groups], axis=1)
     return FrontierData(tuple(groups), kind[groups[0]], mass, flops, bands, tuple(seen), float(compute.max()))
 
@@ -96,7 +96,7 @@ def draw_frontier(data: FrontierData, ax: Axes | None = None) -> Axes:
         ax.plot(data.flops, middle, color=colour, ls=DASHES[k % len(DASHES)], lw=2, label=group)
     ax.axvspan(data.fitted, data.flops[-1], color=GREY, alpha=0.1, lw=0)
     low, high = float(data.flops[0]), float(data.flops[-1])
-    log_x(ax, low, high, lambda v: f"{v:.0e}".replace("e+", "e"))
+    log_x(ax, low, high, flop_label)
     ax.set_yscale("log")
     bottom, top = span(data.band, *(s[:, 1] for s in data.seen), margin=0.04)
     ticks = _loss_ticks(bottom, top)

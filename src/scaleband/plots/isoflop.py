@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from scaleband.errors import UserError
 from scaleband.laws.loss import Covariates
 from scaleband.laws.loss.draws import LossDraws
+from scaleband.laws.loss.table import LossTable
 from scaleband.plots.canvas import COLOURS, INK, MARKERS, log_x, own_axes, span
 from scaleband.predict import interval
 from scaleband.predict.allocation import allocate
@@ -68,6 +69,17 @@ def group_rows(draws: LossDraws, group: str) -> NDArray[np.int64]:
     return at
 
 
+def group_runs(draws: LossDraws, group: str) -> tuple[LossTable, Array]:
+    """Observations of a group and the compute of each, FLOP. Raises UserError as `group_rows`."""
+    own = draws.table.take(group_rows(draws, group))
+    return own, 6 * own.cells.n_active * own.cells.n_tokens
+
+
+def budgets_beyond(compute: Array, decades: float, n_points: int) -> Array:
+    """Budgets from the smallest observed compute to `decades` beyond the largest: (point,), FLOP."""
+    return np.geomspace(compute.min(), compute.max() * 10**decades, n_points)
+
+
 def own_budgets(compute: Array, most: int = 5) -> list[float]:
     """Budgets that runs cluster at, cut at gaps of 0.1 decade; evenly spread ones where runs do not cluster."""
     order = np.sort(compute)
@@ -97,8 +109,7 @@ def isoflop_data(
     n_points
         Points along a slice, half a decade and more to both sides of the best size.
     """
-    own = draws.table.take(group_rows(draws, group))
-    compute = 6 * own.cells.n_active * own.cells.n_tokens
+    own, compute = group_runs(draws, group)
     if flops is None:
         flops = [*own_budgets(compute), 10 * float(compute.max())]
     budgets = np.sort(np.asarray(flops, float))

@@ -9,8 +9,8 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from scaleband.laws.loss.draws import LossDraws
-from scaleband.plots.canvas import COLOURS, DASHES, GREY, INK, log_x, new_figure
-from scaleband.plots.isoflop import group_rows
+from scaleband.plots.canvas import COLOURS, DASHES, GREY, INK, flop_label, log_x, new_figure
+from scaleband.plots.isoflop import budgets_beyond, group_runs
 from scaleband.predict.allocation import allocate, share_of_form
 
 Array = NDArray[np.float64]
@@ -59,9 +59,8 @@ def weight_data(draws: LossDraws, group: str, *, decades: float = 2.0, n_points:
     n_points
         Budgets.
     """
-    own = draws.table.take(group_rows(draws, group))
-    compute = 6 * own.cells.n_active * own.cells.n_tokens
-    flops = np.geomspace(compute.min(), compute.max() * 10**decades, n_points)
+    _, compute = group_runs(draws, group)
+    flops = budgets_beyond(compute, decades, n_points)
     stated: dict[str, float] = {}
     given = draws.meta.get("weights")
     if isinstance(given, dict):
@@ -98,7 +97,7 @@ def draw_weights(data: WeightData) -> Figure:
             right.plot(data.flops, data.apart[k], color=colours[k], ls=DASHES[k % len(DASHES)], lw=1.8, label=name)
     right.axvspan(data.fitted, data.flops[-1], color=GREY, alpha=0.1, lw=0)
     right.axhline(0, color=INK, lw=0.8)
-    log_x(right, float(data.flops[0]), float(data.flops[-1]), lambda v: f"{v:.0e}".replace("e+", "e"))
+    log_x(right, float(data.flops[0]), float(data.flops[-1]), flop_label)
     right.set_xlabel("training compute, FLOP (grey: beyond the runs)")
     right.set_ylabel("loss over the stack's, %")
     right.legend(frameon=False, fontsize="small", ncols=2)
