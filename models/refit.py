@@ -57,9 +57,8 @@ class Recipe:
 RECIPES = {
     "step-law": Recipe(
         tables=("steplaw_dense", "steplaw_dense_small", "steplaw_moe"),
-        # linear got no weight from leave-one-cell-out; one cell of 429M has two modes and wants many draws
-        forms=("quadratic", "interaction", "curved-tokens"),
-        settings=SamplerSettings(draws=11_000, tune=600, chains=2, seed=1),
+        forms=("quadratic", "interaction", "curved-tokens", "linear"),
+        settings=SamplerSettings(draws=5000, tune=500, chains=2, seed=1),
         draws_kept=500,
         title="Step Law's sweeps, dense and mixture of experts",
         fitted_to=(

@@ -20,14 +20,14 @@ nothing but what they have in common.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from scaleband.bayes.beliefs import Beliefs
 from scaleband.bayes.inputs import ModelInputs
-from scaleband.bayes.mode import Law, Rows, at_anchor, joint_mode, measured, tied, typical
+from scaleband.bayes.mode import Law, Rows, at_anchor, information, joint_mode, measured, tied, typical
 from scaleband.laws import RESPONSES
 
 Array = NDArray[np.float64]
@@ -39,6 +39,9 @@ ORDER = tuple(
     )
 )  # fmt: skip
 """From what runs say least about to what they pin best."""
+
+_MORE = 1.2
+"""By how much rho is raised to see how a message changes with it."""
 
 _ROUNDS = 40
 """Of measuring noise and scatters, and finding the mode under them."""
@@ -61,8 +64,10 @@ class Coordinates:
     anchor (2, cell)
         log_lr and log_batch of the module's head.
     far, trunked, variance (response, mixture), shares (response, mixture, source)
-        Squared excess that is typical of the runs behind the message, how much of the trunks' variance is in it, its
-        typical variance in all, and which sources' noise: with these the noise, and so the message, scales.
+        Squared excess of the runs behind the message as far as it answers to rho, how much of the trunks' variance is
+        in it, its typical variance in all, and which sources' noise: with these the noise, and so the message, scales.
+    nu
+        Degrees of freedom at which the messages were worked out: they scale with a run's `information` too.
     trunk_row, trunk_weight (trunk, k), trunk_precision, trunk_source (trunk,)
         Rows that branch off each trunk, their weights in the trunk's mean (zero in padding and for censored rows), the
         precision of that mean at typical noise times the variance of its source, and the trunk's source.
@@ -78,6 +83,7 @@ class Coordinates:
     trunked: Array
     variance: Array
     shares: Array
+    nu: float
     trunk_row: NDArray[np.int64]
     trunk_weight: Array
     trunk_precision: Array
@@ -174,26 +180,33 @@ def coordinates(inputs: ModelInputs, beliefs: Beliefs) -> Coordinates:
     weight = rows.weight(resid - errors[rows.trunk], own)
     runs = rows.precision(jacobian, weight)
     # Reweighted least squares at the mode says more than a Student-t's information.
-    less = at.nu / (at.nu + 3)
-    inverse = np.linalg.inv(runs + np.diag(at.scatter**-2.0))
-    leverage = weight * np.einsum("ir,irs,is->i", jacobian, inverse[rows.cell], jacobian)
-    far = rows.by_cell(leverage * e**2) / np.maximum(rows.by_cell(leverage), 1e-300)
+    less = information(at.nu) * at.nu / (at.nu + 1)
     shares = np.zeros((len(RESPONSES), len(inputs.cells), len(inputs.sources)))
     shares[:, np.arange(len(inputs.cells)), [inputs.sources.index(s) for s in inputs.cells.source]] = 1.0
-    far, turn = np.broadcast_to(far, (len(RESPONSES), len(far))), None
+    turn = None
     if inputs.n_trunks:
         together, told = tied(rows, jacobian, less * weight, resid)
         turn, precision, slope, lean = _dense_messages(together, told, law, mode)
         free = np.einsum("rcm,cr->rm", turn**2, less * np.diagonal(runs, axis1=1, axis2=2))
-        far, shares = np.einsum("rcm,rc->rm", turn**2, far), np.einsum("rcm,rcs->rms", turn**2, shares)
+        inverse = np.linalg.inv(runs + np.diag(at.scatter**-2.0))
+        leverage = weight * np.einsum("ir,irs,is->i", jacobian, inverse[rows.cell], jacobian)
+        far = rows.by_cell(leverage * e**2) / np.maximum(rows.by_cell(leverage), 1e-300)
+        far, shares = np.einsum("rcm,c->rm", turn**2, far), np.einsum("rcm,rcs->rms", turn**2, shares)
         noise = shares @ at.sigma**2 + at.rho**2 * far
         kept = np.einsum("rcm,rcd,rdm->rm", turn, np.einsum("rcrd->rcd", together), turn)
         trunked = np.clip(free / np.maximum(kept, 1e-9) - 1, 0.0, 1e3) * noise / at.trunk**2
     else:
         pull = less * rows.by_cell((weight * resid)[:, None] * jacobian)
         precision, slope, lean = _messages(less * runs, pull, away, at.scatter)
+        # How a message changes with rho: after the others are integrated out, not that of any one run.
+        more = replace(rows, typical=replace(at, rho=at.rho * _MORE))
+        louder = more.weight(resid - errors[rows.trunk], more.own_variance(e))
+        less_told = _messages(less * rows.precision(jacobian, louder), pull, away, at.scatter)[0]
+        part = np.log(np.maximum(precision, 1e-9) / np.maximum(less_told, 1e-9)) / (2 * np.log(_MORE))
+        part = np.clip(part, 0.01, 0.99)
+        far = part / (1 - part) * (shares @ at.sigma**2) / at.rho**2
         noise, trunked = shares @ at.sigma**2 + at.rho**2 * far, np.zeros_like(far)
     return Coordinates(
-        reference, turn, precision, slope, lean, anchor, far, trunked, noise + at.trunk**2 * trunked, shares,
+        reference, turn, precision, slope, lean, anchor, far, trunked, noise + at.trunk**2 * trunked, shares, at.nu,
         *_trunks(inputs, rows, keep, weight),
     )  # fmt: skip

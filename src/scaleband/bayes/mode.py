@@ -59,6 +59,11 @@ def typical(beliefs: Beliefs, n_sources: int) -> Typical:
     )  # fmt: skip
 
 
+def information(nu: Any) -> Any:
+    """Fisher information about its mean of one Student-t run, in units of 1 / scale^2 (Lange, Little & Taylor 1989)."""
+    return (nu + 1) / (nu + 3)
+
+
 def _excess(x: Array, b: Array, z: Array) -> Array:
     return excess(x - z[0], b - z[1], z[ANGLE], np.exp(np.clip(z[CURVATURE], -6, 6)), z[SKEW])
 

@@ -23,6 +23,7 @@ import pytensor.tensor as pt
 from scaleband.bayes.beliefs import OWN, SHARED, Beliefs, role_index
 from scaleband.bayes.coordinates import ORDER, coordinates
 from scaleband.bayes.inputs import ModelInputs
+from scaleband.bayes.mode import information
 from scaleband.laws import HYPERPARAMETERS, RESPONSES, ROLES, SPONTANEOUS
 
 _HALF_LOG_2PI = 0.5 * float(np.log(2 * np.pi))
@@ -155,7 +156,7 @@ def build_model(inputs: ModelInputs, beliefs: Beliefs) -> pm.Model:
             mean, sd, _ = OWN["log_trunk"]
             trunk_sd = pt.exp(mean + sd * pm.Normal("log_trunk_std", 0, 1))
             variance = variance + d["trunked"] * trunk_sd**2
-        told = d["typical_variance"] / variance
+        told = d["typical_variance"] / variance * information(nu) / d["typical_information"]
         precision = told * d["precision"]
         share = 1 + precision * spread[:, None] ** 2
         design = pt.concatenate([d["design"][:2] * scale[:, None, :], d["design"][2:]])
@@ -257,6 +258,7 @@ def model_data(inputs: ModelInputs, beliefs: Beliefs) -> dict[str, np.ndarray]:
         "far": where.far,
         "shares": where.shares,
         "typical_variance": where.variance,
+        "typical_information": np.asarray(information(where.nu)),
     }
 
 
