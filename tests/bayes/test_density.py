@@ -24,6 +24,7 @@ from scaleband.bayes.model import (
     factored,
     initial_point,
     model_data,
+    padded_length,
     pooled_law,
 )
 from scaleband.laws import (
@@ -184,12 +185,13 @@ def test_a_cell_without_runs_follows_its_law(table: Simulated, model: Any, value
         model[name].set_value(value.astype(old[name].dtype))
     try:
         point = initial_point(inputs, shapes_of(model), 3)
-        turn = coordinates(inputs, table.beliefs).turn
+        where = coordinates(inputs, table.beliefs)
+        assert not np.isin(where.tied, (1, 4)).any()
         coefficient, state, _ = values(point)
         for r in range(len(RESPONSES)):
             scatter, w = scatter_and_design(table, point, r)
             law = inputs.x @ table.beliefs.law_mean[r] + w @ coefficient[r]
-            unit = turn[r] @ point["state_std"][r]
+            unit = point["state_std"][r]
             np.testing.assert_allclose(state[r, [1, 4]], (law + scatter * unit)[[1, 4]], rtol=1e-6, atol=1e-6)
     finally:
         for name, value in old.items():
@@ -244,7 +246,9 @@ def test_messages_of_tied_cells_are_schur_complements_with_the_laws_in_them(tabl
     law, rng = Law(inputs, table.beliefs, typical(table.beliefs, 2)), np.random.default_rng(3)
     half = rng.normal(size=(n * c, 2 * c))
     runs, slope, mode = half @ half.T, rng.normal(size=(n, c)), rng.normal(size=(n, c))
-    turn, precision, told, lean = _dense_messages(runs.reshape(n, c, n, c), slope, law, mode)
+    turn, precision, told, lean = _dense_messages(
+        runs.reshape(n, c, n, c), slope, law.pull(mode), law.precision, law.low
+    )
     prior = [np.diag(np.full(c, law.precision[r])) - law.low[r] @ law.low[r].T for r in range(n)]
     joint, right, order = runs.copy(), (slope - law.pull(mode)).ravel(), list(ORDER)
     for r in range(n):
@@ -264,6 +268,12 @@ def test_messages_of_tied_cells_are_schur_complements_with_the_laws_in_them(tabl
         np.testing.assert_allclose(sides, block[:, c:], rtol=1e-5, atol=1e-5)
         pulled = right[own] - up @ right[after]
         np.testing.assert_allclose(turn[r] @ told[r] - law.pull(mode)[r], pulled, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("n", [1, 15, 16, 17, 30, 129, 666, 2619, 100_000])
+def test_tables_of_nearly_the_same_length_are_padded_to_the_same(n: int) -> None:
+    assert n <= padded_length(n) <= max(n + 15, 1.13 * n)
+    assert padded_length(padded_length(n)) == padded_length(n)
 
 
 def test_the_joint_mode_has_the_trunks_in_it(table: Simulated) -> None:
@@ -339,14 +349,19 @@ def test_shared_offset_scales_are_read_in_the_order_of_the_roles() -> None:
 def test_runs_are_student_t_or_at_least_that_high() -> None:
     rng = np.random.default_rng(0)
     y, mean, scale, nu = rng.normal(size=8), rng.normal(size=8), np.exp(rng.normal(size=8)), 3.4
-    censored = np.arange(8) % 2 == 1
-    got = _run_logp(*(pt.as_tensor(v) for v in (y, mean, scale, np.float64(nu), censored))).eval(mode=FAST)
+    censored, counts = np.arange(8) % 2 == 1, np.ones(8)
+
+    def density(*values: np.ndarray) -> np.ndarray:
+        return _run_logp(*(pt.as_tensor(v) for v in values)).eval(mode=FAST)
+
+    got = density(y, mean, scale, np.float64(nu), censored, counts)
+    assert (density(y, mean, scale, np.float64(nu), censored, 0 * counts) == 0).all()
     np.testing.assert_allclose(got[~censored], stats.t.logpdf(y, nu, mean, scale)[~censored], rtol=1e-12)
     assert (got[censored] < 0).all()
     e = np.abs(rng.normal(size=8)) * 3
     level, sigma, rho, se = 0.4, 0.2, 0.3, 0.1
     noise = np.sqrt(sigma**2 + se**2 + (rho * np.where(censored, y - level, e)) ** 2)
-    got = _run_logp(*(pt.as_tensor(v) for v in (y, level + e, noise, np.float64(nu), censored))).eval(mode=FAST)
+    got = density(y, level + e, noise, np.float64(nu), censored, counts)
     np.testing.assert_allclose(got, run_log_density(y, level, e, sigma, rho, nu, censored, se), rtol=1e-12)
 
 
@@ -389,7 +404,7 @@ def test_swapping_data_is_building_anew(
     assert abs(expected - before) > 1e-3, "the change must matter, or this test shows nothing"
 
 
-@pytest.mark.parametrize("what", ["reference", "precision", "slope", "lean", "anchor", "far", "shares"])
+@pytest.mark.parametrize("what", ["reference", "precision", "slope", "lean", "lean_tied", "anchor", "far", "shares"])
 def test_coordinates_are_no_part_of_the_posterior(
     table: Simulated, model: Any, density: Callable[[Point], float], values: Any, what: str
 ) -> None:
@@ -399,8 +414,9 @@ def test_coordinates_are_no_part_of_the_posterior(
     try:
         model[what].set_value(old * 1.1 + 0.05 * (old != 0))
         if what == "reference":  # the law is told from there
-            moved = model[what].get_value() - old
-            model["prior"].set_value(prior - np.einsum("rcm,rc->rm", model["turn"].get_value(), moved))
+            moved, t = model[what].get_value() - old, model["tied"].get_value()
+            moved[:, t] = np.einsum("rcm,rc->rm", model["turn"].get_value(), moved[:, t])
+            model["prior"].set_value(prior - moved)
         assert density(point) == pytest.approx(expected_density(table, point, values), rel=1e-7, abs=1e-4)
         after = values(point)[1]
     finally:

@@ -55,12 +55,15 @@ class Coordinates:
     ----------
     reference (response, cell)
         Near the joint mode of all cells.
-    turn (response, cell, mixture)
-        Orthogonal; None if no runs share trunks: the mixtures are then the cells.
-    precision, slope (response, mixture), lean (response, response, mixture), with trunks (response, response,
-    mixture, cell)
+    tied (k,)
+        Cells that trunks tie together: entry i of what follows is, at tied[i], about the i-th mixture of them, and
+        about the cell itself elsewhere.
+    turn (response, k, k)
+        Orthogonal, from mixtures to tied cells.
+    precision, slope (response, mixture), lean (response, response, mixture), lean_tied (response, response, k, k)
         With z the distance from the reference and t = turn^T z, the message about response r is
-        `precision_r t_r = slope_r - sum_m lean_rm z_m`, m before r in `ORDER`; precision 0 says nothing.
+        `precision_r t_r = slope_r - sum_m lean_rm z_m`, m before r in `ORDER`; precision 0 says nothing. `lean` is 0
+        at tied cells, where `lean_tied` (from cells to mixtures) takes its place.
     anchor (2, cell)
         log_lr and log_batch of the module's head.
     far, trunked, variance (response, mixture), shares (response, mixture, source)
@@ -74,10 +77,12 @@ class Coordinates:
     """
 
     reference: Array
-    turn: Array | None
+    tied: NDArray[np.int64]
+    turn: Array
     precision: Array
     slope: Array
     lean: Array
+    lean_tied: Array
     anchor: Array
     far: Array
     trunked: Array
@@ -110,12 +115,14 @@ def _messages(runs: Array, slope: Array, away: Array, scatter: Array) -> tuple[A
     return precision, slope.T, lean
 
 
-def _dense_messages(runs: Array, slope: Array, law: Law, mode: Array) -> tuple[Array, Array, Array, Array]:
+def _dense_messages(
+    runs: Array, slope: Array, pull: Array, precisions: Array, low: Array
+) -> tuple[Array, Array, Array, Array]:
     """Turn, precision, slope and lean where cells are tied together: as `_messages`, with a matrix over the cells in
     place of each number, and the later responses' laws integrated out too. runs (response, cell, response, cell),
-    slope and mode (response, cell)."""
+    slope (response, cell); the law's pull on the cells, and its precision as in `Law`."""
     n, n_cells = slope.shape
-    runs, pulled = runs.copy(), slope - law.pull(mode)
+    runs, pulled = runs.copy(), slope - pull
     slope = slope.copy()
     turn, precision = np.zeros((n, n_cells, n_cells)), np.zeros((n, n_cells))
     told, lean = np.zeros((n, n_cells)), np.zeros((n, n, n_cells, n_cells))
@@ -124,7 +131,7 @@ def _dense_messages(runs: Array, slope: Array, law: Law, mode: Array) -> tuple[A
         own = 0.5 * (runs[r, :, r] + runs[r, :, r].T)
         values, turn[r] = np.linalg.eigh(own)
         precision[r], told[r] = np.maximum(values, 0.0), turn[r].T @ slope[r]
-        prior = np.diag(np.full(n_cells, law.precision[r])) - law.low[r] @ law.low[r].T
+        prior = np.diag(np.full(n_cells, precisions[r])) - low[r] @ low[r].T
         inverse = np.linalg.inv(own + prior)
         side = {m: runs[r, :, m].copy() for m in before}
         for m in before:
@@ -144,7 +151,7 @@ def _trunks(
     heavy = np.zeros(len(inputs.y))
     heavy[keep] = weight
     members = [np.flatnonzero(inputs.trunk == t) for t in range(inputs.n_trunks)]
-    width = max((len(r) for r in members), default=0)
+    width = -(-max((len(r) for r in members), default=0) // 8) * 8
     index, weights = np.zeros((inputs.n_trunks, width), np.int64), np.zeros((inputs.n_trunks, width))
     for t, mine in enumerate(members):
         index[t, : len(mine)], weights[t, : len(mine)] = mine, heavy[mine]
@@ -183,30 +190,37 @@ def coordinates(inputs: ModelInputs, beliefs: Beliefs) -> Coordinates:
     less = information(at.nu) * at.nu / (at.nu + 1)
     shares = np.zeros((len(RESPONSES), len(inputs.cells), len(inputs.sources)))
     shares[:, np.arange(len(inputs.cells)), [inputs.sources.index(s) for s in inputs.cells.source]] = 1.0
-    turn = None
-    if inputs.n_trunks:
-        together, told = tied(rows, jacobian, less * weight, resid)
-        turn, precision, slope, lean = _dense_messages(together, told, law, mode)
-        free = np.einsum("rcm,cr->rm", turn**2, less * np.diagonal(runs, axis1=1, axis2=2))
+
+    pull = less * rows.by_cell((weight * resid)[:, None] * jacobian)
+    precision, slope, lean = _messages(less * runs, pull, away, at.scatter)
+    # How a message changes with rho: after the others are integrated out, not that of any one run.
+    more = replace(rows, typical=replace(at, rho=at.rho * _MORE))
+    louder = more.weight(resid - errors[rows.trunk], more.own_variance(e))
+    less_told = _messages(less * rows.precision(jacobian, louder), pull, away, at.scatter)[0]
+    part = np.log(np.maximum(precision, 1e-9) / np.maximum(less_told, 1e-9)) / (2 * np.log(_MORE))
+    part = np.clip(part, 0.01, 0.99)
+    far, trunked = part / (1 - part) * (shares @ at.sigma**2) / at.rho**2, np.zeros_like(part)
+
+    t = np.unique(rows.cell[rows.trunk < inputs.n_trunks])
+    turn, lean_tied = np.zeros((len(RESPONSES), len(t), len(t))), np.zeros((len(RESPONSES),) * 2 + (len(t),) * 2)
+    if t.size:
+        dense, told = tied(rows, jacobian, less * weight, resid)
+        dense, told = dense[:, t][:, :, :, t], told[:, t]
+        turn, precision[:, t], slope[:, t], lean_tied = _dense_messages(
+            dense, told, law.pull(mode)[:, t], law.precision, law.low[:, t]
+        )
+        lean[:, :, t] = 0.0
         inverse = np.linalg.inv(runs + np.diag(at.scatter**-2.0))
         leverage = weight * np.einsum("ir,irs,is->i", jacobian, inverse[rows.cell], jacobian)
-        far = rows.by_cell(leverage * e**2) / np.maximum(rows.by_cell(leverage), 1e-300)
-        far, shares = np.einsum("rcm,c->rm", turn**2, far), np.einsum("rcm,rcs->rms", turn**2, shares)
-        noise = shares @ at.sigma**2 + at.rho**2 * far
-        kept = np.einsum("rcm,rcd,rdm->rm", turn, np.einsum("rcrd->rcd", together), turn)
-        trunked = np.clip(free / np.maximum(kept, 1e-9) - 1, 0.0, 1e3) * noise / at.trunk**2
-    else:
-        pull = less * rows.by_cell((weight * resid)[:, None] * jacobian)
-        precision, slope, lean = _messages(less * runs, pull, away, at.scatter)
-        # How a message changes with rho: after the others are integrated out, not that of any one run.
-        more = replace(rows, typical=replace(at, rho=at.rho * _MORE))
-        louder = more.weight(resid - errors[rows.trunk], more.own_variance(e))
-        less_told = _messages(less * rows.precision(jacobian, louder), pull, away, at.scatter)[0]
-        part = np.log(np.maximum(precision, 1e-9) / np.maximum(less_told, 1e-9)) / (2 * np.log(_MORE))
-        part = np.clip(part, 0.01, 0.99)
-        far = part / (1 - part) * (shares @ at.sigma**2) / at.rho**2
-        noise, trunked = shares @ at.sigma**2 + at.rho**2 * far, np.zeros_like(far)
+        typical_far = (rows.by_cell(leverage * e**2) / np.maximum(rows.by_cell(leverage), 1e-300))[t]
+        far[:, t] = np.einsum("rcm,c->rm", turn**2, typical_far)
+        shares[:, t] = np.einsum("rcm,rcs->rms", turn**2, shares[:, t])
+        noise = shares[:, t] @ at.sigma**2 + at.rho**2 * far[:, t]
+        free = np.einsum("rcm,cr->rm", turn**2, less * np.diagonal(runs, axis1=1, axis2=2)[t])
+        kept = np.einsum("rcm,rcd,rdm->rm", turn, np.einsum("rcrd->rcd", dense), turn)
+        trunked[:, t] = np.clip(free / np.maximum(kept, 1e-9) - 1, 0.0, 1e3) * noise / at.trunk**2
+    variance = shares @ at.sigma**2 + at.rho**2 * far + at.trunk**2 * trunked
     return Coordinates(
-        reference, turn, precision, slope, lean, anchor, far, trunked, noise + at.trunk**2 * trunked, shares, at.nu,
+        reference, t, turn, precision, slope, lean, lean_tied, anchor, far, trunked, variance, shares, at.nu,
         *_trunks(inputs, rows, keep, weight),
     )  # fmt: skip

@@ -14,6 +14,7 @@ Coefficients b and states are computed from nearly standard normal variables, in
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -79,8 +80,8 @@ def _rate_shift(state, log_batch):  # type: ignore[no-untyped-def]
     return -(h * c * s + g * b * t) / (h * c * c + g * b * b) * (log_batch - state["log_batch"])
 
 
-def _run_logp(value, mean, scale, nu, censored):  # type: ignore[no-untyped-def]
-    """StudentT density of a finished run; a smooth 'at least this high' for a censored one."""
+def _run_logp(value, mean, scale, nu, censored, counts):  # type: ignore[no-untyped-def]
+    """StudentT density of a finished run; a smooth 'at least this high' for a censored one; 0 for padding."""
     u = (value - mean) / scale
     density = (
         pt.gammaln((nu + 1) / 2)
@@ -90,10 +91,10 @@ def _run_logp(value, mean, scale, nu, censored):  # type: ignore[no-untyped-def]
         - (nu + 1) / 2 * pt.log(1 + u * u / nu)
     )
     above = pt.log(SPONTANEOUS + (1 - SPONTANEOUS) * pt.sigmoid(-u))
-    return pt.switch(censored, above, density)
+    return counts * pt.switch(censored, above, density)
 
 
-def _run_random(mean, scale, nu, censored, rng=None, size=None):  # type: ignore[no-untyped-def]
+def _run_random(mean, scale, nu, censored, counts, rng=None, size=None):  # type: ignore[no-untyped-def]
     return mean + scale * rng.standard_t(nu, size=mean.shape)
 
 
@@ -171,9 +172,14 @@ def build_model(inputs: ModelInputs, beliefs: Beliefs) -> pm.Model:
                 shift = _rate_shift(state, d["anchor"][1])
             elif name == "level":
                 shift = _excess(state, d["anchor"][0], d["anchor"][1])
-            # Of cells that trunks tie together, `turn` makes the mixtures that the messages are about.
-            turned = pt.dot(d["turn"][r].T, shift) if inputs.n_trunks and shift is not None else shift
-            side = sum((pt.dot if inputs.n_trunks else pt.mul)(d["lean"][r, m], away[m]) for m in away)
+            turned, side = shift, sum(d["lean"][r, m] * away[m] for m in away)
+            if inputs.n_trunks:
+                # Of cells that trunks tie together, `turn` makes the mixtures that the messages are about.
+                t = d["tied"]
+                if shift is not None:
+                    turned = pt.set_subtensor(shift[t], pt.dot(d["turn"][r].T, shift[t]))
+                if away:
+                    side = pt.inc_subtensor(side[t], sum(pt.dot(d["lean_tied"][r, m], away[m][t]) for m in away))
             slope = told[r] * (d["slope"][r] - side)
             prior = d["prior"][r] if shift is None else d["prior"][r] + turned
             coefficient, pull = pooled_law(law_std[r], prior, design[r], inverse[r], share[r], precision[r], slope)
@@ -185,7 +191,7 @@ def build_model(inputs: ModelInputs, beliefs: Beliefs) -> pm.Model:
                 - 0.5 * (((z - pull) / spread[r]) ** 2 + pt.log(share[r]) + 2 * _HALF_LOG_2PI).sum()
                 - half_log_det[r],
             )
-            away[r] = pt.dot(d["turn"][r], z) if inputs.n_trunks else z
+            away[r] = pt.set_subtensor(z[t], pt.dot(d["turn"][r], z[t])) if inputs.n_trunks else z
             state[name] = away[r] + d["reference"][r] - (0.0 if shift is None else shift)
             coefficients[r] = coefficient
         pm.Deterministic("state", pt.stack([state[name] for name in RESPONSES]))
@@ -212,24 +218,48 @@ def build_model(inputs: ModelInputs, beliefs: Beliefs) -> pm.Model:
             noise,
             nu,
             d["censored"],
+            d["row_counts"],
             logp=_run_logp,
             random=_run_random,
-            signature="(r),(r),(),(r)->(r)",
+            signature="(r),(r),(),(r),(r)->(r)",
             observed=d["y"],
         )
     return model
 
 
+def padded_length(n: int) -> int:
+    """Rows that a table of n runs is padded to: few lengths, at most an eighth more. For every new number of rows JAX
+    compiles anew, for as long as a refit takes."""
+    step = max(16, 2 ** (n.bit_length() - 4))
+    return -(-n // step) * step
+
+
+def _padding(inputs: ModelInputs) -> ModelInputs:
+    """`inputs` with its first run again and again up to `padded_length`, free of trunks."""
+    at = np.concatenate([np.arange(len(inputs.y)), np.zeros(padded_length(len(inputs.y)) - len(inputs.y), np.int64)])
+    trunk = np.where(np.arange(len(at)) < len(inputs.y), inputs.trunk[at], inputs.n_trunks)
+    names = ("log_lr", "log_batch", "y", "y_se", "censored", "cell", "source")
+    return replace(inputs, trunk=trunk, **{name: getattr(inputs, name)[at] for name in names})
+
+
 def model_data(inputs: ModelInputs, beliefs: Beliefs) -> dict[str, np.ndarray]:
-    """Everything in the model that is data: pass it to `with_data` to fit other rows, forms or priors."""
-    where = coordinates(inputs, beliefs)
+    """Everything in the model that is data: pass it to `with_data` to fit other rows, forms or priors.
+
+    Rows are padded (`padded_length`); `row_counts` is 1 for a run and 0 for padding.
+    """
+    where, n_rows = coordinates(inputs, beliefs), len(inputs.y)
+    inputs = _padding(inputs)
     design, prior, trunk = inputs.scaled_design(beliefs), inputs.prior_mean(beliefs) - where.reference, {}
-    if where.turn is not None:
-        design = where.turn.transpose(0, 2, 1) @ design
-        prior = np.einsum("rcm,rc->rm", where.turn, prior)
+    if inputs.n_trunks:
+        t = where.tied
+        design = design.copy()
+        design[:, t] = where.turn.transpose(0, 2, 1) @ design[:, t]
+        prior[:, t] = np.einsum("rcm,rc->rm", where.turn, prior[:, t])
         trunk = {
             "row_trunk": inputs.trunk,
+            "tied": t,
             "turn": where.turn,
+            "lean_tied": where.lean_tied,
             "trunked": where.trunked,
             "trunk_row": where.trunk_row,
             "trunk_weight": where.trunk_weight,
@@ -237,6 +267,7 @@ def model_data(inputs: ModelInputs, beliefs: Beliefs) -> dict[str, np.ndarray]:
             "trunk_source": where.trunk_source,
         }
     return trunk | {
+        "row_counts": (np.arange(len(inputs.y)) < n_rows).astype(float),
         "row_log_lr": inputs.log_lr,
         "row_log_batch": inputs.log_batch,
         "y": inputs.y,
