@@ -57,7 +57,7 @@ class Recipe:
 RECIPES = {
     "step-law": Recipe(
         tables=("steplaw_dense", "steplaw_dense_small", "steplaw_moe"),
-        forms=("quadratic", "interaction", "curved-tokens", "linear"),
+        forms=("quadratic", "interaction", "curved-tokens"),
         settings=SamplerSettings(draws=5000, tune=500, chains=2, seed=1),
         draws_kept=500,
         title="Step Law's sweeps, dense and mixture of experts",

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import logsumexp
+from scipy.special import gammaln, logsumexp
 
 from scaleband.bayes import Beliefs, ModelInputs
 from scaleband.bayes.beliefs import role_index
@@ -66,23 +66,55 @@ def law_given_others(flat: dict[str, Array], inputs: ModelInputs, beliefs: Belie
     return LawGivenOthers(mean, variance)
 
 
-def _proposal(own: Array, n: int, rng: np.random.Generator) -> tuple[Array, Array]:
-    """Student-t points around a cell's posterior draws (sample, response) and their log density."""
-    size = own.shape[1]
-    mean, covariance = own.mean(0), np.cov(own.T) * 1.3
-    chol = np.linalg.cholesky(covariance + 1e-12 * np.eye(size))
-    u = rng.standard_normal((n, size)) / np.sqrt(rng.chisquare(_PROPOSAL_DF, (n, 1)) / _PROPOSAL_DF)
-    d2 = (u**2).sum(1)
-    from scipy.special import gammaln
+@dataclass(frozen=True)
+class _Proposal:
+    """Student-t points for a cell's state, draw by draw: where its runs and that draw's law put it.
 
-    log_q = (
-        gammaln((_PROPOSAL_DF + size) / 2)
-        - gammaln(_PROPOSAL_DF / 2)
-        - size / 2 * np.log(_PROPOSAL_DF * np.pi)
-        - np.log(np.diag(chol)).sum()
-        - (_PROPOSAL_DF + size) / 2 * np.log1p(d2 / _PROPOSAL_DF)
-    )
-    return mean + u @ chol.T, log_q
+    One cloud for all draws will not do: a law of small scatter is narrower than the spread of a cell's draws.
+
+    Attributes
+    ----------
+    middle (sample, response), chol (sample, response, response)
+        Of the Student-t.
+    unit (point, response), log_unit (point,)
+        Standard points and their log density.
+    """
+
+    middle: Array
+    chol: Array
+    unit: Array
+    log_unit: Array
+
+    @classmethod
+    def of(cls, own: Array, mean: Array, variance: Array, n: int, rng: np.random.Generator) -> _Proposal:
+        """From draws of the cell's state (any, response), and the law's conditionals (sample, 8)."""
+        size, middle = own.shape[1], own.mean(0)
+        covariance = np.cov(own.T)
+        law, pull = np.zeros((len(mean), size)), np.zeros((len(mean), size))
+        law[:, list(BASIN)] = 1 / variance
+        pull[:, list(BASIN)] = (mean - middle[list(BASIN)]) / variance
+        # What the runs alone say, to second order: the draws less the law. They say nothing where that is negative.
+        scale = np.sqrt(np.diag(covariance))
+        rest = np.linalg.inv(covariance / np.outer(scale, scale)) - np.diag(law.mean(0) * scale**2)
+        values, vectors = np.linalg.eigh(rest)
+        kept = vectors[:, values > 0]
+        told = kept * values[values > 0] @ kept.T / np.outer(scale, scale)
+        slope = -(kept @ (kept.T @ (pull.mean(0) * scale))) / scale
+        inner = np.linalg.inv(told + law[:, :, None] * np.eye(size) + 1e-9 * np.eye(size))
+        unit = rng.standard_normal((n, size)) / np.sqrt(rng.chisquare(_PROPOSAL_DF, (n, 1)) / _PROPOSAL_DF)
+        log_unit = (
+            gammaln((_PROPOSAL_DF + size) / 2)
+            - gammaln(_PROPOSAL_DF / 2)
+            - size / 2 * np.log(_PROPOSAL_DF * np.pi)
+            - (_PROPOSAL_DF + size) / 2 * np.log1p((unit**2).sum(1) / _PROPOSAL_DF)
+        )
+        at = middle + np.einsum("srt,st->sr", inner, pull + slope)
+        return cls(at, np.linalg.cholesky(1.3 * inner), unit, log_unit)
+
+    def points(self, s: int) -> tuple[Array, Array]:
+        """Points (point, response) for one draw, and their log density."""
+        log_det = np.log(np.diag(self.chol[s])).sum()
+        return self.middle[s] + self.unit @ self.chol[s].T, self.log_unit - log_det
 
 
 def cell_log_density(
@@ -99,17 +131,16 @@ def cell_log_density(
     own (sample, response)
         Posterior draws of the cell's state from any fit that saw it: where to put the points.
     """
-    rng = np.random.default_rng([seed, c])
-    points, log_q = _proposal(own, n_points, rng)
+    proposal = _Proposal.of(own, law.mean[:, :, c], law.variance[:, :, c], n_points, np.random.default_rng([seed, c]))
     rows = inputs.cell == c
-    dx = inputs.log_lr[rows] - points[:, 0, None], inputs.log_batch[rows] - points[:, 1, None]
-    angle, h, skew = (v.T[:, :, None] for v in (points[:, ANGLE], np.exp(points[:, CURVATURE]), points[:, SKEW]))
-    e = excess(dx[0], dx[1], angle, h, skew)
-    basin = points[:, list(BASIN)]
+    log_lr, log_batch = inputs.log_lr[rows], inputs.log_batch[rows]
     y, censored, y_se = inputs.y[rows], inputs.censored[rows], inputs.y_se[rows]
     source = inputs.source[rows][0] if rows.any() else 0
     out = np.empty(len(flat["rho"]))
     for s in range(len(out)):
+        points, log_q = proposal.points(s)
+        angle, h, skew = (v.T[:, :, None] for v in (points[:, ANGLE], np.exp(points[:, CURVATURE]), points[:, SKEW]))
+        e = excess(log_lr - points[:, 0, None], log_batch - points[:, 1, None], angle, h, skew)
         base = points[:, LEVEL, None]
         if "trunk_effect" in flat:
             base = base + np.append(flat["trunk_effect"][s], 0.0)[inputs.trunk[rows]]
@@ -117,7 +148,7 @@ def cell_log_density(
             y, base, e, flat["sigma"][s, source], flat["rho"][s], flat["nu"][s], censored, y_se
         ).sum(1)
         m, v = law.mean[s, :, c], law.variance[s, :, c]
-        prior = -0.5 * (((basin - m) ** 2 / v) + np.log(2 * np.pi * v)).sum(1)
+        prior = -0.5 * (((points[:, list(BASIN)] - m) ** 2 / v) + np.log(2 * np.pi * v)).sum(1)
         out[s] = logsumexp(fit + prior - log_q) - np.log(n_points)
     return out
 
