@@ -55,8 +55,12 @@ class Basin:
         )
 
 
-def fit_basin(inputs: ModelInputs, c: int) -> Basin:
-    """Fit cell `c` alone, from five starts; the best of them."""
+def fit_basin(inputs: ModelInputs, c: int, shape: tuple[np.ndarray, np.ndarray] | None = None) -> Basin:
+    """Fit cell `c` alone, from four starts; the best of them.
+
+    With `shape`, mean and standard deviation of (two log curvatures, two angles, two skews), these take the place of
+    the beliefs about the basin's shape: what other cells say of it. Nothing is ever said of the place of the optimum.
+    """
     rows = inputs.cell == c
     x, z, y, censored = (v[rows] for v in (inputs.log_lr, inputs.log_batch, inputs.y, inputs.censored))
     y_se = inputs.y_se[rows]
@@ -69,13 +73,16 @@ def fit_basin(inputs: ModelInputs, c: int) -> Basin:
         optimum, h, angle, skew = split(p)
         e = excess(x - optimum[0], z - optimum[1], angle, h, skew)
         fit = run_log_density(y, p[2], e, np.exp(p[9]), RHO, NU, censored, y_se).sum()
-        belief = (
-            ((p[3:5] - 0.5) ** 2).sum() / 2
-            + ((p[5] + 0.35) / 0.3) ** 2 / 2
-            + ((p[6] - 1.3) / 0.3) ** 2 / 2
-            + (((p[7:9] - 0.5) / 0.5) ** 2).sum() / 2
-            + ((p[9] - np.log(0.1)) / 0.7) ** 2 / 2
-        )
+        belief = ((p[9] - np.log(0.1)) / 0.7) ** 2 / 2
+        if shape is None:
+            belief += (
+                ((p[3:5] - 0.5) ** 2).sum() / 2
+                + ((p[5] + 0.35) / 0.3) ** 2 / 2
+                + ((p[6] - 1.3) / 0.3) ** 2 / 2
+                + (((p[7:9] - 0.5) / 0.5) ** 2).sum() / 2
+            )
+        else:
+            belief += (((np.concatenate([p[3:5], angle, skew]) - shape[0]) / shape[1]) ** 2).sum() / 2
         return float(belief - fit)
 
     top = np.flatnonzero(~censored)[np.argsort(y[~censored])]
