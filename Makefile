@@ -7,7 +7,7 @@ UV_VERSION := 0.13.9
 unexport PYTHONPATH PYTHONHOME
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint types notebooks wheel wheel-check lock clean distclean
+.PHONY: help setup setup-demo demo test lint types notebooks wheel wheel-check lock clean distclean
 
 help:
 	@echo "make demo        recommend a learning rate and a batch size, with bands, from the model that is shipped"
@@ -17,13 +17,17 @@ help:
 	@echo "make notebooks   run every notebook, start to end (WRITE=1 keeps the executed copies in out/notebooks)"
 	@echo "make wheel       build the wheel into dist/ and look inside"
 	@echo "make wheel-check the same, then install it in a fresh environment and use it there"
-	@echo "make lock        bring requirements.lock in line with pyproject.toml (UPGRADE=1 takes newer versions too)"
+	@echo "make lock        bring both locks in line with pyproject.toml (UPGRADE=1 takes newer versions too)"
 	@echo "make clean       remove what was built; distclean removes .venv too"
 
 setup:
 	@sh tools/setup.sh
 
-demo: setup
+# What is shipped answers with the package's own needs: no torch, no cluster engines, no test tools.
+setup-demo:
+	@sh tools/setup.sh demo
+
+demo: setup-demo
 	$(BIN)/scaleband models list
 	$(BIN)/scaleband recommend --model step-law --params 1e9 --tokens 2e10 --source step-law --data steplaw_main
 	$(BIN)/scaleband regret --model step-law --params 1e9 --tokens 2e10 --source step-law --data steplaw_main --lr 3e-3 --batch-tokens 524288
@@ -60,6 +64,11 @@ lock:
 		--universal --python-version 3.12 --python out/lock/bin/python --no-config --no-python-downloads \
 		--generate-hashes --only-binary :all: --no-emit-index-url --no-emit-find-links \
 		--custom-compile-command "make lock" --quiet $(if $(UPGRADE),--upgrade)
+	printf 'hatchling\n' | out/lock/bin/uv pip compile pyproject.toml - --constraint requirements.lock \
+		--output-file requirements-demo.lock \
+		--universal --python-version 3.12 --python out/lock/bin/python --no-config --no-python-downloads \
+		--generate-hashes --only-binary :all: --no-emit-index-url --no-emit-find-links \
+		--custom-compile-command "make lock" --quiet
 	rm -rf out/lock
 
 clean:

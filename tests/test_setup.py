@@ -145,6 +145,8 @@ def test_old_pythons_are_refused_by_pip_too(repo_root: Path) -> None:
     assert "sys.version_info < (3, 12)" in (repo_root / "tools/setup.sh").read_text()
 
 
+LOCKS = ("requirements.lock", "requirements-demo.lock")
+
 # Stands in for Python and pip: notes what it is asked to do, and changes nothing but its own folder.
 RECORDER = """#!/bin/sh
 case "$*" in
@@ -165,15 +167,15 @@ def set_up(repo_root: Path, tmp_path: Path):
     """Run the set-up in a small copy of the clone; gives exit code, calls of Python, stderr."""
     clone = tmp_path / "a clone"
     (clone / "tools").mkdir(parents=True)
-    for name in ["tools/setup.sh", "tools/find-python.sh", "pyproject.toml", "requirements.lock"]:
+    for name in ["tools/setup.sh", "tools/find-python.sh", "pyproject.toml", *LOCKS]:
         (clone / name).write_bytes((repo_root / name).read_bytes())
     write(tmp_path / "bin/python3", RECORDER)
 
-    def run(place: Path = clone, **environment: str) -> tuple[int, list[str], str]:
+    def run(place: Path = clone, *words: str, **environment: str) -> tuple[int, list[str], str]:
         calls = place / "calls"
         calls.unlink(missing_ok=True)
         done = subprocess.run(
-            ["/bin/sh", place / "tools/setup.sh"],
+            ["/bin/sh", place / "tools/setup.sh", *words],
             env={"PATH": f"{tmp_path}/bin:/usr/bin:/bin", "HOME": str(tmp_path)}
             | {"PYTHON": str(tmp_path / "bin/python3")}
             | environment,
@@ -198,7 +200,19 @@ def test_set_up_happens_once(set_up) -> None:
     assert set_up(PYTHON="") == (0, [], "")
 
 
-@pytest.mark.parametrize("name", ["requirements.lock", "pyproject.toml"])
+def test_the_demo_needs_little_and_the_tests_add_the_rest_in_place(set_up) -> None:
+    clone = set_up.clone
+    _, calls, _ = set_up(clone, "demo")
+    assert calls[1].endswith("-r requirements-demo.lock")
+    assert set_up(clone, "demo") == (0, [], "")
+    _, calls, _ = set_up(clone)
+    assert [call.split()[2] for call in calls] == ["install", "install", "check"]
+    assert calls[0].endswith("-r requirements.lock")
+    assert set_up(clone, "demo") == (0, [], "")
+    assert set_up(clone, "more")[0] == 2
+
+
+@pytest.mark.parametrize("name", [*LOCKS, "pyproject.toml"])
 def test_a_change_brings_the_environment_up_to_date_in_place(set_up, name: str) -> None:
     set_up()
     with (set_up.clone / name).open("a") as file:
@@ -244,8 +258,13 @@ def test_a_failed_step_is_explained_and_done_again(set_up, step: str, sentence: 
 LOCKED = re.compile(r"[a-z0-9.-]+==[^ ]+( ; [^\\]+)? \\")
 
 
-def test_lock_holds_names_versions_and_hashes_only(repo_root: Path) -> None:
-    text = (repo_root / "requirements.lock").read_text()
+def pinned(lock: Path) -> dict[str, str]:
+    return dict(re.findall(r"(?m)^([a-z0-9.-]+)==([^ ]+)", lock.read_text()))
+
+
+@pytest.mark.parametrize("name", LOCKS)
+def test_lock_holds_names_versions_and_hashes_only(repo_root: Path, name: str) -> None:
+    text = (repo_root / name).read_text()
     for line in text.splitlines():
         if not line.lstrip().startswith("#"):
             assert LOCKED.fullmatch(line) or re.fullmatch(r"    --hash=sha256:[0-9a-f]{64}( \\)?", line), line
@@ -255,9 +274,15 @@ def test_lock_holds_names_versions_and_hashes_only(repo_root: Path) -> None:
 
 def test_lock_covers_what_the_project_asks_for(repo_root: Path) -> None:
     project = tomllib.loads((repo_root / "pyproject.toml").read_text())
-    wanted = [*project["project"]["dependencies"], *project["dependency-groups"]["dev"]]
-    wanted += project["build-system"]["requires"]
-    wanted += [entry for extra in project["project"]["optional-dependencies"].values() for entry in extra]
-    locked = set(re.findall(r"(?m)^([a-z0-9.-]+)==", (repo_root / "requirements.lock").read_text()))
-    names = {re.match(r"[A-Za-z0-9_.-]+", entry)[0].lower().replace("_", "-") for entry in wanted}
-    assert names <= locked, "bring the lock up to date: make lock"
+    needed = [*project["project"]["dependencies"], *project["build-system"]["requires"]]
+    others = list(project["dependency-groups"]["dev"])
+    others += [entry for extra in project["project"]["optional-dependencies"].values() for entry in extra]
+
+    def names(entries: list[str]) -> set[str]:
+        return {re.match(r"[A-Za-z0-9_.-]+", entry)[0].lower().replace("_", "-") for entry in entries}
+
+    full, demo = (pinned(repo_root / name) for name in LOCKS)
+    assert names(needed + others) <= set(full), "bring the lock up to date: make lock"
+    assert names(needed) <= set(demo), "bring the lock up to date: make lock"
+    assert demo.items() <= full.items(), "both locks pin the same versions"
+    assert not {"torch", "ray", "pytest"} & set(demo)

@@ -56,10 +56,6 @@ class ModelInputs:
     sources: tuple[str, ...]
     run_ids: tuple[str, ...]
 
-    def row_offsets(self) -> Array:
-        """Log distance of every run from its cell's best runs: (2, row), rate then batch."""
-        return np.stack([self.log_lr, self.log_batch]) - self.best[self.cell, :2].T
-
     def scaled_design(self, beliefs: Beliefs) -> Array:
         """x @ factor for every response: (response, cell, coefficient)."""
         return np.stack([self.x @ beliefs.law_factor[r] for r in range(len(RESPONSES))])

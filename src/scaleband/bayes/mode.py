@@ -31,8 +31,9 @@ class Typical:
         Of the cells around their law; standard deviation of the belief about its logarithm.
     offset (hyperparameter, role)
         Scales of offsets, `shared` left out.
-    sigma (source,), rho, nu, trunk
-        Noise of runs, percent; its growth with the excess; degrees of freedom; a trunk's error, percent.
+    sigma (source,), rho, rho_sd, nu, trunk
+        Noise of runs, percent; its growth with the excess, and the standard deviation of the belief about the
+        logarithm of that; degrees of freedom; a trunk's error, percent.
     """
 
     scatter: Array
@@ -40,6 +41,7 @@ class Typical:
     offset: Array
     sigma: Array
     rho: float
+    rho_sd: float
     nu: float
     trunk: float
 
@@ -55,7 +57,7 @@ def typical(beliefs: Beliefs, n_sources: int) -> Typical:
     offset = [[np.exp(at[f"log_offset_{role}_{hyper}"]) for role in ROLES[1:]] for hyper in RESPONSES[:2]]
     return Typical(
         np.array(scatter), np.array(scatter_sd), np.array(offset), np.full(n_sources, own["log_sigma"]),
-        float(np.exp(at["log_rho"])), float(1 + np.exp(at["log_nu_minus_1"])), own["log_trunk"],
+        float(np.exp(at["log_rho"])), float(sds["log_rho"]), float(1 + np.exp(at["log_nu_minus_1"])), own["log_trunk"],
     )  # fmt: skip
 
 
@@ -119,8 +121,7 @@ class Rows:
 
     def trunk_errors(self, resid: Array, weight: Array) -> Array:
         """Best guess of each trunk's error, 0 for the last, which is none: (trunk + 1,)."""
-        total, pulled = (np.bincount(self.trunk, v, self.n_trunks + 1) for v in (weight, weight * resid))
-        guess = pulled / (total + self.typical.trunk**-2.0)
+        guess = self.by_trunk(weight * resid) / (self.by_trunk(weight) + self.typical.trunk**-2.0)
         guess[-1] = 0.0
         return guess
 
@@ -150,6 +151,10 @@ class Rows:
         out = np.zeros((self.n_cells, *values.shape[1:]))
         np.add.at(out, self.cell, values)
         return out
+
+    def by_trunk(self, values: Array) -> Array:
+        """Sums over the rows of each trunk, the last for rows that share none: (row,) -> (trunk + 1,)."""
+        return np.bincount(self.trunk, values, self.n_trunks + 1)
 
 
 class Law:
@@ -245,7 +250,7 @@ def tied(rows: Rows, jacobian: Array, weight: Array, resid: Array) -> tuple[Arra
     push = np.zeros((t + 1, rows.n_cells, n))
     np.add.at(push, (rows.trunk, rows.cell), heavy)
     shared = push[:t].reshape(t, -1)
-    total, pulled = (np.bincount(rows.trunk, v, t + 1)[:t] for v in (weight, weight * resid))
+    total, pulled = rows.by_trunk(weight)[:t], rows.by_trunk(weight * resid)[:t]
     give = 1 / (rows.typical.trunk**-2.0 + total)
     left = dense.reshape(rows.n_cells * n, -1) - (shared * give[:, None]).T @ shared
     slope = rows.by_cell(heavy * resid[:, None]).ravel() - shared.T @ (give * pulled)
@@ -269,8 +274,7 @@ def measured(rows: Rows, law: Law, z: Array, errors: Array, believed: Typical) -
     inverse = np.linalg.inv(runs + np.diag(law.precision))
     unknown = np.diagonal(inverse, axis1=1, axis2=2).T + at.scatter[:, None] ** 4 * (law.low**2).sum(axis=2)
     scatter = _scale((z - law.predicted(z)) ** 2 + unknown, believed.scatter, believed.scatter_sd[:, None])
-    total = np.bincount(rows.trunk, weight, rows.n_trunks + 1)[: rows.n_trunks]
-    give = np.append(1 / (at.trunk**-2.0 + total), 0.0)
+    give = np.append(1 / (at.trunk**-2.0 + rows.by_trunk(weight)[: rows.n_trunks]), 0.0)
     trunk = at.trunk
     if rows.n_trunks:
         trunk = float(_scale((errors**2 + give)[:-1], believed.trunk, OWN["log_trunk"][1]))
@@ -284,7 +288,7 @@ def measured(rows: Rows, law: Law, z: Array, errors: Array, believed: Typical) -
         sigma[s] = _scale(told[rows.source == s], believed.sigma[s], OWN["log_sigma"][1])
     part = np.maximum(at.rho * e, 1e-6) ** 2
     mine = part / own
-    rho = float(_scale((mine**2 * squares + (1 - mine) * part) * at.rho**2 / part, believed.rho, 0.7))
+    rho = float(_scale((mine**2 * squares + (1 - mine) * part) * at.rho**2 / part, believed.rho, believed.rho_sd))
     return replace(rows, typical=replace(at, sigma=sigma, trunk=trunk, scatter=scatter, rho=rho))
 
 
