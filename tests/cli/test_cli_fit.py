@@ -20,6 +20,7 @@ from scaleband.cli import progress as progress_module
 from scaleband.cli.progress import progress
 from scaleband.inference import fitting, prior
 from scaleband.inference.fitting import run_id_digests
+from scaleband.inference.gate import Gate
 from scaleband.inference.store import read_draws
 
 ONE_CELL = ("--params", "1e8", "--tokens", "2e9", "--source", "us", "--data", "web")
@@ -103,6 +104,29 @@ def test_a_swallowed_interrupt_still_counts(
     assert signal.getsignal(signal.SIGINT) is before
 
 
+@pytest.mark.parametrize(("words", "counts"), [((), [2500, 5700]), (("--draws", 2500), [2500])])
+def test_a_fit_that_is_short_of_draws_samples_once_more_unless_told_how_many(
+    words: tuple[Any, ...], counts: list[int], scaleband: Command, runs_csv: Path, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    got: list[dict[str, Any]] = []
+    short = Gate(False, (1.004, "rho"), (230.0, "rho"), (300.0, "nu"), 0, ("bulk ESS 230 at rho is below 400",))
+
+    def fit(frame: Any, **options: Any) -> SimpleNamespace:
+        got.append(options)
+        if len(got) == len(counts):
+            raise KeyboardInterrupt
+        return SimpleNamespace(gate=short)
+
+    monkeypatch.setattr(fitting, "fit", fit)
+    done = scaleband("fit", runs_csv, "--out", tmp_path / "fit.nc", "--quiet", *words)
+    assert done.code == 130
+    assert [options["settings"].draws for options in got] == counts
+    assert ("sampling again with 5,700 draws a chain" in done.err) == (len(counts) == 2)
+    assert got[0]["reuse"] is None
+    assert (got[-1]["reuse"] is not None) == (len(counts) == 2)
+
+
 def test_quiet_has_no_progress(
     scaleband: Command, runs_csv: Path, tmp_path: Path, no_sampling: dict[str, Any]
 ) -> None:
@@ -175,7 +199,8 @@ def test_a_full_disk_leaves_nothing(
         def to_netcdf(self, *_: object, **__: object) -> None:
             raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(fitting, "fit", lambda *_, **__: SimpleNamespace())
+    passed = Gate(True, (1.0, "rho"), (900.0, "rho"), (900.0, "rho"), 0, ())
+    monkeypatch.setattr(fitting, "fit", lambda *_, **__: SimpleNamespace(gate=passed))
     monkeypatch.setattr(fitting, "tree_of", lambda fitted: Full())
     done = scaleband("fit", runs_csv, "--out", tmp_path / "fit.nc")
     assert done.code == 1

@@ -7,7 +7,7 @@ import json
 import numpy as np
 import pytest
 
-from scaleband.inference.gate import ESS_MIN, REPORTED, diagnose
+from scaleband.inference.gate import ESS_MIN, REPORTED, Gate, diagnose, more_draws
 
 CHAINS, DRAWS = 2, 1000
 FINE = np.zeros((CHAINS, DRAWS), bool)
@@ -106,3 +106,24 @@ def test_everything_reported_is_judged_and_labelled(posterior: dict[str, np.ndar
     posterior[name][(1, slice(None), *last)] += 1.0
     gate = diagnose(posterior, FINE)
     assert gate.rhat[1] == (f"{name}[{', '.join(str(i) for i in last)}]" if last else name)
+
+
+@pytest.mark.parametrize(
+    ("rhat", "bulk", "tail", "divergences", "wanted"),
+    [
+        (1.005, 500.0, 450.0, 0, None),  # passed
+        (1.005, 230.0, 250.0, 0, 5700),
+        (1.012, 390.0, 420.0, 0, 5000),  # hardly short: twice as many all the same
+        (1.08, 230.0, 250.0, 0, None),  # chains apart
+        (1.005, 230.0, 250.0, 2, None),
+        (1.005, 60.0, 250.0, 0, None),  # more than six times as many
+        (np.nan, 230.0, 250.0, 0, None),
+        (1.005, np.nan, 250.0, 0, None),
+    ],
+)
+def test_more_draws_are_asked_for_only_where_they_help(
+    rhat: float, bulk: float, tail: float, divergences: int, wanted: int | None
+) -> None:
+    failed = wanted is not None or rhat != 1.005 or bulk < ESS_MIN or divergences > 0
+    gate = Gate(not failed, (rhat, "rho"), (bulk, "rho"), (tail, "nu"), divergences, ())
+    assert more_draws(gate, 2500) == wanted

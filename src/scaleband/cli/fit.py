@@ -6,13 +6,14 @@ import argparse
 import os
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from scaleband.cli.arguments import add_tables, path, trust, whole
 from scaleband.cli.check import read_tables, tell_warnings
 from scaleband.cli.interrupts import interrupts
-from scaleband.cli.loss_laws import MODES, add_loss, fit_loss_only, read_loss_table
+from scaleband.cli.loss_laws import DRAWS, MODES, add_loss, fit_loss_only, read_loss_table
 from scaleband.cli.places import check_output
 from scaleband.cli.printing import say
 from scaleband.cli.progress import progress
@@ -39,7 +40,8 @@ def add(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--trust", type=trust, metavar="0..1", help="how far to trust it; 1 by default")
     parser.add_argument("--form", choices=list(FORMS), default="quadratic", help="form of the law; quadratic")
-    parser.add_argument("--draws", type=whole(20, 100_000), default=2500, metavar="N", help="per chain; 2500")
+    parser.add_argument("--draws", type=whole(20, 100_000), metavar="N",
+                        help=f"per chain; {DRAWS}, and once more with as many as the gate asks for")  # fmt: skip
     parser.add_argument("--tune", type=whole(20, 100_000), default=500, metavar="N", help="per chain; 500")
     parser.add_argument("--chains", type=whole(1, 64), default=2, metavar="N", help="2")
     parser.add_argument("--seed", type=whole(0, 2**32 - 1), default=1, metavar="N", help="1")
@@ -68,16 +70,27 @@ def run(asked: argparse.Namespace) -> int:
     beliefs = None if prior is None else beliefs_of(prior, table, asked)
 
     from scaleband.inference.fitting import fit, tree_of
+    from scaleband.inference.gate import more_draws
     from scaleband.inference.sampler import SamplerSettings
 
-    settings = SamplerSettings(draws=asked.draws, tune=asked.tune, chains=asked.chains, seed=asked.seed)
+    settings = SamplerSettings(draws=asked.draws or DRAWS, tune=asked.tune, chains=asked.chains, seed=asked.seed)
     with interrupts() as insist, progress(asked.quiet) as report:
 
         def each_step(stage: str, done: int, total: int) -> None:
             insist()
             report(stage, done, total)
 
-        fitted = fit(table.frame, form=asked.form, settings=settings, beliefs=beliefs, progress=each_step)
+        def fit_with(settings: SamplerSettings, reuse: Fit | None = None) -> Fit:
+            return fit(
+                table.frame, form=asked.form, settings=settings, beliefs=beliefs, progress=each_step, reuse=reuse
+            )
+
+        fitted = fit_with(settings)
+        insist()
+        more = more_draws(fitted.gate, settings.draws) if asked.draws is None else None
+        if more is not None:
+            say(f"note: {fitted.gate.messages[0]}; sampling again with {more:,} draws a chain")
+            fitted = fit_with(replace(settings, draws=more), reuse=fitted)
     write_fit(tree_of(fitted), asked.out)
     code = max(tell_outcome(fitted, asked), add_loss(asked, fitted, table))
     if prior is None:

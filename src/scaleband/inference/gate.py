@@ -58,6 +58,25 @@ class Gate:
         return values
 
 
+_HOPELESS_RHAT = 1.05
+_MOST_TIMES = 6
+"""Chains further apart than this, or so short of effective draws, ask for thought and not for more of the same."""
+
+
+def more_draws(gate: Gate, n_draws: int) -> int | None:
+    """Draws a chain with which the gate should pass, if nothing but their number is wrong; else None."""
+    ess = min(gate.ess_bulk[0], gate.ess_tail[0])
+    if gate.passed or gate.divergences or not gate.rhat[0] <= _HOPELESS_RHAT or not ess > 0:
+        return None
+    wanted = max(_enough(n_draws, ess), 2 * n_draws)
+    return wanted if wanted <= _MOST_TIMES * n_draws else None
+
+
+def _enough(n_draws: int, ess: float) -> int:
+    """Draws a chain for the least effective number, a third to spare, where n_draws gave `ess`."""
+    return int(np.ceil(n_draws * 1.3 * ESS_MIN / float(np.fmax(ess, 20.0)) / 100) * 100)
+
+
 REPORTED = ("angle", "skew", "rho", "nu", "sigma", "scatter", "offset_scale", "state", "trunk_scale", "theta")
 """Posterior entries that the gate looks at. The law's coefficients are independent draws given these."""
 
@@ -119,7 +138,7 @@ def diagnose(
     for kind in ("bulk", "tail"):
         ess, where = worst[kind]
         if not ess >= ESS_MIN:
-            more = int(np.ceil(n_draws * 1.3 * ESS_MIN / float(np.fmax(ess, 20.0)) / 100) * 100)
+            more = _enough(n_draws, ess)
             messages.append(
                 f"{kind} ESS {ess:.0f} at {where} is below {ESS_MIN:.0f}: {Failure.ESS.format(draws=more)}"
             )
