@@ -34,8 +34,8 @@ SHARED: dict[str, tuple[float, float, str]] = {
     "log_scatter_log_curvature_1": (float(np.log(0.2)), 0.7, "curvatures scatter by 10-40 %"),
     "log_scatter_log_curvature_2": (float(np.log(0.2)), 0.7, "curvatures scatter by 10-40 %"),
     # As good as fixed: a quadratic basin has three numbers and four are here, so a cell can turn both axes at little
-    # cost. Where the scatter is learned, a few cells that the basin's form fits badly make room for half a right
-    # angle in all of them: two modes a cell, and left-out cells foretold no better (docs/architecture.md).
+    # cost. Where the scatter is learned, a few cells that the basin's form fits badly make room for themselves and get
+    # two modes, 25 to 40 degrees apart; left-out cells are foretold no better for it (docs/architecture.md).
     "log_scatter_angle": (float(np.log(0.04)), 0.1, "the basin's axes turn by two or three degrees from cell to cell"),
     "log_scatter_skew": (float(np.log(0.2)), 0.7, "skews scatter by 0.1-0.5"),
 } | {
