@@ -56,19 +56,18 @@ wheel-check: wheel
 
 # The lock holds name, version and hashes for Linux, macOS and every supported Python: no index, no path. The tool that
 # writes it is pinned here and lives in a throw-away environment.
+LOCKED := --universal --python-version 3.12 --python out/lock/bin/python --no-config --no-python-downloads \
+	--generate-hashes --only-binary :all: --no-emit-index-url --no-emit-find-links \
+	--custom-compile-command "make lock" --quiet
+
 lock:
 	rm -rf out/lock
 	python=$$(sh tools/find-python.sh) && "$$python" -m venv out/lock
 	out/lock/bin/python -m pip install --quiet --disable-pip-version-check --only-binary :all: uv==$(UV_VERSION)
 	out/lock/bin/uv pip compile pyproject.toml --group dev --extra torch --extra cluster --output-file requirements.lock \
-		--universal --python-version 3.12 --python out/lock/bin/python --no-config --no-python-downloads \
-		--generate-hashes --only-binary :all: --no-emit-index-url --no-emit-find-links \
-		--custom-compile-command "make lock" --quiet $(if $(UPGRADE),--upgrade)
+		$(LOCKED) $(if $(UPGRADE),--upgrade)
 	printf 'hatchling\n' | out/lock/bin/uv pip compile pyproject.toml - --constraint requirements.lock \
-		--output-file requirements-demo.lock \
-		--universal --python-version 3.12 --python out/lock/bin/python --no-config --no-python-downloads \
-		--generate-hashes --only-binary :all: --no-emit-index-url --no-emit-find-links \
-		--custom-compile-command "make lock" --quiet
+		--output-file requirements-demo.lock $(LOCKED)
 	rm -rf out/lock
 
 clean:
