@@ -61,6 +61,11 @@ def pooled_law(std, prior, design, inverse, share, precision, slope):  # type: i
     return coefficient, prior + pt.dot(design, coefficient)
 
 
+def _mixed(value, cells, turn):  # type: ignore[no-untyped-def]
+    """`value` (cell,) with those of `cells` turned; the others stay."""
+    return pt.set_subtensor(value[cells], pt.dot(turn, value[cells]))
+
+
 def _axes(state):  # type: ignore[no-untyped-def]
     """Curvature, cosine, sine and skew of both directions."""
     for j in (1, 2):
@@ -177,7 +182,7 @@ def build_model(inputs: ModelInputs, beliefs: Beliefs) -> pm.Model:
                 # Of cells that trunks tie together, `turn` makes the mixtures that the messages are about.
                 t = d["tied"]
                 if shift is not None:
-                    turned = pt.set_subtensor(shift[t], pt.dot(d["turn"][r].T, shift[t]))
+                    turned = _mixed(shift, t, d["turn"][r].T)
                 if away:
                     side = pt.inc_subtensor(side[t], sum(pt.dot(d["lean_tied"][r, m], away[m][t]) for m in away))
             slope = told[r] * (d["slope"][r] - side)
@@ -191,7 +196,7 @@ def build_model(inputs: ModelInputs, beliefs: Beliefs) -> pm.Model:
                 - 0.5 * (((z - pull) / spread[r]) ** 2 + pt.log(share[r]) + 2 * _HALF_LOG_2PI).sum()
                 - half_log_det[r],
             )
-            away[r] = pt.set_subtensor(z[t], pt.dot(d["turn"][r], z[t])) if inputs.n_trunks else z
+            away[r] = _mixed(z, t, d["turn"][r]) if inputs.n_trunks else z
             state[name] = away[r] + d["reference"][r] - (0.0 if shift is None else shift)
             coefficients[r] = coefficient
         pm.Deterministic("state", pt.stack([state[name] for name in RESPONSES]))
