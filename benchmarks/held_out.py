@@ -59,6 +59,11 @@ def nearest_recorded(inputs: ModelInputs, c: int, lr_peak: float, batch_tokens: 
     return float(inputs.y[rows[far.argmin()]] - inputs.y[rows].min())
 
 
+def z_with_errors(x: np.ndarray, truth: Basin, h: int) -> float:
+    """How far a truth's log rate (h 0) or log batch (1) is from draws `x` of it, in units of both errors together."""
+    return float((truth.optimum[h] - np.median(x)) / np.hypot(x.std(), truth.optimum_se[h]))
+
+
 def score_cell(draws: LawDraws, inputs: ModelInputs, truth: Basin, c: int) -> dict[str, float]:
     """Coverage and regret of one held-out cell."""
     cells = inputs.cells
@@ -80,13 +85,12 @@ def score_cell(draws: LawDraws, inputs: ModelInputs, truth: Basin, c: int) -> di
         out[f"{name}_se"] = float(truth.optimum_se[h])
         out[f"{name}_width"] = float(np.exp(band.upper - band.lower))
         out[f"{name}_z"] = float((truth.optimum[h] - np.median(x)) / x.std())
-        out[f"{name}_z_both"] = float((truth.optimum[h] - np.median(x)) / np.hypot(x.std(), truth.optimum_se[h]))
+        out[f"{name}_z_both"] = z_with_errors(x, truth, h)
     state = np.concatenate([np.log(b.curvature[..., 0]), b.angle[..., 0], b.skew[..., 0]], axis=1)
     shaped = fit_basin(inputs, c, (state.mean(axis=0), state.std(axis=0)))
     for h, name in enumerate(("rate", "batch")):
-        x, se = b.optimum[:, h, 0], shaped.optimum_se[h]
-        out[f"{name}_se_shaped"] = float(se)
-        out[f"{name}_z_shaped"] = float((shaped.optimum[h] - np.median(x)) / np.hypot(x.std(), se))
+        out[f"{name}_se_shaped"] = float(shaped.optimum_se[h])
+        out[f"{name}_z_shaped"] = z_with_errors(b.optimum[:, h, 0], shaped, h)
     out["regret_shaped"] = shaped.regret(lr, batch)
     out["joint"] = float(joint_level(b, truth.lr_peak, truth.batch_tokens)[0])
     out["expected_regret"] = float(setting.expected_regret[0])
