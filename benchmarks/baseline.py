@@ -34,11 +34,11 @@ def build_baseline(inputs: ModelInputs, beliefs: Beliefs) -> pm.Model:
         mean, sd, _ = OWN["log_sigma"]
         sigma = pt.exp(mean + sd * pm.Normal("log_sigma_std", 0, 1, shape=len(inputs.sources)))
         mean, sd, _ = OWN["log_scatter_level"]
-        scatter_level = pt.exp(mean + sd * pm.Normal("log_scatter_level_std", 0, 1))
+        scatter_level = pt.exp(mean + sd * pm.Normal("log_scatter_level_std", 0, 1, shape=len(inputs.sources)))
         role = role_index(inputs.design)
 
         state = []
-        spreads = [scatter[0], scatter[1], scatter[2], scatter[3], scatter_level]
+        spreads = [scatter[0], scatter[1], scatter[2], scatter[3], scatter_level[inputs.cell_source]]
         spreads += [pt.exp(shared[index[f"log_scatter_{name}"]]) for name in ("angle", "angle", "skew", "skew")]
         for r in range(len(RESPONSES)):
             scale = pt.switch(beliefs.pooled, offset[r][role], 1.0) if r < 2 else np.ones(n_columns)
@@ -60,5 +60,6 @@ def build_baseline(inputs: ModelInputs, beliefs: Beliefs) -> pm.Model:
         base = state[4][cell]
         at = pt.switch(inputs.censored, inputs.y - base, excess)
         noise = pt.sqrt(sigma[inputs.source] ** 2 + inputs.y_se**2 + (rho * at) ** 2)
-        pm.Potential("log_loss", _run_logp(pt.as_tensor(inputs.y), base + excess, noise, nu, inputs.censored).sum())
+        density = _run_logp(pt.as_tensor(inputs.y), base + excess, noise, nu, inputs.censored, 1.0)
+        pm.Potential("log_loss", density.sum())
     return model

@@ -68,9 +68,7 @@ def made_draws(n: int, seed: int) -> LawDraws:
     truth = simulated_sweep(0).truth
     law = np.repeat(truth.law, n, axis=0)
     law[:, :, 0] += rng.standard_normal((n, len(RESPONSES))) * np.array(list(UNSURE.values()))
-    every = {name: np.repeat(getattr(truth, name), n, axis=0) for name in (
-        "scatter", "offset_scale", "state", "angle", "skew", "sigma", "rho", "nu", "shared")}  # fmt: skip
-    return replace(truth, law=law, **every)
+    return replace(truth.take(np.zeros(n, np.int64)), law=law)
 
 
 def problem(draws: LawDraws, seed: int) -> Candidates:

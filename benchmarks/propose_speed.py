@@ -33,8 +33,7 @@ from scaleband.predict import basins, target_cells
 
 def main() -> None:
     once = read_draws(model_path("step-law"))
-    names = ("law", "scatter", "offset_scale", "state", "angle", "skew", "sigma", "rho", "nu", "shared")
-    draws = replace(once, **{k: np.concatenate([getattr(once, k)] * 2) for k in names})
+    draws = once.take(np.tile(np.arange(once.n_samples), 2))
     target = target_cells(1.07e9, 5.69e10, source="us", data="web")
     limits = replace(limits_from(draws, target, flops_max=0.1 * 6 * 1.07e9 * 5.69e10), rate_steps=4)
     candidates = grid_candidates(draws, target, limits)

@@ -23,7 +23,7 @@ from scaleband.inference.fitting import Fit
 from scaleband.inference.gate import Gate
 from scaleband.inference.released import model_path
 from scaleband.inference.scores import leave_one_cell_out
-from scaleband.laws import FORMS, design_for
+from scaleband.laws import FORMS, LEVEL, design_for
 from scaleband.runs import cell_table, own_sweep, usable
 from score_forms import N_DRAWS, left_out_draws
 from unpooled import fit_basin
@@ -37,6 +37,7 @@ def main() -> None:
     name = parser.parse_args().model
     with h5py.File(model_path(name)) as file:
         posterior = {each: np.asarray(file["posterior"][each], float) for each in NAMES}
+    posterior["scatter_level"] = posterior["scatter"][..., [LEVEL]]  # one source
     frame = load(TABLES) if name == "step-law" else usable(own_sweep().frame)
     cells = cell_table(frame)
     design = design_for(cells_of(cells))

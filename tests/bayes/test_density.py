@@ -83,15 +83,17 @@ def density(model: Any) -> Callable[[Point], float]:
     return log_density(model)
 
 
-def scatter_and_design(table: Simulated, point: Point, r: int) -> tuple[float, np.ndarray]:
-    """Scatter of a response and its scaled design at a point."""
+def scatter_and_design(table: Simulated, point: Point, r: int) -> tuple[np.ndarray, np.ndarray]:
+    """Scatter of a response by cell, and its scaled design, at a point."""
     inputs, beliefs, name = table.inputs, table.beliefs, RESPONSES[r]
     shared = dict(zip(SHARED, beliefs.shared_mean + beliefs.shared_factor @ point["shared_std"], strict=True))
     if name == "level":
         mean, sd, _ = OWN["log_scatter_level"]
-        scatter = float(np.exp(mean + sd * point["log_scatter_level_std"]))
+        of_source = np.exp(mean + sd * point["log_scatter_level_std"])
+        scatter = np.array([of_source[inputs.sources.index(s)] for s in inputs.cells.source])
     else:
-        scatter = float(np.exp(shared[f"log_scatter_{name}" if r < 4 else f"log_scatter_{name[:-2]}"]))
+        one = np.exp(shared[f"log_scatter_{name}" if r < 4 else f"log_scatter_{name[:-2]}"])
+        scatter = np.full(len(inputs.cells), one)
     sd = np.ones(len(inputs.design.columns))
     for k, role in enumerate(inputs.design.roles):
         if r < len(HYPERPARAMETERS) and role != "shared":
@@ -243,13 +245,16 @@ def test_messages_are_the_schur_complements_of_a_gaussian_cell() -> None:
 def test_messages_of_tied_cells_are_schur_complements_with_the_laws_in_them(table: Simulated) -> None:
     """As above for all cells at once: a matrix over the cells in place of each number."""
     inputs, n, c = table.inputs, len(RESPONSES), len(table.inputs.cells)
-    law, rng = Law(inputs, table.beliefs, typical(table.beliefs, 2)), np.random.default_rng(3)
+    law, rng = Law(inputs, table.beliefs, typical(table.beliefs, 2, len(inputs.cells))), np.random.default_rng(3)
     half = rng.normal(size=(n * c, 2 * c))
     runs, slope, mode = half @ half.T, rng.normal(size=(n, c)), rng.normal(size=(n, c))
     turn, precision, told, lean = _dense_messages(
-        runs.reshape(n, c, n, c), slope, law.pull(mode), law.precision, law.low
+        runs.reshape(n, c, n, c), slope, law.pull(mode), law.precision, law.low, law.source
     )
-    prior = [np.diag(np.full(c, law.precision[r])) - law.low[r] @ law.low[r].T for r in range(n)]
+    one_source = law.source[:, None] == law.source
+    assert not one_source.all()
+    assert not turn[:, ~one_source].any()
+    prior = [np.diag(law.precision[r]) - law.low[r] @ law.low[r].T for r in range(n)]
     joint, right, order = runs.copy(), (slope - law.pull(mode)).ravel(), list(ORDER)
     for r in range(n):
         joint[r * c : (r + 1) * c, r * c : (r + 1) * c] += prior[r]
@@ -262,7 +267,8 @@ def test_messages_of_tied_cells_are_schur_complements_with_the_laws_in_them(tabl
         up = joint[np.ix_(own, after)] @ np.linalg.inv(joint[np.ix_(after, after)])
         block = joint[np.ix_(own, np.concatenate([own, before]))]
         block = block - up @ joint[np.ix_(after, np.concatenate([own, before]))]
-        np.testing.assert_allclose(turn[r] * precision[r] @ turn[r].T + prior[r], block[:, :c], rtol=1e-5, atol=1e-5)
+        told_alone = np.where(one_source, block[:, :c] - prior[r], 0.0)
+        np.testing.assert_allclose(turn[r] * precision[r] @ turn[r].T, told_alone, rtol=1e-5, atol=1e-5)
         got = [turn[r] @ lean[r, m] for m in order[:k]]
         sides = np.concatenate([np.zeros((c, 0)), *got], axis=1)
         np.testing.assert_allclose(sides, block[:, c:], rtol=1e-5, atol=1e-5)
@@ -278,7 +284,8 @@ def test_tables_of_nearly_the_same_length_are_padded_to_the_same(n: int) -> None
 
 def test_the_joint_mode_has_the_trunks_in_it(table: Simulated) -> None:
     """Neither a cell's state nor a trunk's error can be moved to a better fit."""
-    inputs, at = table.inputs, typical(table.beliefs, 2)
+    inputs = table.inputs
+    at = typical(table.beliefs, 2, len(inputs.cells))
     law, keep = Law(inputs, table.beliefs, at), ~inputs.censored
     columns = (inputs.log_lr, inputs.log_batch, inputs.y, inputs.y_se, inputs.cell, inputs.source, inputs.trunk)
     rows = Rows(*(column[keep] for column in columns), len(inputs.cells), inputs.n_trunks, at)
@@ -327,7 +334,7 @@ def test_density_is_finite_at_every_start(table: Simulated, model: Any, density:
 def test_names_dims_and_coords(table: Simulated, model: Any) -> None:
     n_cells = len(table.inputs.cells)
     assert shapes_of(model) == {
-        "shared_std": (len(SHARED),), "log_sigma_std": (2,), "log_scatter_level_std": (),
+        "shared_std": (len(SHARED),), "log_sigma_std": (2,), "log_scatter_level_std": (2,),
         "state_std": (len(RESPONSES), n_cells), "law_std": (len(RESPONSES), len(table.inputs.design.columns)),
         "log_trunk_std": (), "trunk_std": (4,),
     }  # fmt: skip

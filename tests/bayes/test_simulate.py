@@ -17,7 +17,7 @@ from scaleband.bayes.simulate import (
     with_simulated_losses,
 )
 from scaleband.inference.store import DIMS
-from scaleband.laws import CENSOR_ABOVE, FEATURES, FORMS, RESPONSES, ROLES, Cells, design_for, excess
+from scaleband.laws import CENSOR_ABOVE, FEATURES, FORMS, LEVEL, RESPONSES, ROLES, Cells, design_for, excess
 from scaleband.runs import cell_table
 
 N = 20_000
@@ -37,8 +37,10 @@ def drawn(table: Simulated) -> dict[str, np.ndarray]:
 def named_draws(drawn: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Prior draws under the names of the beliefs' table."""
     out = {"rho": drawn["rho"], "nu": drawn["nu"], "trunk": drawn["trunk_scale"], "sigma": drawn["sigma"][:, 0]}
+    out["scatter_level"] = drawn["scatter_level"][:, 0]
     for r, response in enumerate(RESPONSES):
-        out[f"scatter_{response}"] = drawn["scatter"][:, r]
+        if r < 4:
+            out[f"scatter_{response}"] = drawn["scatter"][:, r]
         if r > 4:
             out[f"scatter_{response[:-2]}"] = drawn["scatter"][:, r]
         for k, feature in enumerate(FEATURES):
@@ -117,7 +119,9 @@ def test_names_and_dims_are_those_of_a_posterior(table: Simulated) -> None:
 
 def test_states_scatter_around_the_law(table: Simulated, drawn: dict[str, np.ndarray]) -> None:
     centre = drawn["law"] @ table.inputs.x.T
-    z = (drawn["state"] - centre) / drawn["scatter"][:, :, None]
+    scatter = np.repeat(drawn["scatter"][:, :, None], len(table.inputs.cells), axis=2)
+    scatter[:, LEVEL] = drawn["scatter_level"][:, table.inputs.cell_source]
+    z = (drawn["state"] - centre) / scatter
     assert z.std(0) == pytest.approx(np.ones(z.shape[1:]), abs=0.03)
     assert z.mean(0) == pytest.approx(np.zeros(z.shape[1:]), abs=0.04)
 

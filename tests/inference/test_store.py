@@ -16,11 +16,11 @@ from scaleband.bayes.simulate import prior_draws
 from scaleband.errors import UserError
 from scaleband.inference.fitting import Fit, log_likelihood, tree_of
 from scaleband.inference.store import DIMS, VERSION, read_draws, write_netcdf
-from scaleband.laws import RESPONSES, LawDraws
+from scaleband.laws import DRAWN, RESPONSES, LawDraws
 from scaleband.predict import basins, recommend, target_cells
 
 OLD = Path(__file__).parent / "data" / "fit_v1.nc"
-ARRAYS = ("law", "scatter", "offset_scale", "state", "angle", "skew", "sigma", "rho", "nu", "shared")
+ARRAYS = ("offset_scale", *DRAWN)
 
 
 @pytest.fixture(scope="module")

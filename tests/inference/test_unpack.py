@@ -11,9 +11,9 @@ from scipy import stats
 
 from scaleband.bayes.simulate import prior_draws
 from scaleband.inference.unpack import _coefficients_given_cells, unpack
-from scaleband.laws import RESPONSES
+from scaleband.laws import LEVEL, RESPONSES
 
-N = 4000
+N = 8000
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +44,8 @@ def test_coefficients_given_prior_states_follow_the_prior_again(there_and_back: 
                 p = stats.ks_2samp(before, after).pvalue
                 assert p > 1e-5, f"{response}: {name}"
         x = inputs.x @ back["law"][0, :, r].T
-        z = (back["state"][0, :, r].T - x) / back["scatter"][0, :, r]
+        scatter = back["scatter_level"][0][:, inputs.cell_source].T if r == LEVEL else back["scatter"][0, :, r]
+        z = (back["state"][0, :, r].T - x) / scatter
         assert stats.kstest(z.ravel(), "norm").pvalue > 1e-5, f"{response}: cells do not scatter around the new law"
 
 
@@ -62,13 +63,13 @@ def test_coefficients_agree_with_the_state_jointly(there_and_back: tuple) -> Non
 @pytest.mark.parametrize("columns", [2, 7])
 def test_conditional_coefficients_are_those_of_the_joint_gaussian(columns: int) -> None:
     rng = np.random.default_rng(columns)
-    w, r, scatter = rng.normal(size=(4, columns)), rng.normal(size=4), 0.7
-    joint = w @ w.T + scatter**2 * np.eye(4)
+    w, r, scatter = rng.normal(size=(4, columns)), rng.normal(size=4), np.array([0.7, 0.3, 1.4, 0.7])
+    joint = w @ w.T + np.diag(scatter**2)
     mean = w.T @ np.linalg.solve(joint, r)
     covariance = np.eye(columns) - w.T @ np.linalg.solve(joint, w)
     n = 60_000
     draws = _coefficients_given_cells(
-        np.broadcast_to(r, (n, 4)), np.broadcast_to(w, (n, 4, columns)), np.full(n, scatter), rng
+        np.broadcast_to(r, (n, 4)), np.broadcast_to(w, (n, 4, columns)), np.broadcast_to(scatter, (n, 4)), rng
     )
     np.testing.assert_allclose(draws.mean(0), mean, atol=0.02)
     np.testing.assert_allclose(np.cov(draws.T), covariance, atol=0.03)

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from scaleband.laws import RESPONSES, ROLES, Cells, LawDraws, design_for
+from scaleband.laws import LEVEL, RESPONSES, ROLES, Cells, LawDraws, design_for
 from scaleband.laws import draws as draws_module
 from scaleband.runs import cells as cells_module
 
@@ -115,7 +115,7 @@ def test_a_new_family_spreads_by_its_offset_and_its_exponents(draws: LawDraws) -
 
 
 def test_one_new_source_is_one_draw_in_every_question(draws: LawDraws) -> None:
-    quiet = replace(draws, scatter=np.zeros_like(draws.scatter))
+    quiet = draws.without_scatter()
     alone = quiet.at(cells(source="c", d=7e10))[:, :, 0]
     sizes, tokens = np.array([1e8, 1e8]), np.array([7e10, 7e10])
     both = quiet.at(Cells(("a", "c"), ("dense",) * 2, ("web",) * 2, sizes, sizes, tokens))
@@ -128,7 +128,7 @@ def test_one_new_source_is_one_draw_in_every_question(draws: LawDraws) -> None:
 def test_two_cells_of_a_new_source_share_its_offset(draws: LawDraws) -> None:
     scale = draws.offset_scale.copy()
     scale[:, :, ROLES.index("exponent")] = 0.0
-    quiet = replace(draws, scatter=np.zeros_like(draws.scatter), offset_scale=scale)
+    quiet = replace(draws.without_scatter(), offset_scale=scale)
     one, two = quiet.at(cells(source="c", d=7e10))[:, :, 0], quiet.at(cells(source="c", d=1e12))[:, :, 0]
     difference = law_of(draws, cells(source="c", d=1e12)) - law_of(draws, cells(source="c", d=7e10))
     np.testing.assert_allclose(two - one, np.broadcast_to(difference, one.shape), atol=1e-12)
@@ -137,3 +137,15 @@ def test_two_cells_of_a_new_source_share_its_offset(draws: LawDraws) -> None:
 def test_responses_of_a_new_level_are_independent(draws: LawDraws) -> None:
     correlation = np.corrcoef(draws.at(cells(source="c", d=7e10))[:, :, 0].T)
     np.testing.assert_allclose(correlation, np.eye(len(RESPONSES)), atol=0.09)
+
+
+def test_levels_of_a_source_scatter_as_its_own_and_those_of_a_new_one_as_the_common(draws: LawDraws) -> None:
+    own = np.repeat([[3.0, 0.5]], draws.n_samples, axis=0)[:, : len(draws.sources)]
+    wide = replace(draws, scatter_level=own)
+    known = cells(source=draws.sources[0], d=7e10)
+    away = wide.at(known)[:, :, 0] - wide.without_scatter().at(known)[:, :, 0]
+    assert away[:, LEVEL].std() == pytest.approx(3.0, rel=0.05)
+    np.testing.assert_array_equal(np.delete(away, LEVEL, 1), np.delete(
+        draws.at(known)[:, :, 0] - draws.without_scatter().at(known)[:, :, 0], LEVEL, 1))  # fmt: skip
+    np.testing.assert_array_equal(wide.cell_scatter("never seen"), draws.scatter)
+    np.testing.assert_array_equal(wide.take(slice(None, 7)).scatter_level, own[:7])

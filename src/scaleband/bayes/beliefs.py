@@ -47,7 +47,7 @@ SHARED: dict[str, tuple[float, float, str]] = {
 
 OWN: dict[str, tuple[float, float, str]] = {
     "log_sigma": (float(np.log(0.1)), 0.7, "noise of one source's runs near the optimum, 0.03-0.3 % of the loss"),
-    "log_scatter_level": (float(np.log(0.5)), 0.7, "a cell's level against the simple level law, percent"),
+    "log_scatter_level": (float(np.log(0.5)), 0.7, "one source's cells against the simple level law, percent"),
     "log_trunk": (float(np.log(0.1)), 0.7, "error shared by runs that branch off one trunk, percent"),
 }
 """Parameters of one table alone; never taken from a released posterior."""

@@ -99,7 +99,8 @@ def _messages(runs: Array, slope: Array, away: Array, scatter: Array) -> tuple[A
     """Precision, slope and lean of `Coordinates` by eliminating the responses from the last to the first.
 
     runs (cell, response, response) and slope (cell, response): the log likelihood's to second order; away (response,
-    cell): the law's prediction minus the reference. A response is integrated out under its law.
+    cell): the law's prediction minus the reference; scatter (response, cell). A response is integrated out under its
+    law.
     """
     n_cells, n = slope.shape
     runs, slope = runs.copy(), slope.copy()
@@ -108,7 +109,7 @@ def _messages(runs: Array, slope: Array, away: Array, scatter: Array) -> tuple[A
         r, before = ORDER[k], list(ORDER[:k])
         precision[r] = np.maximum(runs[:, r, r], 0.0)
         lean[r, before] = runs[:, r, before].T
-        weight = scatter[r] ** -2.0
+        weight = scatter[r] ** -2.0  # (cell,)
         up = runs[:, before, r] / (precision[r] + weight)[:, None]
         runs[np.ix_(range(n_cells), before, before)] -= up[:, :, None] * runs[:, r, before][:, None, :]
         slope[:, before] -= up * (slope[:, r] + weight * away[r])[:, None]
@@ -116,11 +117,12 @@ def _messages(runs: Array, slope: Array, away: Array, scatter: Array) -> tuple[A
 
 
 def _dense_messages(
-    runs: Array, slope: Array, pull: Array, precisions: Array, low: Array
+    runs: Array, slope: Array, pull: Array, precisions: Array, low: Array, source: NDArray[np.int64]
 ) -> tuple[Array, Array, Array, Array]:
     """Turn, precision, slope and lean where cells are tied together: as `_messages`, with a matrix over the cells in
     place of each number, and the later responses' laws integrated out too. runs (response, cell, response, cell),
-    slope (response, cell); the law's pull on the cells, and its precision as in `Law`."""
+    slope (response, cell); the law's pull on the cells, and its precision as in `Law`. Only cells of one source are
+    mixed, since only they have one scatter."""
     n, n_cells = slope.shape
     runs, pulled = runs.copy(), slope - pull
     slope = slope.copy()
@@ -129,9 +131,11 @@ def _dense_messages(
     for k in range(n - 1, -1, -1):
         r, before = ORDER[k], list(ORDER[:k])
         own = 0.5 * (runs[r, :, r] + runs[r, :, r].T)
-        values, turn[r] = np.linalg.eigh(own)
-        precision[r], told[r] = np.maximum(values, 0.0), turn[r].T @ slope[r]
-        prior = np.diag(np.full(n_cells, precisions[r])) - low[r] @ low[r].T
+        for s in np.unique(source):
+            block = np.ix_(source == s, source == s)
+            precision[r, source == s], turn[r][block] = np.linalg.eigh(own[block])
+        precision[r], told[r] = np.maximum(precision[r], 0.0), turn[r].T @ slope[r]
+        prior = np.diag(precisions[r]) - low[r] @ low[r].T
         inverse = np.linalg.inv(own + prior)
         side = {m: runs[r, :, m].copy() for m in before}
         for m in before:
@@ -163,7 +167,7 @@ def _trunks(
 
 def coordinates(inputs: ModelInputs, beliefs: Beliefs) -> Coordinates:
     """Coordinates for the cells of a table; a cell without rows gets empty messages."""
-    at = typical(beliefs, len(inputs.sources))
+    at = typical(beliefs, len(inputs.sources), len(inputs.cells))
     law, keep = Law(inputs, beliefs, at), ~inputs.censored
     rows = Rows(
         inputs.log_lr[keep], inputs.log_batch[keep], inputs.y[keep], inputs.y_se[keep], inputs.cell[keep],
@@ -189,7 +193,7 @@ def coordinates(inputs: ModelInputs, beliefs: Beliefs) -> Coordinates:
     # Reweighted least squares at the mode says more than a Student-t's information.
     less = information(at.nu) * at.nu / (at.nu + 1)
     shares = np.zeros((len(RESPONSES), len(inputs.cells), len(inputs.sources)))
-    shares[:, np.arange(len(inputs.cells)), [inputs.sources.index(s) for s in inputs.cells.source]] = 1.0
+    shares[:, np.arange(len(inputs.cells)), inputs.cell_source] = 1.0
 
     pull = less * rows.by_cell((weight * resid)[:, None] * jacobian)
     precision, slope, lean = _messages(less * runs, pull, away, at.scatter)
@@ -207,10 +211,10 @@ def coordinates(inputs: ModelInputs, beliefs: Beliefs) -> Coordinates:
         dense, told = tied(rows, jacobian, less * weight, resid)
         dense, told = dense[:, t][:, :, :, t], told[:, t]
         turn, precision[:, t], slope[:, t], lean_tied = _dense_messages(
-            dense, told, law.pull(mode)[:, t], law.precision, law.low[:, t]
+            dense, told, law.pull(mode)[:, t], law.precision[:, t], law.low[:, t], law.source[t]
         )
         lean[:, :, t] = 0.0
-        inverse = np.linalg.inv(runs + np.diag(at.scatter**-2.0))
+        inverse = np.linalg.inv(runs + law.by_itself())
         leverage = weight * np.einsum("ir,irs,is->i", jacobian, inverse[rows.cell], jacobian)
         typical_far = (rows.by_cell(leverage * e**2) / np.maximum(rows.by_cell(leverage), 1e-300))[t]
         far[:, t] = np.einsum("rcm,c->rm", turn**2, typical_far)

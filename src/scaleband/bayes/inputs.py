@@ -56,6 +56,11 @@ class ModelInputs:
     sources: tuple[str, ...]
     run_ids: tuple[str, ...]
 
+    @property
+    def cell_source(self) -> NDArray[np.int64]:
+        """Index of every cell's source: (cell,)."""
+        return np.array([self.sources.index(s) for s in self.cells.source], dtype=np.int64)
+
     def scaled_design(self, beliefs: Beliefs) -> Array:
         """x @ factor for every response: (response, cell, coefficient)."""
         return np.stack([self.x @ beliefs.law_factor[r] for r in range(len(RESPONSES))])

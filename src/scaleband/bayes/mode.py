@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from scaleband.bayes.beliefs import OWN, SHARED, Beliefs, role_index
 from scaleband.bayes.inputs import ModelInputs
-from scaleband.laws import ANGLE, CURVATURE, RESPONSES, ROLES, SKEW, excess, noise_scale
+from scaleband.laws import ANGLE, CURVATURE, LEVEL, RESPONSES, ROLES, SKEW, excess, noise_scale
 
 Array = NDArray[np.float64]
 
@@ -27,8 +27,9 @@ class Typical:
 
     Attributes
     ----------
-    scatter, scatter_sd (response,)
-        Of the cells around their law; standard deviation of the belief about its logarithm.
+    scatter (response, cell), scatter_sd (response,)
+        Of the cells around their law, for levels each source's own; standard deviation of the belief about its
+        logarithm.
     offset (hyperparameter, role)
         Scales of offsets, `shared` left out.
     sigma (source,), rho, rho_sd, nu, trunk
@@ -46,7 +47,7 @@ class Typical:
     trunk: float
 
 
-def typical(beliefs: Beliefs, n_sources: int) -> Typical:
+def typical(beliefs: Beliefs, n_sources: int, n_cells: int) -> Typical:
     """Medians of the shared parameters and of a table's own."""
     at = dict(zip(SHARED, beliefs.shared_mean, strict=True))
     sds = dict(zip(SHARED, np.sqrt((beliefs.shared_factor**2).sum(axis=1)), strict=True))
@@ -56,7 +57,8 @@ def typical(beliefs: Beliefs, n_sources: int) -> Typical:
     scatter_sd = [OWN[name][1] if name in own else sds[name] for name in names]
     offset = [[np.exp(at[f"log_offset_{role}_{hyper}"]) for role in ROLES[1:]] for hyper in RESPONSES[:2]]
     return Typical(
-        np.array(scatter), np.array(scatter_sd), np.array(offset), np.full(n_sources, own["log_sigma"]),
+        np.repeat(np.array(scatter)[:, None], n_cells, axis=1), np.array(scatter_sd), np.array(offset),
+        np.full(n_sources, own["log_sigma"]),
         float(np.exp(at["log_rho"])), float(sds["log_rho"]), float(1 + np.exp(at["log_nu_minus_1"])), own["log_trunk"],
     )  # fmt: skip
 
@@ -158,7 +160,7 @@ class Rows:
 
 
 class Law:
-    """The law integrated out: per response N(mean, scatter^2 I + w w^T) over the cells."""
+    """The law integrated out: per response N(mean, diag(scatter^2) + w w^T) over the cells."""
 
     def __init__(self, inputs: ModelInputs, beliefs: Beliefs, typical: Typical) -> None:
         self.mean = inputs.prior_mean(beliefs)
@@ -166,26 +168,30 @@ class Law:
         scale[:2] = np.where(beliefs.pooled, typical.offset[:, role_index(inputs.design)], 1.0)
         w = inputs.scaled_design(beliefs) * scale[:, None, :]
         turned = w.transpose(0, 2, 1)
-        self.precision = typical.scatter**-2.0
-        factor = np.linalg.cholesky(np.eye(w.shape[2]) + self.precision[:, None, None] * (turned @ w))
+        self.precision, self.source = typical.scatter**-2.0, inputs.cell_source
+        factor = np.linalg.cholesky(np.eye(w.shape[2]) + turned @ (self.precision[:, :, None] * w))
         # precision of the law = diag(1 / scatter^2) - low low^T
-        self.low = self.precision[:, None, None] * np.linalg.solve(factor, turned).transpose(0, 2, 1)
+        self.low = self.precision[:, :, None] * np.linalg.solve(factor, turned).transpose(0, 2, 1)
 
     def pull(self, z: Array) -> Array:
         """Precision times (z - mean): (response, cell)."""
         away = z - self.mean
-        return self.precision[:, None] * away - np.einsum(
+        return self.precision * away - np.einsum(
             "rck,rk->rc", self.low, np.einsum("rck,rc->rk", self.low, away)
         )
 
     def predicted(self, z: Array) -> Array:
         """What the law says of every cell, given all states (response, cell)."""
-        return z - self.pull(z) / self.precision[:, None]
+        return z - self.pull(z) / self.precision
+
+    def by_itself(self) -> Array:
+        """Precision of each cell's state around what the law says of it: (cell, response, response)."""
+        return self.precision.T[:, :, None] * np.eye(len(self.precision))
 
     def newton(self, z: Array, slope: Array, runs: Array) -> Array:
         """Newton step from z: slope (response, cell) and precision (cell, response, response) of the runs."""
         n_responses, n_cells, k = self.low.shape
-        block = np.linalg.inv(runs + np.diag(self.precision))
+        block = np.linalg.inv(runs + self.by_itself())
         right = (slope - self.pull(z)).T
         first = np.einsum("crs,cs->cr", block, right)
         turned = np.einsum("crs,sck->crsk", block, self.low).reshape(n_cells, n_responses, -1)
@@ -198,7 +204,7 @@ class Law:
         n_responses, n_cells, _ = self.low.shape
         runs = runs.copy()
         for r in range(n_responses):
-            runs[r, :, r] += np.diag(np.full(n_cells, self.precision[r])) - self.low[r] @ self.low[r].T
+            runs[r, :, r] += np.diag(self.precision[r]) - self.low[r] @ self.low[r].T
         size = n_responses * n_cells
         return np.linalg.solve(runs.reshape(size, size), (slope - self.pull(z)).ravel()).reshape(z.shape)
 
@@ -265,29 +271,33 @@ def measured(rows: Rows, law: Law, z: Array, errors: Array, believed: Typical) -
     """
     at = rows.typical
     mean, e = rows.predicted(z, None)
-    left, own = rows.y - mean - errors[rows.trunk], rows.own_variance(e)
-    jacobian, weight = rows.jacobian(z), rows.weight(left, own)
+    left, variance = rows.y - mean - errors[rows.trunk], rows.own_variance(e)
+    jacobian, weight = rows.jacobian(z), rows.weight(left, variance)
     if rows.n_trunks:
         runs = np.einsum("rcsc->crs", tied(rows, jacobian, weight, rows.y - mean)[0])
     else:
         runs = rows.precision(jacobian, weight)
-    inverse = np.linalg.inv(runs + np.diag(law.precision))
-    unknown = np.diagonal(inverse, axis1=1, axis2=2).T + at.scatter[:, None] ** 4 * (law.low**2).sum(axis=2)
-    scatter = _scale((z - law.predicted(z)) ** 2 + unknown, believed.scatter, believed.scatter_sd[:, None])
+    inverse = np.linalg.inv(runs + law.by_itself())
+    unknown = np.diagonal(inverse, axis1=1, axis2=2).T + at.scatter**4 * (law.low**2).sum(axis=2)
+    squares, scatter = (z - law.predicted(z)) ** 2 + unknown, np.empty_like(at.scatter)
+    scatter[:] = _scale(squares, believed.scatter[:, 0], believed.scatter_sd[:, None])[:, None]
+    for s in np.unique(law.source):
+        own = law.source == s
+        scatter[LEVEL, own] = _scale(squares[LEVEL, own], believed.scatter[LEVEL, 0], believed.scatter_sd[LEVEL])
     give = np.append(1 / (at.trunk**-2.0 + rows.by_trunk(weight)[: rows.n_trunks]), 0.0)
     trunk = at.trunk
     if rows.n_trunks:
         trunk = float(_scale((errors**2 + give)[:-1], believed.trunk, OWN["log_trunk"][1]))
     spread = np.einsum("ir,irs,is->i", jacobian, inverse[rows.cell], jacobian) + give[rows.trunk]
     # A row's variance is sigma^2 + loss_se^2 + (rho excess)^2: each part gets its share of the row's square.
-    squares, sigma = weight * own * (left**2 + spread), at.sigma.copy()
+    squares, sigma = weight * variance * (left**2 + spread), at.sigma.copy()
     base = sigma[rows.source] ** 2
-    mine = base / own
+    mine = base / variance
     told = mine**2 * squares + (1 - mine) * base
     for s in np.unique(rows.source):
         sigma[s] = _scale(told[rows.source == s], believed.sigma[s], OWN["log_sigma"][1])
     part = np.maximum(at.rho * e, 1e-6) ** 2
-    mine = part / own
+    mine = part / variance
     rho = float(_scale((mine**2 * squares + (1 - mine) * part) * at.rho**2 / part, believed.rho, believed.rho_sd))
     return replace(rows, typical=replace(at, sigma=sigma, trunk=trunk, scatter=scatter, rho=rho))
 

@@ -3,7 +3,7 @@
     x*_c        cell optimum:   N(X (mean + factor scale b), scatter^2), b ~ N(0, I)
     log h_c     curvatures:     N(law, scatter)
     t_c, s_c    angles, skews:  N(law, scatter)
-    L_c         level:          N(law, scatter)
+    L_c         level:          N(law, scatter of its source)
     100 log loss ~ StudentT(nu, L_c + trunk + excess, sqrt(sigma^2 + se^2 + (rho excess)^2))
 
 Coefficients b and states are computed from nearly standard normal variables, in the coordinates of
@@ -116,10 +116,10 @@ def build_model(inputs: ModelInputs, beliefs: Beliefs) -> pm.Model:
 
     Returns
     -------
-    A model whose free variables are `shared_std` (shared), `log_sigma_std` (source), `log_scatter_level_std`,
-    `state_std` (response, cell) and `law_std` (response, coefficient) in the coordinates of `bayes.coordinates` and,
-    when runs share trunks, `log_trunk_std` and `trunk_std` (trunk); `state` (response, cell), `coefficient`
-    (response, coefficient; in units of its prior) and `trunk_effect` (trunk) are computed from them.
+    A model whose free variables are `shared_std` (shared), `log_sigma_std` and `log_scatter_level_std`
+    (source), `state_std` (response, cell) and `law_std` (response, coefficient) in the coordinates of
+    `bayes.coordinates` and, when runs share trunks, `log_trunk_std` and `trunk_std` (trunk); `state` (response, cell),
+    `coefficient` (response, coefficient; in units of its prior) and `trunk_effect` (trunk) are computed from them.
     """
     data = model_data(inputs, beliefs)
     index = {name: k for k, name in enumerate(SHARED)}
@@ -140,9 +140,9 @@ def build_model(inputs: ModelInputs, beliefs: Beliefs) -> pm.Model:
         start = index["log_scatter_log_lr"]
         scatter = [shared[start + r] for r in range(4)]  # log_lr, log_batch, log_curvature_1, log_curvature_2
         mean, sd, _ = OWN["log_scatter_level"]
-        scatter.append(mean + sd * pm.Normal("log_scatter_level_std", 0, 1))
+        scatter.append((mean + sd * pm.Normal("log_scatter_level_std", 0, 1, dims="source"))[d["cell_source"]])
         scatter += [shared[index[f"log_scatter_{name}"]] for name in ("angle", "angle", "skew", "skew")]
-        spread = pt.exp(pt.stack(scatter))
+        spread = pt.exp(pt.stack([s * pt.ones(len(inputs.cells)) for s in scatter]))  # (response, cell)
         start = index["log_offset_source_log_lr"]
         offset = pt.exp(shared[start : start + 2 * n_roles].reshape((2, n_roles)))
 
@@ -164,7 +164,7 @@ def build_model(inputs: ModelInputs, beliefs: Beliefs) -> pm.Model:
             variance = variance + d["trunked"] * trunk_sd**2
         told = d["typical_variance"] / variance * information(nu) / d["typical_information"]
         precision = told * d["precision"]
-        share = 1 + precision * spread[:, None] ** 2
+        share = 1 + precision * spread**2
         design = pt.concatenate([d["design"][:2] * scale[:, None, :], d["design"][2:]])
         inverse, half_log_det = factored(precision / share, design)
         state: dict[str, Any] = {}
@@ -280,6 +280,7 @@ def model_data(inputs: ModelInputs, beliefs: Beliefs) -> dict[str, np.ndarray]:
         "censored": inputs.censored,
         "row_cell": inputs.cell,
         "row_source": inputs.source,
+        "cell_source": inputs.cell_source,
         "shared_mean": beliefs.shared_mean,
         "shared_factor": beliefs.shared_factor,
         "pooled": beliefs.pooled,

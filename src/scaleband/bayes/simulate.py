@@ -20,6 +20,7 @@ from scaleband.laws import (
     CENSOR_ABOVE,
     CURVATURE,
     HYPERPARAMETERS,
+    LEVEL,
     RESPONSES,
     ROLES,
     SKEW,
@@ -65,9 +66,10 @@ def simulate_states(
     sources = sorted(set(cells.source))
     shared = beliefs.shared_mean + rng.standard_normal((n, len(SHARED))) @ beliefs.shared_factor.T
     named = dict(zip(SHARED, shared.T, strict=True))
+    scatter_level = _own("log_scatter_level", rng, n, len(sources))
     scatter = np.column_stack(
         [np.exp(named[f"log_scatter_{r}"]) for r in RESPONSES[:4]]
-        + [_own("log_scatter_level", rng, n)]
+        + [np.exp(np.log(scatter_level).mean(axis=1))]
         + [np.exp(named[f"log_scatter_{r[:-2]}"]) for r in RESPONSES[5:]]
     )
     offset = np.empty((n, len(HYPERPARAMETERS), len(ROLES) - 1))
@@ -83,6 +85,7 @@ def simulate_states(
             z = np.where(beliefs.pooled, offset[:, r, role_of] * z, z)
         law[:, r] = beliefs.law_mean[r] + z @ beliefs.law_factor[r].T
     noise = rng.standard_normal((n, len(RESPONSES), len(cells)))
+    noise[:, LEVEL] *= scatter_level[:, [sources.index(s) for s in cells.source]] / scatter[:, [LEVEL]]
     state = law @ x.T + scatter[:, :, None] * noise
     out = {
         "angle": state[:, ANGLE].mean(axis=2),
@@ -91,6 +94,7 @@ def simulate_states(
         "nu": 1 + np.exp(named["log_nu_minus_1"]),
         "sigma": _own("log_sigma", rng, n, len(sources)),
         "scatter": scatter,
+        "scatter_level": scatter_level,
         "offset_scale": offset * offsets_in_use(design, beliefs),
         "state": state,
         "law": law,

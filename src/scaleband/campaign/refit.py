@@ -194,7 +194,7 @@ def prior_draws_of(settings: Settings, key: str) -> LawDraws:
     from scaleband.bayes import default_beliefs
     from scaleband.bayes.beliefs import fixed_offset_scales
     from scaleband.bayes.simulate import simulate_states
-    from scaleband.laws import FORMS, RESPONSES, ROLES, design_for
+    from scaleband.laws import DRAWN, FORMS, RESPONSES, ROLES, design_for
 
     t = settings.target
     cells = target_cells(
@@ -216,7 +216,7 @@ def prior_draws_of(settings: Settings, key: str) -> LawDraws:
     }  # fmt: skip
     return LawDraws(
         design=design, cells=cells, offset_scale=offset, sources=tuple(sorted(set(cells.source))), meta=meta,
-        **{k: flat[k] for k in ("law", "scatter", "state", "angle", "skew", "sigma", "rho", "nu", "shared")},
+        **{k: flat[k] for k in DRAWN},
     )  # fmt: skip
 
 

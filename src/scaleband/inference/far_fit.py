@@ -6,7 +6,6 @@ around the cell's own optimum and level: what has to be predicted later is a new
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -44,7 +43,7 @@ def far_places(draws: LawDraws, runs: pd.DataFrame) -> tuple[Place, Array, Array
     several = np.array([len(set(runs["batch_tokens"][index == c])) > 2 for c in range(len(cells))], dtype=bool)
     own = np.median(draws.at(cells), axis=0)
     # Cells as if they were new: without their own runs' word on the shape, and half-way to their family's mean.
-    new = replace(draws, scatter=np.zeros_like(draws.scatter)).at(cells, as_new=True)
+    new = draws.without_scatter().at(cells, as_new=True)
     law = np.median(half_way(draws, cells, new, as_new=True), axis=0)
     x = np.log(runs["lr_peak"].to_numpy(float) / REFERENCE["lr_peak"]) - own[0, index]
     z = np.log(runs["batch_tokens"].to_numpy(float) / REFERENCE["batch_tokens"]) - own[1, index]

@@ -21,6 +21,7 @@ from scaleband.inference.unpack import unpack
 from scaleband.laws import (
     ANGLE,
     CURVATURE,
+    DRAWN,
     FORMS,
     HYPERPARAMETERS,
     RESPONSES,
@@ -79,7 +80,7 @@ class Fit:
             offset_scale=offset,
             sources=self.inputs.sources,
             meta=self.meta,
-            **{k: flat[k] for k in ("law", "scatter", "state", "angle", "skew", "sigma", "rho", "nu", "shared")},
+            **{k: flat[k] for k in DRAWN},
         )
 
 

@@ -77,7 +77,9 @@ def _enough(n_draws: int, ess: float) -> int:
     return int(np.ceil(n_draws * 1.3 * ESS_MIN / float(np.fmax(ess, 20.0)) / 100) * 100)
 
 
-REPORTED = ("angle", "skew", "rho", "nu", "sigma", "scatter", "offset_scale", "state", "trunk_scale", "theta")
+REPORTED = (
+    "angle", "skew", "rho", "nu", "sigma", "scatter", "scatter_level", "offset_scale", "state", "trunk_scale", "theta",
+)  # fmt: skip
 """Posterior entries that the gate looks at. The law's coefficients are independent draws given these."""
 
 

@@ -3,7 +3,8 @@
 Version 1 of the format. Dims: chain, draw, cell, response, hyperparameter, coefficient, role, direction,
 source, shared_parameter, run, trunk.
 
-    posterior        angle, skew (direction); rho, nu; sigma (source); scatter (response);
+    posterior        angle, skew (direction); rho, nu; sigma and scatter_level (source);
+                     scatter (response), of levels the geometric mean of the sources';
                      offset_scale (hyperparameter, role); state (response, cell); law (response, coefficient);
                      shared (shared_parameter); trunk_scale and trunk_effect (trunk) where runs share trunks
     prior            the same names, draws of the stated beliefs (fits only)
@@ -42,6 +43,7 @@ DIMS: dict[str, tuple[str, ...]] = {
     "nu": (),
     "sigma": ("source",),
     "scatter": ("response",),
+    "scatter_level": ("source",),
     "offset_scale": ("hyperparameter", "role"),
     "state": ("response", "cell"),
     "law": ("response", "coefficient"),
@@ -58,6 +60,7 @@ _MAX_BYTES = 2**30
 _RANGE = {
     "sigma": (0.0, 1e4),
     "scatter": (0.0, 1e4),
+    "scatter_level": (0.0, 1e4),
     "offset_scale": (0.0, 1e4),
     "rho": (0.0, 1e4),
     "nu": (1e-3, 1e8),
@@ -177,6 +180,8 @@ def _read(file: Any, path: Path) -> LawDraws:
         "coefficient": len(design.columns),
     }
     values = {name: _draws(posterior, name, sizes, path) for name in _NEEDED}
+    if "scatter_level" in posterior:  # fits of before 2026-11-26 have one for all sources
+        values["scatter_level"] = _draws(posterior, "scatter_level", sizes, path)
     if len({len(v) for v in values.values()}) != 1:
         raise _damaged(path, "its variables differ in their number of draws")
     fixed = _numbers(constant, "fixed_offset_scale", path, (len(RESPONSES), len(ROLES) - 1))

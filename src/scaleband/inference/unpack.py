@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from scaleband.bayes import ModelInputs
 from scaleband.bayes.beliefs import OWN, SHARED, Beliefs, offsets_in_use, role_index
 from scaleband.inference.sampler import RawDraws
-from scaleband.laws import ANGLE, HYPERPARAMETERS, RESPONSES, ROLES, SKEW
+from scaleband.laws import ANGLE, HYPERPARAMETERS, LEVEL, RESPONSES, ROLES, SKEW
 
 Array = NDArray[np.float64]
 
@@ -22,11 +22,11 @@ def _own(name: str, std: Array) -> Array:
 
 
 def _coefficients_given_cells(r: Array, w: Array, scatter: Array, rng: np.random.Generator) -> Array:
-    """b | r for r = w b + scatter e, b ~ N(0, I): r (s, cell), w (s, cell, k), scatter (s,) -> (s, k)."""
-    wt = w.transpose(0, 2, 1) / scatter[:, None, None]
-    precision = np.eye(w.shape[2]) + wt @ (w / scatter[:, None, None])
+    """b | r for r = w b + scatter e, b ~ N(0, I): r (s, cell), w (s, cell, k), scatter (s, cell) -> (s, k)."""
+    wt = w.transpose(0, 2, 1) / scatter[:, None, :]
+    precision = np.eye(w.shape[2]) + wt @ (w / scatter[:, :, None])
     chol = np.linalg.cholesky(precision)
-    mean = np.linalg.solve(precision, (wt @ (r / scatter[:, None])[:, :, None]))
+    mean = np.linalg.solve(precision, (wt @ (r / scatter)[:, :, None]))
     noise = np.linalg.solve(chol.transpose(0, 2, 1), rng.standard_normal((len(r), w.shape[2], 1)))
     return (mean + noise)[:, :, 0]
 
@@ -36,8 +36,8 @@ def unpack(raw: RawDraws, inputs: ModelInputs, beliefs: Beliefs, *, seed: int) -
 
     Returns
     -------
-    angle, skew (direction): means over the fitted cells; rho, nu; sigma (source); scatter (response);
-    offset_scale (hyperparameter, role);
+    angle, skew (direction): means over the fitted cells; rho, nu; sigma and scatter_level (source);
+    scatter (response), of levels the geometric mean of the sources'; offset_scale (hyperparameter, role);
     state (response, cell); law (response, coefficient); trunk_scale where runs share trunks;
     shared (shared): the unconstrained shared parameters, for use as a prior.
     """
@@ -48,9 +48,10 @@ def unpack(raw: RawDraws, inputs: ModelInputs, beliefs: Beliefs, *, seed: int) -
     named = {name: shared[:, k] for k, name in enumerate(SHARED)}
     rng = np.random.default_rng([seed, 7])
 
+    scatter_level = _own("log_scatter_level", flat["log_scatter_level_std"])
     scatter = np.stack(
         [np.exp(named[f"log_scatter_{r}"]) for r in RESPONSES[:4]]
-        + [_own("log_scatter_level", flat["log_scatter_level_std"])]
+        + [np.exp(np.log(scatter_level).mean(axis=1))]
         + [np.exp(named[f"log_scatter_{r[:-2]}"]) for r in RESPONSES[5:]],
         axis=1,
     )
@@ -68,7 +69,8 @@ def unpack(raw: RawDraws, inputs: ModelInputs, beliefs: Beliefs, *, seed: int) -
     law = np.empty((len(shared), len(RESPONSES), design.shape[2]))
     for r in range(len(RESPONSES)):
         pooled = scale[:, r] if r < len(HYPERPARAMETERS) else np.ones_like(scale[:, 0])
-        b = _coefficients_given_cells(state[:, r] - mean[r], design[r][None] * pooled[:, None, :], scatter[:, r], rng)
+        tau = scatter_level[:, inputs.cell_source] if r == LEVEL else np.repeat(scatter[:, [r]], state.shape[2], axis=1)
+        b = _coefficients_given_cells(state[:, r] - mean[r], design[r][None] * pooled[:, None, :], tau, rng)
         law[:, r] = beliefs.law_mean[r] + (pooled * b) @ beliefs.law_factor[r].T
 
     out = {
@@ -78,6 +80,7 @@ def unpack(raw: RawDraws, inputs: ModelInputs, beliefs: Beliefs, *, seed: int) -
         "nu": 1 + np.exp(named["log_nu_minus_1"]),
         "sigma": _own("log_sigma", flat["log_sigma_std"]),
         "scatter": scatter,
+        "scatter_level": scatter_level,
         "offset_scale": offset * offsets_in_use(inputs.design, beliefs),
         "state": state,
         "law": law,

@@ -20,7 +20,7 @@ from scaleband.laws.design import (
     Form,
     design_for,
 )
-from scaleband.laws.draws import LawDraws
+from scaleband.laws.draws import DRAWN, LawDraws
 from scaleband.laws.likelihood import CENSOR_ABOVE, SPONTANEOUS, noise_scale, run_log_density
 from scaleband.laws.simulated import SimulatedSweep, simulated_sweep
 from scaleband.laws.steplaw import published_optimum
@@ -29,6 +29,7 @@ __all__ = [
     "ANGLE",
     "CENSOR_ABOVE",
     "CURVATURE",
+    "DRAWN",
     "FEATURES",
     "FORMS",
     "HYPERPARAMETERS",

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from scaleband.laws.design import ROLES, Cells, Design
+from scaleband.laws.design import LEVEL, ROLES, Cells, Design
 
 Array = NDArray[np.float64]
 
 # As in `runs.cells`, whose import would bring pandas into a recommendation.
 PARAMS_TOLERANCE = 1e-3
 TOKENS_TOLERANCE = 5e-3
+
+DRAWN = ("law", "scatter", "scatter_level", "state", "angle", "skew", "sigma", "rho", "nu", "shared")
+"""Fields of `LawDraws` that a posterior holds under the same names; `offset_scale` is put together."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +32,7 @@ class LawDraws:
     law (sample, response, coefficient)
         Coefficients of every response of `RESPONSES` (natural logs; level in 100 log nats; angles in radians).
     scatter (sample, response)
-        Standard deviation of the cell effect.
+        Standard deviation of the cell effect; of levels, for a source that was not fitted.
     offset_scale (sample, response, role)
         Standard deviation of a level's offset, one per role of `ROLES` (0 for `shared`).
     state (sample, response, cell)
@@ -39,11 +42,13 @@ class LawDraws:
     sigma (sample, source), rho (sample,), nu (sample,)
         Noise in 100 log units by source; noise per unit of excess; degrees of freedom.
     sources
-        Names along the source dim of `sigma`.
+        Names along the source dim of `sigma` and `scatter_level`.
     shared (sample, shared)
         The unconstrained shared parameters, for use as a prior.
     meta
         Plain facts that travel with the fit: conventions per group, gate, name, versions, ranges.
+    scatter_level (sample, source)
+        Standard deviation of the cell effect on the level, by source; by default as in `scatter`.
     """
 
     design: Design
@@ -60,11 +65,29 @@ class LawDraws:
     sources: tuple[str, ...]
     shared: Array
     meta: Mapping[str, object] = field(default_factory=dict)
+    scatter_level: Array | None = None
 
     @property
     def n_samples(self) -> int:
         """Number of draws, chains together."""
         return int(self.law.shape[0])
+
+    def take(self, index: NDArray[np.int64] | slice) -> LawDraws:
+        """These draws alone, in this order; a draw may be taken several times."""
+        every = {name: getattr(self, name) for name in ("offset_scale", *DRAWN)}
+        return replace(self, **{name: value[index] for name, value in every.items() if value is not None})
+
+    def without_scatter(self) -> LawDraws:
+        """With new cells on their law."""
+        return replace(self, scatter=np.zeros_like(self.scatter), scatter_level=None)
+
+    def cell_scatter(self, source: str) -> Array:
+        """Standard deviation of the effect of a source's cells: (sample, response)."""
+        if self.scatter_level is None or source not in self.sources:
+            return self.scatter
+        scatter = self.scatter.copy()
+        scatter[:, LEVEL] = self.scatter_level[:, self.sources.index(source)]
+        return scatter
 
     def standard_normal(self, *key: str) -> Array:
         """N(0, 1) draws, (sample, response), that depend on `key` alone.
@@ -117,5 +140,5 @@ class LawDraws:
             else:
                 group = f"{cells.source[c]}/{cells.arch[c]}/{cells.data[c]}"
                 key = (group, f"{cells.n_params[c]:.6g}", f"{cells.n_tokens[c]:.6g}")
-                state[:, :, c] += self.scatter * self.standard_normal("cell", *key)
+                state[:, :, c] += self.cell_scatter(cells.source[c]) * self.standard_normal("cell", *key)
         return state

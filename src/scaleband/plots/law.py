@@ -143,7 +143,7 @@ def _new_cells(draws: LawDraws, cells: Cells) -> Array:
     size = ROLES.index("size")
     offset = draws.offset_scale.copy()
     offset[:, :, size] = 0.0
-    law = replace(draws, scatter=np.zeros_like(draws.scatter), offset_scale=offset).at(cells, as_new=True)
+    law = replace(draws.without_scatter(), offset_scale=offset).at(cells, as_new=True)
     new_size = np.array([bool(level) for level in draws.design.missing(cells, "size")])
     effect = draws.scatter * draws.standard_normal("cell", "along a line")
     shape = draws.offset_scale[:, :, size] * draws.standard_normal("size", "along a line")

@@ -67,5 +67,4 @@ def some_basins(b: Basins, most: int) -> Basins:
 def some_draws(draws: LawDraws, most: int) -> LawDraws:
     """At most `most` of the draws, evenly spaced. For fitted cells: a new cell's luck depends on their number."""
     at = slice(None, None, -(-draws.n_samples // most))
-    names = ("law", "scatter", "offset_scale", "state", "angle", "skew", "sigma", "rho", "nu", "shared")
-    return replace(draws, **{name: getattr(draws, name)[at] for name in names})
+    return draws.take(at)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -116,7 +116,7 @@ def reach(
         np.full(n_horizons, n_params), np.exp(logs), source=source, arch=arch, data=data,
         n_active=np.full(n_horizons, active),
     )  # fmt: skip
-    b = basins(replace(draws, scatter=np.zeros_like(draws.scatter)), cells, as_new=True)
+    b = basins(draws.without_scatter(), cells, as_new=True)
     pick = np.random.default_rng(0).permutation(laws.n_samples)[np.arange(draws.n_samples) % laws.n_samples]
     law, ref = laws.law_log_loss(f"{source}/{arch}/{data}"), laws.reference
     d = logs[:, None] - np.log(ref.n_tokens)
