@@ -144,3 +144,27 @@ def test_bad_questions(scaleband: Command, words: tuple[str, ...], code: int, sa
     assert done.code == code
     assert says in done.err
     assert "defect" not in done.err
+
+
+def test_prices_in_dollars_count_the_overhead_of_every_run(scaleband: Command, candidates_csv: Path) -> None:
+    words = (*ASK, "--candidates", candidates_csv, "--budget", "5.5e18", "--json")
+    device = ("--device-flops", "1e15", "--utilisation", "0.5", "--price-per-hour", "2")
+    plain, same = scaleband(*words).json(), scaleband(*words, *device).json()
+    assert [r["run_id"] for r in same["proposals"]] == [r["run_id"] for r in plain["proposals"]]
+    hours = 1e18 / 0.5e15 / 3600
+    assert {round(r["price"], 9) for r in same["proposals"]} == {round(2 * hours, 9)}
+    assert same["budget"]["price_unit"] == "dollars"
+    assert same["budget"]["price"] == pytest.approx(5.5 * 2 * hours)
+    slow = scaleband(*words, *device, "--overhead-hours", "0.5").json()
+    assert {round(r["price"], 9) for r in slow["proposals"]} == {round(2 * hours + 1, 9)}
+    assert len(slow["proposals"]) == 2, "half an hour of overhead each leaves the budget for two"
+    assert slow["budget"]["left_price"] == pytest.approx(slow["budget"]["price"] - 2 * (2 * hours + 1))
+    done = scaleband(*words[:-1], "--device-flops", "1e15")
+    assert "device hours" in done.out
+    assert " h" in done.out
+
+
+def test_a_price_without_a_device_is_refused(scaleband: Command) -> None:
+    done = scaleband(*ASK, *GRID, "--budget", "4e19", "--price-per-hour", "2")
+    assert done.code == 2
+    assert "--device-flops" in done.err

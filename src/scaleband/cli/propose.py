@@ -21,6 +21,7 @@ from scaleband.cli.arguments import (
     path,
     whole,
 )
+from scaleband.cli.prices import Device, add_prices, device_of
 from scaleband.cli.printing import print_json, print_rows, print_table
 from scaleband.cli.question import Question, ask, common_json, common_rows, mark
 from scaleband.cli.verb import UsageError, Verb
@@ -58,6 +59,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     limits.add_argument("--batch-max", type=batch, metavar="TOKENS", help="the largest batch that fits; 8388608")
     limits.add_argument("--device-memory", type=count, metavar="BYTES",
                         help="memory for 16 bytes a parameter (Adam in mixed precision)")  # fmt: skip
+    add_prices(parser)
     parser.add_argument("--seed", type=whole(0, 2**32 - 1), default=1, metavar="N", help="of the outcome draws; 1")
     add_json(parser)
 
@@ -69,17 +71,19 @@ def run(asked: argparse.Namespace) -> int:
     limits = ("sizes", "lengths", "run_max", "batch_multiple", "batch_max", "device_memory")
     if asked.candidates is not None and any(getattr(asked, name) is not None for name in limits):
         raise UsageError("--candidates says what can be run, so limits of a grid mean nothing; leave one of them out")
+    device = device_of(asked)
     q = ask(asked)
     candidates = from_table(q, asked) if asked.candidates is not None else from_limits(q, asked)
     pending = None if asked.pending is None else read_candidates(q, asked.pending)
     found = propose(
-        q.draws, q.cells, candidates, budget_flops=asked.budget, n_runs=asked.n, pending=pending, seed=asked.seed,
-        target_runs=asked.target_runs,
+        q.draws, q.cells, candidates, n_runs=asked.n, pending=pending, seed=asked.seed, target_runs=asked.target_runs,
+        budget_flops=asked.budget if device is None else device.price(asked.budget, overhead=False),
+        price=None if device is None else device.prices(candidates),
     )  # fmt: skip
     if asked.json:
-        print_json(answer_of(q, found, asked))
+        print_json(answer_of(q, found, asked, device))
     else:
-        show(q, found, asked)
+        show(q, found, asked, device)
     return mark(q.draws)
 
 
@@ -157,7 +161,7 @@ def read_candidates(q: Question, file: Any) -> Candidates:
     return candidates_from_table(frame)
 
 
-def answer_of(q: Question, found: Proposals, asked: argparse.Namespace) -> dict[str, Any]:
+def answer_of(q: Question, found: Proposals, asked: argparse.Namespace, device: Device | None) -> dict[str, Any]:
     """Everything that is printed, as plain values."""
     plain = found.to_json()
     rows = [
@@ -165,7 +169,10 @@ def answer_of(q: Question, found: Proposals, asked: argparse.Namespace) -> dict[
             "flops", "evsi", "evsi_error", "bundle", "replicate", "p_diverged")}}
         for p in plain["proposals"]
     ]  # fmt: skip
-    budget = {"flops": found.budget_flops, "left_flops": found.budget_left_flops}
+    budget: dict[str, Any] = {"flops": asked.budget, "left_flops": asked.budget - sum(row["flops"] for row in rows)}
+    if device is not None:
+        budget |= {"price": found.budget_flops, "left_price": found.budget_left_flops, "price_unit": device.unit}
+        rows = [row | {"price": device.price(row["flops"])} for row in rows]
     return {
         "proposals": rows,
         "verdict": plain["verdict"],
@@ -178,24 +185,28 @@ def answer_of(q: Question, found: Proposals, asked: argparse.Namespace) -> dict[
     }
 
 
-def show(q: Question, found: Proposals, asked: argparse.Namespace) -> None:
+def show(q: Question, found: Proposals, asked: argparse.Namespace, device: Device | None) -> None:
     """The answer for people: the verdict, then the runs."""
-    v = found.verdict
+    v, left = found.verdict, asked.budget - sum(p.flops for p in found.proposals)
     rows = [
         ("verdict", v.why),
         ("regret now", f"{percent(v.evpi)} of the loss is expected to be lost at the target (EVPI)"),
         ("the runs below", f"lower it by {percent(v.evsi)} (EVSI, Monte-Carlo error {percent(v.evsi_error)})"
                            if found.proposals else "none"),
-        ("budget", f"{quantity_flops(found.budget_flops)} FLOP, {quantity_flops(found.budget_left_flops)} left"),
+        ("budget", f"{quantity_flops(asked.budget)} FLOP, {quantity_flops(left)} left"),
     ]  # fmt: skip
+    if device is not None:
+        spent = f"{device.words(found.budget_flops)}, {device.words(found.budget_left_flops)} left"
+        rows.append(("in " + device.unit, spent + " after these runs, overhead counted"))
     print_rows(q.title(), [*rows, *common_rows(q, asked)])
     if found.proposals:
         columns = ["run_id", "bundle", "params", "tokens", "lr_peak", "batch", "FLOP", "EVSI", "diverges", "note"]
+        columns += [] if device is None else [device.unit]
         print_table(columns, [
             [p.run_id, p.bundle, quantity(float(p.inputs["n_params"])), quantity(float(p.inputs["n_tokens"])),
              rate(float(p.inputs["lr_peak"])), tokens(float(p.inputs["batch_tokens"])), quantity_flops(p.flops),
              f"{percent(p.evsi)} +- {percent(p.evsi_error)}", chance(p.p_diverged),
-             "replicate" if p.replicate else ""]
+             "replicate" if p.replicate else "", *([] if device is None else [device.words(device.price(p.flops))])]
             for p in found.proposals
         ])  # fmt: skip
 
