@@ -145,6 +145,9 @@ def test_the_verdict_weighs_beginnings_of_the_path() -> None:
     halt = weigh([(0.1, 0.01, 20.0)], [0.1, 0.0], evpi=0.1, target_flops=100.0)
     assert halt.stop
     assert "even knowing everything would save 10" in halt.why
+    wide = weigh([(0.1, 0.2, 20.0)], [0.1, 0.3], evpi=9.0, target_flops=100.0)
+    assert wide.saving_flops == 0.0, "what is learned takes nothing away"
+    assert "is expected to save nothing over 1 target run" in wide.why
     many = weigh([(0.1, 0.01, 20.0)], [0.1, 0.0], evpi=0.1, target_flops=100.0, target_runs=10)
     assert many.action == "continue"
     assert many.saving_flops == pytest.approx(100)

@@ -115,13 +115,16 @@ def weigh(
         return Verdict("stop", why, evpi, 0.0, 0.0, 0.0, 0.0, ceiling, target_runs)
     evsi, variance, cost = (np.cumsum([f(s) for s in steps]) for f in (
         lambda s: s[0], lambda s: s[1] ** 2, lambda s: s[2]))  # fmt: skip
-    saving = target_runs * target_flops * (lost[0] - np.asarray(lost[1:], float))
+    # Of a wide posterior the share that is lost may seem to grow with what is learned: that is Monte-Carlo error.
+    saving = target_runs * target_flops * np.maximum(lost[0] - np.asarray(lost[1:], float), 0.0)
     worth = bool((saving > cost).any())
     k = int(np.argmax(saving - cost)) if worth else int(np.argmax(saving / cost))
     bundles = "the next bundle costs" if k == 0 else f"the next {k + 1} bundles cost"
+    saves = f"{quantity(saving[k])} FLOPs' worth of loss" if saving[k] > 0 else "nothing"
     why = (
         f"{'continue' if worth else 'stop'}: {bundles} {quantity(cost[k])} FLOPs and "
-        f"{'is' if k == 0 else 'are'} expected to save {quantity(saving[k])} FLOPs' worth of loss over {runs}"
+        f"{'is' if k == 0 else 'are'} expected to save "
+        f"{saves} over {runs}"
     )
     if ceiling <= cost[0]:
         why += f"; even knowing everything would save {quantity(ceiling)}"
