@@ -26,7 +26,6 @@ from scaleband.bayes.model import (
     model_data,
     padded_length,
     pooled_law,
-    settled_law,
 )
 from scaleband.laws import (
     FORMS,
@@ -221,30 +220,6 @@ def test_exact_messages_make_the_sampler_move_in_standard_normals() -> None:
     np.testing.assert_allclose(spread @ spread.T, covariance, rtol=1e-9, atol=1e-12)
     np.testing.assert_allclose(got[0][1], prior + w @ mean, rtol=1e-9)
     assert -half_log_det == pytest.approx(0.5 * np.linalg.slogdet(covariance)[1], rel=1e-9)
-
-
-@pytest.mark.parametrize("louder", [0.3, 1.0, 40.0])
-def test_a_settled_law_is_the_pooled_one_where_all_weights_change_alike(louder: float) -> None:
-    rng = np.random.default_rng(5)
-    n_cells, columns, scatter = 6, 3, 0.4
-    w, prior, start = rng.normal(size=(n_cells, columns)), rng.normal(size=n_cells), rng.normal(size=columns)
-    typical = rng.uniform(0.1, 2.0, n_cells)
-    share = 1 / (1 - louder * typical * scatter**2 / 40)
-    precision, std = louder * typical * share, rng.normal(size=columns)
-    slope = precision * rng.normal(size=n_cells)
-    inverse, half_log_det = (v.eval(mode=FAST)[0] for v in factored(
-        pt.as_tensor((precision / share)[None]), pt.as_tensor(w[None])))  # fmt: skip
-    expected = [v.eval(mode=FAST) for v in pooled_law(
-        pt.as_tensor(np.zeros(columns)), *(pt.as_tensor(v) for v in (prior, w, inverse, share, precision, slope))
-    )]  # fmt: skip
-    values, vectors = np.linalg.eigh(w.T @ (typical[:, None] * w))
-    args = [pt.as_tensor(v) for v in (prior, w, share, precision, slope, start, values, vectors, np.asarray(louder))]
-    at_zero = [v.eval(mode=FAST) for v in settled_law(pt.as_tensor(np.zeros(columns)), *args)]
-    for got, told in zip(at_zero, (*expected, half_log_det), strict=True):
-        np.testing.assert_allclose(got, told, rtol=1e-8, atol=1e-10)
-    moved = settled_law(pt.as_tensor(std), *args)[0].eval(mode=FAST) - at_zero[0]
-    inner = np.eye(columns) + louder * w.T @ (typical[:, None] * w)
-    assert moved @ inner @ moved == pytest.approx(std @ std, rel=1e-9)
 
 
 def test_messages_are_the_schur_complements_of_a_gaussian_cell() -> None:

@@ -32,7 +32,8 @@ FLAGS = {
     "propose": FIT
     | TARGET
     | {"--budget", "--candidates", "-n", "--n", "--pending", "--target-runs", "--seed", "--json"}
-    | {"--sizes", "--lengths", "--run-max", "--batch-multiple", "--batch-max", "--device-memory"},
+    | {"--sizes", "--lengths", "--run-max", "--batch-multiple", "--batch-max", "--device-memory"}
+    | {"--device-flops", "--utilisation", "--overhead-hours", "--price-per-hour"},
     "campaign": set(),
     "models": set(),
     "data": set(),

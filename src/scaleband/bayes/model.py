@@ -61,22 +61,6 @@ def pooled_law(std, prior, design, inverse, share, precision, slope):  # type: i
     return coefficient, prior + pt.dot(design, coefficient)
 
 
-def settled_law(  # type: ignore[no-untyped-def]
-    std, prior, design, share, precision, slope, start, values, vectors, louder
-):
-    """As `pooled_law` for a law whose scales are not learned, nearly, and without a matrix to factor.
-
-    vectors diag(values) vectors^T is design^T diag(weight) design at typical weights precision / share, and `louder`
-    how much larger they are now: where all weights change by that one factor, this is `pooled_law`'s. What is left of
-    the coefficients beside `start`, their guess at typical weights, is small, so that nearly will do; and as any
-    choice of coordinates it changes no posterior. Also gives half the log determinant of what stands for `factored`'s.
-    """
-    right = pt.dot(design.T, (slope - precision * (prior + pt.dot(design, start))) / share) - start
-    shrink = 1 / (1 + louder * values)
-    coefficient = start + pt.dot(vectors, shrink * pt.dot(vectors.T, right) + pt.sqrt(shrink) * std)
-    return coefficient, prior + pt.dot(design, coefficient), -0.5 * pt.log(shrink).sum()
-
-
 def _mixed(value, cells, turn):  # type: ignore[no-untyped-def]
     """`value` (cell,) with those of `cells` turned; the others stay."""
     return pt.set_subtensor(value[cells], pt.dot(turn, value[cells]))
@@ -181,9 +165,8 @@ def build_model(inputs: ModelInputs, beliefs: Beliefs) -> pm.Model:
         told = d["typical_variance"] / variance * information(nu) / d["typical_information"]
         precision = told * d["precision"]
         share = 1 + precision * spread**2
-        pooled = d["design"][:2] * scale[:, None, :]
-        inverse, pooled_log_det = factored(precision[:2] / share[:2], pooled)
-        louder = (precision / share).sum(axis=1) / d["law_weight"]
+        design = pt.concatenate([d["design"][:2] * scale[:, None, :], d["design"][2:]])
+        inverse, half_log_det = factored(precision / share, design)
         state: dict[str, Any] = {}
         away: dict[int, Any] = {}
         coefficients: dict[int, Any] = {}
@@ -204,21 +187,14 @@ def build_model(inputs: ModelInputs, beliefs: Beliefs) -> pm.Model:
                     side = pt.inc_subtensor(side[t], sum(pt.dot(d["lean_tied"][r, m], away[m][t]) for m in away))
             slope = told[r] * (d["slope"][r] - side)
             prior = d["prior"][r] if shift is None else d["prior"][r] + turned
-            if r < len(HYPERPARAMETERS):
-                half_log_det = pooled_log_det[r]
-                coefficient, pull = pooled_law(law_std[r], prior, pooled[r], inverse[r], share[r], precision[r], slope)
-            else:
-                coefficient, pull, half_log_det = settled_law(
-                    law_std[r], prior, d["design"][r], share[r], precision[r], slope, d["law_start"][r],
-                    d["law_values"][r], d["law_vectors"][r], louder[r],
-                )  # fmt: skip
+            coefficient, pull = pooled_law(law_std[r], prior, design[r], inverse[r], share[r], precision[r], slope)
             z = (slope * spread[r] ** 2 + pull) / share[r] + spread[r] * unit[r] / pt.sqrt(share[r])
             pm.Potential(
                 f"law_{name}",
                 # log N(coefficient; 0, I) N(z; pull, spread^2) and the Jacobian of both
                 -0.5 * (coefficient**2 + 2 * _HALF_LOG_2PI).sum()
                 - 0.5 * (((z - pull) / spread[r]) ** 2 + pt.log(share[r]) + 2 * _HALF_LOG_2PI).sum()
-                - half_log_det,
+                - half_log_det[r],
             )
             away[r] = _mixed(z, t, d["turn"][r]) if inputs.n_trunks else z
             state[name] = away[r] + d["reference"][r] - (0.0 if shift is None else shift)
@@ -295,13 +271,7 @@ def model_data(inputs: ModelInputs, beliefs: Beliefs) -> dict[str, np.ndarray]:
             "trunk_precision": where.trunk_precision,
             "trunk_source": where.trunk_source,
         }
-    weight = where.precision / (1 + where.precision * where.scatter**2)
-    values, vectors = np.linalg.eigh(np.einsum("rck,rc,rcm->rkm", design, weight, design))
     return trunk | {
-        "law_weight": np.maximum(weight.sum(axis=1), 1e-12),
-        "law_values": np.maximum(values, 0.0),
-        "law_vectors": vectors,
-        "law_start": where.law,
         "row_counts": (np.arange(len(inputs.y)) < n_rows).astype(float),
         "row_log_lr": inputs.log_lr,
         "row_log_batch": inputs.log_batch,
