@@ -4,16 +4,11 @@ from __future__ import annotations
 
 import argparse
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
 from scaleband.cli.arguments import between, count
 from scaleband.cli.verb import UsageError
-
-if TYPE_CHECKING:
-    from scaleband.design import Candidates
 
 _DEPENDENT = ("utilisation", "overhead_hours", "price_per_hour")
 
@@ -39,15 +34,11 @@ class Device:
 
     @property
     def unit(self) -> str:
-        """Of `prices`."""
+        """Of `price`."""
         return "device hours" if self.price_per_hour is None else "dollars"
 
-    def prices(self, candidates: Candidates) -> NDArray[np.float64]:
-        """Price of every candidate, (run,)."""
-        return np.asarray([self.price(f) for f in candidates.flops])
-
-    def price(self, flops: float, *, overhead: bool = True) -> float:
-        """Price of one run, or of `flops` alone."""
+    def price[Number: (float, np.ndarray)](self, flops: Number, *, overhead: bool = True) -> Number:
+        """Price of each run, or of `flops` alone."""
         from scaleband.runs import dollars, gpu_hours
 
         hours = gpu_hours(flops, self.peak_flops_per_s, self.utilisation) + (self.overhead_hours if overhead else 0.0)

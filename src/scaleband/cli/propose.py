@@ -78,7 +78,7 @@ def run(asked: argparse.Namespace) -> int:
     found = propose(
         q.draws, q.cells, candidates, n_runs=asked.n, pending=pending, seed=asked.seed, target_runs=asked.target_runs,
         budget_flops=asked.budget if device is None else device.price(asked.budget, overhead=False),
-        price=None if device is None else device.prices(candidates),
+        price=None if device is None else device.price(candidates.flops),
     )  # fmt: skip
     if asked.json:
         print_json(answer_of(q, found, asked, device))
