@@ -66,7 +66,10 @@ def simulate_states(
     sources = sorted(set(cells.source))
     shared = beliefs.shared_mean + rng.standard_normal((n, len(SHARED))) @ beliefs.shared_factor.T
     named = dict(zip(SHARED, shared.T, strict=True))
-    scatter_level = _own("log_scatter_level", rng, n, len(sources))
+    # The first source's from the stream itself and the others' beside it, so that a seed's truth, but for their levels,
+    # does not depend on how many sources there are.
+    first, others = _own("log_scatter_level", rng, n, 1), rng.spawn(1)[0]
+    scatter_level = np.column_stack([first, _own("log_scatter_level", others, n, len(sources) - 1)])
     scatter = np.column_stack(
         [np.exp(named[f"log_scatter_{r}"]) for r in RESPONSES[:4]]
         + [np.exp(np.log(scatter_level).mean(axis=1))]
