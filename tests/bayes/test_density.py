@@ -14,6 +14,7 @@ from scipy import stats
 from small_table import Simulated, simulated
 
 from scaleband.bayes import default_beliefs
+from scaleband.bayes import model as model_module
 from scaleband.bayes.beliefs import OWN, SHARED
 from scaleband.bayes.coordinates import ORDER, _dense_messages, _messages, coordinates
 from scaleband.bayes.mode import Law, Rows, at_anchor, joint_mode, plain, typical
@@ -26,6 +27,7 @@ from scaleband.bayes.model import (
     model_data,
     padded_length,
     pooled_law,
+    settled_law,
 )
 from scaleband.laws import (
     FORMS,
@@ -176,6 +178,29 @@ def test_joint_density_is_the_one_written_by_hand(
     assert density(point) == pytest.approx(expected_density(table, point, values), rel=1e-7, abs=1e-4)
 
 
+def test_joint_density_with_settled_laws_is_the_same(
+    table: Simulated, values: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(model_module, "MANY_CELLS", 1)
+    settled = build_model(table.inputs, table.beliefs)
+    rng = np.random.default_rng(2)
+    start = initial_point(table.inputs, shapes_of(settled), 0)
+    point = {name: value + 0.3 * rng.standard_normal(value.shape) for name, value in start.items()}
+    got = computed(settled)
+    assert log_density(settled)(point) == pytest.approx(expected_density(table, point, got), rel=1e-7, abs=1e-4)
+    assert not np.allclose(got(point)[0], values(point)[0], atol=1e-3), "other coordinates, or this test shows nothing"
+
+
+def test_what_a_settled_law_is_told_along_its_axes_is_exact() -> None:
+    """Weights that change cell by cell: an axis that one cell alone is about is as wide as that cell says."""
+    weight = np.array([100.0, 0.5])
+    zero, one, eye = np.zeros(2), np.ones(2), np.eye(2)
+    args = [pt.as_tensor(v) for v in (one, zero, eye, one, weight, zero, zero, eye, eye)]
+    wide, _, half_log_det = (v.eval(mode=FAST) for v in settled_law(*args))
+    np.testing.assert_allclose(wide, 1 / np.sqrt(1 + weight))
+    assert half_log_det == pytest.approx(0.5 * np.log(1 + weight).sum())
+
+
 def test_a_cell_without_runs_follows_its_law(table: Simulated, model: Any, values: Any) -> None:
     """Two cells lose their runs: each is then the law, and its own standard normal times the scatter."""
     keep = ~np.isin(table.inputs.cell, (1, 4))
@@ -220,6 +245,30 @@ def test_exact_messages_make_the_sampler_move_in_standard_normals() -> None:
     np.testing.assert_allclose(spread @ spread.T, covariance, rtol=1e-9, atol=1e-12)
     np.testing.assert_allclose(got[0][1], prior + w @ mean, rtol=1e-9)
     assert -half_log_det == pytest.approx(0.5 * np.linalg.slogdet(covariance)[1], rel=1e-9)
+
+
+@pytest.mark.parametrize("louder", [0.3, 1.0, 40.0])
+def test_a_settled_law_is_the_pooled_one_where_all_weights_change_alike(louder: float) -> None:
+    rng = np.random.default_rng(5)
+    n_cells, columns, scatter = 6, 3, 0.4
+    w, prior, start = rng.normal(size=(n_cells, columns)), rng.normal(size=n_cells), rng.normal(size=columns)
+    typical = rng.uniform(0.1, 2.0, n_cells)
+    share = 1 / (1 - louder * typical * scatter**2 / 40)
+    precision, std = louder * typical * share, rng.normal(size=columns)
+    slope = precision * rng.normal(size=n_cells)
+    inverse, half_log_det = (v.eval(mode=FAST)[0] for v in factored(
+        pt.as_tensor((precision / share)[None]), pt.as_tensor(w[None])))  # fmt: skip
+    expected = [v.eval(mode=FAST) for v in pooled_law(
+        pt.as_tensor(np.zeros(columns)), *(pt.as_tensor(v) for v in (prior, w, inverse, share, precision, slope))
+    )]  # fmt: skip
+    axes = np.linalg.eigh(w.T @ (typical[:, None] * w))[1]
+    args = [pt.as_tensor(v) for v in (prior, w, share, precision, slope, start, axes, ((w @ axes) ** 2).T)]
+    at_zero = [v.eval(mode=FAST) for v in settled_law(pt.as_tensor(np.zeros(columns)), *args)]
+    for got, told in zip(at_zero, (*expected, half_log_det), strict=True):
+        np.testing.assert_allclose(got, told, rtol=1e-8, atol=1e-10)
+    moved = settled_law(pt.as_tensor(std), *args)[0].eval(mode=FAST) - at_zero[0]
+    inner = np.eye(columns) + louder * w.T @ (typical[:, None] * w)
+    assert moved @ inner @ moved == pytest.approx(std @ std, rel=1e-9)
 
 
 def test_messages_are_the_schur_complements_of_a_gaussian_cell() -> None:

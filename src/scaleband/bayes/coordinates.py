@@ -55,6 +55,8 @@ class Coordinates:
     ----------
     reference (response, cell)
         Near the joint mode of all cells.
+    scatter (response, cell), law (response, coefficient)
+        Typical scatter of the cells around their law, and the law's coefficients at that mode, in units of their prior.
     tied (k,)
         Cells that trunks tie together: entry i of what follows is, at tied[i], about the i-th mixture of them, and
         about the cell itself elsewhere.
@@ -77,6 +79,8 @@ class Coordinates:
     """
 
     reference: Array
+    scatter: Array
+    law: Array
     tied: NDArray[np.int64]
     turn: Array
     precision: Array
@@ -225,6 +229,6 @@ def coordinates(inputs: ModelInputs, beliefs: Beliefs) -> Coordinates:
         trunked[:, t] = np.clip(free / np.maximum(kept, 1e-9) - 1, 0.0, 1e3) * noise / at.trunk**2
     variance = shares @ at.sigma**2 + at.rho**2 * far + at.trunk**2 * trunked
     return Coordinates(
-        reference, t, turn, precision, slope, lean, lean_tied, anchor, far, trunked, variance, shares, at.nu,
-        *_trunks(inputs, rows, keep, weight),
+        reference, at.scatter, law.coefficients(mode), t, turn, precision, slope, lean, lean_tied, anchor, far,
+        trunked, variance, shares, at.nu, *_trunks(inputs, rows, keep, weight),
     )  # fmt: skip

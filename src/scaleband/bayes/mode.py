@@ -169,6 +169,7 @@ class Law:
         w = inputs.scaled_design(beliefs) * scale[:, None, :]
         turned = w.transpose(0, 2, 1)
         self.precision, self.source = typical.scatter**-2.0, inputs.cell_source
+        self.w = w
         factor = np.linalg.cholesky(np.eye(w.shape[2]) + turned @ (self.precision[:, :, None] * w))
         # precision of the law = diag(1 / scatter^2) - low low^T
         self.low = self.precision[:, :, None] * np.linalg.solve(factor, turned).transpose(0, 2, 1)
@@ -183,6 +184,12 @@ class Law:
     def predicted(self, z: Array) -> Array:
         """What the law says of every cell, given all states (response, cell)."""
         return z - self.pull(z) / self.precision
+
+    def coefficients(self, z: Array) -> Array:
+        """Mean of the law's coefficients given all states, in units of their prior: (response, coefficient)."""
+        right = np.einsum("rck,rc->rk", self.w, self.precision * (z - self.mean))
+        inner = np.eye(self.w.shape[2]) + np.einsum("rck,rc,rcm->rkm", self.w, self.precision, self.w)
+        return np.linalg.solve(inner, right[:, :, None])[:, :, 0]
 
     def by_itself(self) -> Array:
         """Precision of each cell's state around what the law says of it: (cell, response, response)."""
