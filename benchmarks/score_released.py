@@ -1,11 +1,13 @@
 """Leave-one-cell-out coverage and regret of a released model, from its own draws.
 
     python benchmarks/score_released.py
+    python benchmarks/score_released.py --model public-sweeps
     python benchmarks/score_released.py --model scaleband-tiny
 
-The released draws (all of one form: quadratic for `step-law`, linear for `scaleband-tiny`) are weighed by
+The released draws (all of one form: linear for `scaleband-tiny`, else quadratic) are weighed by
 1 / p(cell | draw), and the cell's state comes from its law given the other cells. Where Pareto k is above 0.7 the
 weights are not to be trusted, and an exact refit is needed; the least effective number of draws is printed beside it.
+Cells whose runs share trunks are not scored: what the trunks have in common was learned from those runs too.
 """
 
 from __future__ import annotations
@@ -33,26 +35,31 @@ NAMES = ("angle", "skew", "rho", "nu", "sigma", "scatter", "offset_scale", "stat
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--model", choices=("step-law", "scaleband-tiny"), default="step-law")
+    parser.add_argument("--model", choices=("step-law", "public-sweeps", "scaleband-tiny"), default="step-law")
     name = parser.parse_args().model
+    tiny, tables = name == "scaleband-tiny", TABLES + (["oellm_dense"] if name == "public-sweeps" else [])
     with h5py.File(model_path(name)) as file:
-        posterior = {each: np.asarray(file["posterior"][each], float) for each in NAMES}
-    posterior["scatter_level"] = posterior["scatter"][..., [LEVEL]]  # one source
-    frame = load(TABLES) if name == "step-law" else usable(own_sweep().frame)
+        kept = file["posterior"]
+        posterior = {each: np.asarray(kept[each], float) for each in NAMES}
+        # files of one source need not have it
+        level = kept["scatter_level"] if "scatter_level" in kept else kept["scatter"][..., [LEVEL]]
+        posterior["scatter_level"] = np.asarray(level, float)
+    frame = usable(own_sweep().frame if tiny else load(tables))
     cells = cell_table(frame)
     design = design_for(cells_of(cells))
-    form = "quadratic" if name == "step-law" else "linear"
+    form = "linear" if tiny else "quadratic"
     full, beliefs = model_inputs(frame, design, cells=cells), default_beliefs(design, FORMS[form])
     gate = Gate(True, (1.0, ""), (0.0, ""), (0.0, ""), 0, ())
     fitted = Fit(posterior, {}, full, beliefs, gate, {})
     scores = leave_one_cell_out(posterior, full, beliefs, n_draws=N_DRAWS)
-    effective = 1 / np.exp(2 * scores.log_weight).sum(axis=1)
+    scored = np.setdiff1d(np.arange(len(cells)), full.cell[full.trunk < full.n_trunks])
+    effective, k = 1 / np.exp(2 * scores.log_weight[scored]).sum(axis=1), scores.pareto_k[scored]
     print(
-        f"score {scores.log_density.sum():.1f}, Pareto k > 0.7 in {(scores.pareto_k > 0.7).sum()} cells "
-        f"(max {scores.pareto_k.max():.2f}), effective draws at least {effective.min():.0f}"
+        f"score {scores.log_density[scored].sum():.1f}, Pareto k > 0.7 in {(k > 0.7).sum()} of {len(scored)} cells "
+        f"(max {k.max():.2f}), effective draws at least {effective.min():.0f}"
     )
     records = []
-    for c in range(len(cells)):
+    for c in scored:
         draws = left_out_draws({form: fitted}, {form: scores}, np.ones(1), c, seed=1)
         cell = cells.iloc[c]
         own = {"cell": cell["cell"], "arch": cell["arch"], "edge": bool(cell["best_on_edge"])}
