@@ -6,20 +6,15 @@ import argparse
 import re
 from typing import TYPE_CHECKING, Any
 
-from scaleband.cli.arguments import (
-    add_json,
-    add_target,
-    batch,
-    between,
-    count,
-    grid,
-    n_params,
-    n_tokens,
-    path,
-    trust,
-    whole,
-)
+from scaleband.cli.arguments import add_json, add_target, count, path, trust, whole
 from scaleband.cli.fit import path_of_prior
+from scaleband.cli.grid_limits import (
+    add_limits,
+    flops,
+    of_batch_and_memory,
+    refuse_limits_of_a_table,
+    run_max,
+)
 from scaleband.cli.printing import print_json, say
 from scaleband.cli.verb import Exit, UsageError
 from scaleband.errors import UserError
@@ -28,10 +23,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
 STRATEGIES = ("evsi", "random", "cost-weighted", "cheapest-first")
-SHARE_OF_TARGET = 0.1
-"""One run of a generated grid costs at most this share of the target run unless --run-max says otherwise."""
-
-flops = between(1e9, 1e32, "FLOP", "write a budget such as 5e19")
 
 
 def add_init(parser: argparse.ArgumentParser) -> None:
@@ -44,21 +35,7 @@ def add_init(parser: argparse.ArgumentParser) -> None:
                         help="final runs that the setting will serve; 1")  # fmt: skip
     parser.add_argument("--candidates", type=path, metavar="C.csv",
                         help="runs that can be made: n_params, n_tokens, lr_peak, batch_tokens, flops")  # fmt: skip
-    limits = parser.add_argument_group("without --candidates: a grid inside these limits")
-    limits.add_argument("--sizes", type=grid(n_params), metavar="N,N,...", help="sizes that exist")
-    limits.add_argument(
-        "--lengths", type=grid(n_tokens), metavar="D,D,...", help="training tokens that are possible"
-    )
-    limits.add_argument(
-        "--run-max", type=flops, metavar="FLOPS", help="the most one run may cost; a tenth of the target"
-    )
-    limits.add_argument(
-        "--batch-multiple", type=batch, metavar="TOKENS", help="batches are powers of two of it; 65536"
-    )
-    limits.add_argument("--batch-max", type=batch, metavar="TOKENS", help="the largest batch that fits")
-    limits.add_argument(
-        "--device-memory", type=count, metavar="BYTES", help="memory for 16 bytes a parameter"
-    )
+    add_limits(parser)
     parser.add_argument(
         "--runs", nargs="+", type=path, metavar="RUNS", help="runs that you have: CSV or Parquet, at no cost"
     )
@@ -92,12 +69,7 @@ def run_init(asked: argparse.Namespace) -> int:
         )
     if asked.source is None or asked.data is None:
         raise UsageError("a campaign makes runs of one group: name it with --source and --data")
-    given_limits = [k for k in ("sizes", "lengths", "run_max", "batch_multiple", "batch_max", "device_memory")
-                    if getattr(asked, k) is not None]  # fmt: skip
-    if asked.candidates is not None and given_limits:
-        raise UsageError(
-            "--candidates says what can be run, so limits of a grid mean nothing; leave one of them out"
-        )
+    refuse_limits_of_a_table(asked)
     if asked.candidates is None and (asked.sizes is None or asked.lengths is None):
         raise UsageError("say what can be run: --candidates C.csv, or --sizes and --lengths")
 
@@ -158,16 +130,9 @@ def stated_of(words: list[str]) -> dict[str, str]:
 def limits_of(asked: argparse.Namespace, target: dict[str, Any]) -> dict[str, Any]:
     """Limits of the generated grid."""
     share = target["n_active"] / target["n_params"]
-    most = asked.run_max or SHARE_OF_TARGET * 6.0 * target["n_active"] * target["n_tokens"]
-    out: dict[str, Any] = {"sizes": [[n, n * share] for n in asked.sizes], "tokens": asked.lengths,
-                           "flops_max": min(most, asked.budget)}  # fmt: skip
-    if asked.batch_multiple is not None:
-        out |= {"batch_multiple": asked.batch_multiple, "batch_min": asked.batch_multiple}
-    if asked.batch_max is not None:
-        out["batch_max"] = asked.batch_max
-    if asked.device_memory is not None:
-        out["device_memory_bytes"] = asked.device_memory
-    return out
+    most = run_max(asked, 6.0 * target["n_active"] * target["n_tokens"])
+    sizes = [[n, n * share] for n in asked.sizes]
+    return {"sizes": sizes, "tokens": asked.lengths, "flops_max": most} | of_batch_and_memory(asked)
 
 
 def candidates_of(asked: argparse.Namespace, target: dict[str, Any]) -> dict[str, list[Any]]:

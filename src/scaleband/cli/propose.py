@@ -8,33 +8,23 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from scaleband.cli.arguments import (
-    add_fit,
-    add_json,
-    add_target,
-    batch,
-    between,
-    count,
-    grid,
-    n_params,
-    n_tokens,
-    path,
-    whole,
+from scaleband.cli.arguments import add_fit, add_json, add_target, count, path, whole
+from scaleband.cli.grid_limits import (
+    add_limits,
+    flops,
+    of_batch_and_memory,
+    refuse_limits_of_a_table,
+    run_max,
 )
 from scaleband.cli.prices import Device, add_prices, device_of
 from scaleband.cli.printing import print_json, print_rows, print_table
 from scaleband.cli.question import Question, ask, common_json, common_rows, mark
-from scaleband.cli.verb import UsageError, Verb
+from scaleband.cli.verb import Verb
 from scaleband.cli.words import chance, percent, quantity, rate, tokens
 from scaleband.errors import UserError
 
 if TYPE_CHECKING:
     from scaleband.design import Candidates, Proposals
-
-flops = between(1e9, 1e32, "FLOP", "write a budget such as 5e19")
-
-SHARE_OF_TARGET = 0.1
-"""One run of a generated grid costs at most this share of the target run unless --run-max says otherwise."""
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -51,14 +41,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--pending", type=path, metavar="P.csv", help="runs under way, columns as in --candidates")
     parser.add_argument("--target-runs", type=count, default=1.0, metavar="K",
                         help="final runs that the setting will serve; 1")  # fmt: skip
-    limits = parser.add_argument_group("without --candidates: a grid inside these limits")
-    limits.add_argument("--sizes", type=grid(n_params), metavar="N,N,...", help="sizes that exist; those of the fit")
-    limits.add_argument("--lengths", type=grid(n_tokens), metavar="D,D,...", help="training tokens; those of the fit")
-    limits.add_argument("--run-max", type=flops, metavar="FLOPS", help="the most one run may cost")
-    limits.add_argument("--batch-multiple", type=batch, metavar="TOKENS", help="batches are powers of two of it; 65536")
-    limits.add_argument("--batch-max", type=batch, metavar="TOKENS", help="the largest batch that fits; 8388608")
-    limits.add_argument("--device-memory", type=count, metavar="BYTES",
-                        help="memory for 16 bytes a parameter (Adam in mixed precision)")  # fmt: skip
+    add_limits(parser, otherwise="; those of the fit")
     add_prices(parser)
     parser.add_argument("--seed", type=whole(0, 2**32 - 1), default=1, metavar="N", help="of the outcome draws; 1")
     add_json(parser)
@@ -68,9 +51,7 @@ def run(asked: argparse.Namespace) -> int:
     """Choose and print."""
     from scaleband.design import propose
 
-    limits = ("sizes", "lengths", "run_max", "batch_multiple", "batch_max", "device_memory")
-    if asked.candidates is not None and any(getattr(asked, name) is not None for name in limits):
-        raise UsageError("--candidates says what can be run, so limits of a grid mean nothing; leave one of them out")
+    refuse_limits_of_a_table(asked)
     device = device_of(asked)
     q = ask(asked)
     candidates = from_table(q, asked) if asked.candidates is not None else from_limits(q, asked)
@@ -92,20 +73,13 @@ def from_limits(q: Question, asked: argparse.Namespace) -> Candidates:
     from scaleband.design import flops_cost, grid_candidates, limits_from
 
     target_flops = float(flops_cost(q.cells.n_active, q.cells.n_tokens)[0])
-    most = asked.run_max if asked.run_max is not None else SHARE_OF_TARGET * target_flops
-    limits = limits_from(q.draws, q.cells, flops_max=min(most, asked.budget))
+    limits = limits_from(q.draws, q.cells, flops_max=run_max(asked, target_flops))
     share = float(q.cells.n_active[0] / q.cells.n_params[0])
-    changes: dict[str, Any] = {}
+    changes = of_batch_and_memory(asked)
     if asked.sizes is not None:
         changes["sizes"] = tuple((n, n * share) for n in asked.sizes)
     if asked.lengths is not None:
         changes["tokens"] = tuple(asked.lengths)
-    if asked.batch_multiple is not None:
-        changes |= {"batch_multiple": asked.batch_multiple, "batch_min": asked.batch_multiple}
-    if asked.batch_max is not None:
-        changes["batch_max"] = asked.batch_max
-    if asked.device_memory is not None:
-        changes["device_memory_bytes"] = asked.device_memory
     return grid_candidates(q.draws, q.cells, replace(limits, **changes))
 
 

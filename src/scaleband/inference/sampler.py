@@ -106,6 +106,15 @@ def _starting_near(code: Any, inputs: ModelInputs, shapes: Mapping[str, tuple[in
     return replace(code, **{_start_field(code): lambda seed: _flat_start(inputs, shapes, int(seed) % 2**32)})
 
 
+def _with_data(code: Any, data: Mapping[str, NDArray[Any]]) -> Any:
+    """`code` about other data, kept as what it was compiled for: JAX would copy NumPy's arrays at every gradient."""
+    if _start_field(code) == "initial_point_func":
+        return code.with_data(**data)
+    import jax.numpy as jnp
+
+    return code.with_data(**{name: jnp.asarray(value) for name, value in data.items()})
+
+
 def sample(
     compiled: Compiled,
     settings: SamplerSettings,
@@ -136,7 +145,7 @@ def sample(
 
     code = compiled.code
     if inputs is not None and beliefs is not None:
-        code = _starting_near(code.with_data(**model_data(inputs, beliefs)), inputs, compiled.shapes)
+        code = _starting_near(_with_data(code, model_data(inputs, beliefs)), inputs, compiled.shapes)
     report = None
     if progress is not None:
         tell = progress
