@@ -12,8 +12,8 @@ Definition (fixed before the first held-out figure was looked at):
 - few-shot: that fit is the prior (trust 1). Ten runs drawn from the cheapest fifth (by FLOPs) of the source's
   completed runs, redrawn until they lie in at least three cells; ten seeds. Every other cell with at least eight
   runs is predicted;
-- changed when `public-sweeps` turned out not to mix with them: Marin and the misfitting study, with one batch a cell, are
-  in neither fit and are asked about in `benchmarks/rate_at_batch.py`;
+- changed when `public-sweeps` turned out not to mix with them: Marin and the misfitting study, with one batch a cell,
+  are in neither fit and are asked about in `benchmarks/rate_at_batch.py`;
 - truth and regret as in `benchmarks/held_out.py`. Cells with fewer than eight runs or one batch have no basin of
   their own to compare with and are left out of the scores (never out of the fits).
 """
