@@ -35,7 +35,7 @@ demo: setup-demo
 	$(BIN)/scaleband recommend --model scaleband-tiny --params 1e5 --tokens 131072 --source scaleband --data code
 
 test: setup
-	$(BIN)/python -m pytest$(if $(ARGS), $(ARGS))
+	$(BIN)/python -m pytest -n 2 --dist loadfile$(if $(ARGS), $(ARGS))
 
 lint: setup
 	$(BIN)/ruff check --output-format concise .
