@@ -42,9 +42,8 @@ def parabola(log_rate: np.ndarray, percent: np.ndarray) -> tuple[float, float] |
     return float(log_rate[k] - slope / (2 * curvature)), float(curvature)
 
 
-def score(draws: LawDraws, frame: pd.DataFrame) -> pd.DataFrame:
+def score(draws: LawDraws, frame: pd.DataFrame, cells: pd.DataFrame) -> pd.DataFrame:
     """One record for each cell that has a truth."""
-    cells = cell_table(frame)
     inputs = model_inputs(frame, design_for(cells_of(cells)), cells=cells)
     records = []
     for c, cell in cells.iterrows():
@@ -88,11 +87,12 @@ def main() -> None:
         if source in draws.sources:
             parser.error(f"{options.base} has seen {source}")
         frame = usable(load([SOURCES[source]]))
-        table = score(draws, frame)
+        cells = cell_table(frame)
+        table = score(draws, frame, cells)
         table.to_csv(RESULTS / f"rate_at_batch_{source}.csv", index=False, float_format="%.6g")
         held, half = int(table["rate_90%"].sum()), int(table["rate_50%"].sum())
         at = table.median(numeric_only=True)
-        print(f"{source} from {options.base}: {len(table)} of {len(cell_table(frame))} cells have a truth")
+        print(f"{source} from {options.base}: {len(table)} of {len(cells)} cells have a truth")
         print(f"  intervals of the rate at the batch that was run hold {held} at 90 %, {half} at 50 %")
         print(f"  medians: 90 % band {at['width']:.1f}x, end to end; foretold rate {at['off']:.2f} times the truth")
         print(f"  regret {at['regret']:.3f} % (published Step Law {at['step_law']:.3f} %)")

@@ -29,7 +29,7 @@ from scaleband.laws import HYPERPARAMETERS, RESPONSES, ROLES, SPONTANEOUS
 
 _HALF_LOG_2PI = 0.5 * float(np.log(2 * np.pi))
 # From so many cells on, the laws of all but rate and batch are settled (`settled_law`): cheaper by a third there, while
-# in a table of some 15 cells, whose scatters are learned from few, half the effective draws were lost.
+# in a table of 17 cells, whose scatters are learned from few, half the effective draws were lost.
 MANY_CELLS = 100
 
 

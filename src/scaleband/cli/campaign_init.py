@@ -129,8 +129,10 @@ def stated_of(words: list[str]) -> dict[str, str]:
 
 def limits_of(asked: argparse.Namespace, target: dict[str, Any]) -> dict[str, Any]:
     """Limits of the generated grid."""
+    from scaleband.design import flops_cost
+
     share = target["n_active"] / target["n_params"]
-    most = run_max(asked, 6.0 * target["n_active"] * target["n_tokens"])
+    most = run_max(asked, float(flops_cost(target["n_active"], target["n_tokens"])))
     sizes = [[n, n * share] for n in asked.sizes]
     return {"sizes": sizes, "tokens": asked.lengths, "flops_max": most} | of_batch_and_memory(asked)
 
