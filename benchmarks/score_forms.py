@@ -76,7 +76,6 @@ def main() -> None:
     parser.add_argument("--forms", nargs="+", default=list(FORMS), choices=list(FORMS))
     parser.add_argument("--draws", type=int, default=1000)
     parser.add_argument("--tune", type=int, default=350)
-    parser.add_argument("--backend", choices=["jax", "numba"], default="jax")
     parser.add_argument("--refit-above", type=float, default=0.7, metavar="K", help="refit cells of a larger Pareto k")
     parser.add_argument("--skip-sizes", action="store_true", help="leave-one-cell-out scores alone")
     options = parser.parse_args()
@@ -86,7 +85,7 @@ def main() -> None:
     design = design_for(cells_of(cells))
     full = model_inputs(frame, design, cells=cells)
     settings = SamplerSettings(draws=options.draws, tune=options.tune, chains=2, seed=1)
-    compiled = compile_model(full, default_beliefs(design, FORMS[options.forms[0]]), backend=options.backend)
+    compiled = compile_model(full, default_beliefs(design, FORMS[options.forms[0]]))
     rows = cell_of_row(frame, cells)
     sizes = cells["arch"] + cells["n_params"].map(" {:.3g}".format)
 

@@ -1,8 +1,9 @@
 """Does the posterior mean what it says? Simulation-based calibration of the whole path from runs to answers.
 
-Run as ``python benchmarks/simulation_based_calibration.py [--sweeps 120] [--seed 1] [--small]``. Each sweep: draw
-a truth from the stated beliefs, simulate the runs, fit, and rank the truth among thinned posterior draws (Talts
-et al., arXiv 1804.06788). If model, sampler and unpacking agree with the prior, ranks are uniform.
+Run as ``python benchmarks/simulation_based_calibration.py [--sweeps 120] [--seed 1] [--small]``, half a minute a sweep;
+``--keep benchmarks/results/simulation_based_calibration.jsonl`` goes on from the sweeps that are there (seed 1). Each
+sweep: draw a truth from the stated beliefs, simulate the runs, fit, and rank the truth among thinned posterior draws
+(Talts et al., arXiv 1804.06788). If model, sampler and unpacking agree with the prior, ranks are uniform.
 
 The stated beliefs are wide, so many simulated sweeps look like none that anyone would run. Those with a run
 1.5 times above its cell's best loss are drawn again. That depends on the losses alone, so ranks stay uniform
@@ -27,7 +28,7 @@ from scaleband.bayes import ModelInputs, cells_of, default_beliefs, model_inputs
 from scaleband.bayes.simulate import simulate_runs, simulate_state
 from scaleband.inference.fitting import Fit
 from scaleband.inference.gate import diagnose
-from scaleband.inference.sampler import Backend, Compiled, SamplerSettings, compile_model, sample
+from scaleband.inference.sampler import Compiled, SamplerSettings, compile_model, sample
 from scaleband.inference.unpack import unpack
 from scaleband.laws import ANGLE, FORMS, RESPONSES, SKEW, Cells, LawDraws, design_for
 from scaleband.runs import run_table
@@ -192,11 +193,11 @@ def calibration_table(ranks: pd.DataFrame) -> pd.DataFrame:
     return table
 
 
-def compiled_for(frame: pd.DataFrame, backend: Backend) -> Compiled:
+def compiled_for(frame: pd.DataFrame) -> Compiled:
     """The model of the plan's cells, compiled once for all sweeps."""
     cells = frame[["source", "arch", "data", "n_params", "n_active", "n_tokens"]].drop_duplicates()
     design = design_for(cells_of(cells))
-    return compile_model(model_inputs(frame, design), default_beliefs(design, FORMS["linear"]), backend=backend)
+    return compile_model(model_inputs(frame, design), default_beliefs(design, FORMS["linear"]))
 
 
 def run(
@@ -238,7 +239,6 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sweeps", type=int, default=120)
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--backend", choices=("numba", "jax"), default="numba")
     parser.add_argument("--draws", type=int, default=400)
     parser.add_argument("--small", action="store_true", help="a few short fits of a tiny table: shows that it runs")
     parser.add_argument("--keep", type=Path, help="file of outcomes, one a sweep: an interrupted run goes on from it")
@@ -248,7 +248,7 @@ def main() -> None:
     if asked.small:
         n_sweeps, settings = 12, SamplerSettings(draws=150, tune=150, chains=2, seed=asked.seed)
         frame = plan(GRID[:2] + GRID[6:8], n_lr=4, n_batch=3)
-    compiled = compiled_for(frame, asked.backend)
+    compiled = compiled_for(frame)
     outcomes = run(n_sweeps, asked.seed, settings, compiled, keep=asked.keep, say=lambda line: print(line, flush=True))
     print(f"seed {asked.seed}")
     print(report(outcomes))

@@ -35,6 +35,8 @@ from scaleband.laws import (
     RESPONSES,
     ROLES,
     SPONTANEOUS,
+    along_rate,
+    conditional_log_lr,
     excess,
     linex,
     run_log_density,
@@ -139,15 +141,22 @@ def expected_density(table: Simulated, point: Point, values: Callable[[Point], l
         mean = inputs.x @ beliefs.law_mean[r] + w @ coefficient[r]
         total += stats.norm.logpdf(state[r], mean, scatter).sum()
 
+    reference = coordinates(inputs, beliefs).reference
     total += stats.norm.logpdf(trunk, 0, own("log_trunk")).sum()
     sigma, rho, nu = own("log_sigma"), np.exp(shared["log_rho"]), 1 + np.exp(shared["log_nu_minus_1"])
     for i in range(len(inputs.y)):
         c = inputs.cell[i]
-        e = excess(
-            inputs.log_lr[i] - state[0, c], inputs.log_batch[i] - state[1, c], state[5:7, c], np.exp(state[2:4, c]),
-            state[7:9, c],
-        )  # fmt: skip
+        angle, curvature, skew = state[5:7, c], np.exp(state[2:4, c]), state[7:9, c]
+        x, batch = inputs.log_lr[i] - state[0, c], inputs.log_batch[i] - state[1, c]
         base = state[4, c]
+        if np.isfinite(inputs.one_batch[c]):
+            # One LINEX around the best rate at that batch; curvature and skew follow the shape of the state in a
+            # straight line from the mode.
+            best, mode = conditional_log_lr(batch, angle, curvature, skew), reference[:, c]
+            own, moved = along_rate(mode[5:7], np.exp(mode[2:4]), mode[7:9]), (state[:, c] - mode)[[2, 3, 5, 6, 7, 8]]
+            e = linex(x - best, np.exp(own.log_h + own.log_h_slope @ moved), own.skew + own.skew_slope @ moved)
+        else:
+            e = excess(x, batch, angle, curvature, skew)
         if inputs.trunk[i] < inputs.n_trunks:
             base = base + trunk[inputs.trunk[i]]
         at = inputs.y[i] - base if inputs.censored[i] else e
@@ -173,7 +182,7 @@ def test_joint_density_is_the_one_written_by_hand(
     table: Simulated, model: Any, density: Callable[[Point], float], values: Any, seed: int
 ) -> None:
     rng = np.random.default_rng(seed)
-    start = initial_point(table.inputs, shapes_of(model), 0)
+    start = initial_point(shapes_of(model), 0)
     point = {name: value + 0.3 * rng.standard_normal(value.shape) for name, value in start.items()}
     assert density(point) == pytest.approx(expected_density(table, point, values), rel=1e-7, abs=1e-4)
 
@@ -184,11 +193,26 @@ def test_joint_density_with_settled_laws_is_the_same(
     monkeypatch.setattr(model_module, "MANY_CELLS", 1)
     settled = build_model(table.inputs, table.beliefs)
     rng = np.random.default_rng(2)
-    start = initial_point(table.inputs, shapes_of(settled), 0)
+    start = initial_point(shapes_of(settled), 0)
     point = {name: value + 0.3 * rng.standard_normal(value.shape) for name, value in start.items()}
     got = computed(settled)
     assert log_density(settled)(point) == pytest.approx(expected_density(table, point, got), rel=1e-7, abs=1e-4)
     assert not np.allclose(got(point)[0], values(point)[0], atol=1e-3), "other coordinates, or this test shows nothing"
+
+
+def test_joint_density_of_cells_with_one_batch(table: Simulated) -> None:
+    """A dense cell and one that trunks tie, each left with one batch, among others that keep four."""
+    batch = table.inputs.log_batch
+    keep = ~np.isin(table.inputs.cell, (0, 4)) | (batch == np.sort(np.unique(batch))[1])
+    rows = ("log_lr", "log_batch", "y", "censored", "y_se", "cell", "source", "trunk")
+    inputs = replace(table.inputs, **{name: getattr(table.inputs, name)[keep] for name in rows})
+    assert list(np.flatnonzero(np.isfinite(inputs.one_batch))) == [0, 4]
+    few = replace(table, inputs=inputs)
+    model = build_model(inputs, table.beliefs)
+    rng, start = np.random.default_rng(3), initial_point(shapes_of(model), 0)
+    point = {name: value + 0.3 * rng.standard_normal(value.shape) for name, value in start.items()}
+    got = computed(model)
+    assert log_density(model)(point) == pytest.approx(expected_density(few, point, got), rel=1e-7, abs=1e-4)
 
 
 def test_what_a_settled_law_is_told_along_its_axes_is_exact() -> None:
@@ -211,7 +235,7 @@ def test_a_cell_without_runs_follows_its_law(table: Simulated, model: Any, value
     for name, value in model_data(inputs, table.beliefs).items():
         model[name].set_value(value.astype(old[name].dtype))
     try:
-        point = initial_point(inputs, shapes_of(model), 3)
+        point = initial_point(shapes_of(model), 3)
         where = coordinates(inputs, table.beliefs)
         assert not np.isin(where.tied, (1, 4)).any()
         coefficient, state, _ = values(point)
@@ -337,7 +361,7 @@ def test_the_joint_mode_has_the_trunks_in_it(table: Simulated) -> None:
     at = typical(table.beliefs, 2, len(inputs.cells))
     law, keep = Law(inputs, table.beliefs, at), ~inputs.censored
     columns = (inputs.log_lr, inputs.log_batch, inputs.y, inputs.y_se, inputs.cell, inputs.source, inputs.trunk)
-    rows = Rows(*(column[keep] for column in columns), len(inputs.cells), inputs.n_trunks, at)
+    rows = Rows(*(column[keep] for column in columns), inputs.one_batch, len(inputs.cells), inputs.n_trunks, at)
     start = law.mean.copy()
     start[[0, 1, 4]] = inputs.best.T
     z, errors = joint_mode(rows, law, start, np.zeros(inputs.n_trunks + 1))
@@ -366,15 +390,18 @@ def test_the_reference_is_a_mode(table: Simulated) -> None:
 def test_at_the_anchor_and_back() -> None:
     rng = np.random.default_rng(0)
     z, anchor = rng.normal(size=(len(RESPONSES), 7)) * 0.5, rng.normal(size=(2, 7)) * 0.5
-    there = at_anchor(z, anchor)
-    np.testing.assert_allclose(plain(there, anchor), z, atol=1e-12)
-    for c in range(7):
+    one_batch = np.where(np.arange(7) < 5, np.nan, anchor[1])
+    there = at_anchor(z, anchor, one_batch)
+    np.testing.assert_allclose(plain(there, anchor, one_batch), z, atol=1e-12)
+    best = z[0] + conditional_log_lr(anchor[1] - z[1], z[5:7], np.exp(z[2:4]), z[7:9])
+    np.testing.assert_allclose(there[0, 5:], best[5:])
+    for c in range(5):
         at = excess(*(anchor[:, c] - z[:2, c]), z[5:7, c], np.exp(z[2:4, c]), z[7:9, c])
         assert there[4, c] == pytest.approx(z[4, c] + at), "the level at the anchor is the loss there"
 
 
 def test_density_is_finite_at_every_start(table: Simulated, model: Any, density: Callable[[Point], float]) -> None:
-    starts = [initial_point(table.inputs, shapes_of(model), seed) for seed in range(5)]
+    starts = [initial_point(shapes_of(model), seed) for seed in range(5)]
     values = [density(point) for point in starts]
     assert np.isfinite(values).all()
     assert len(set(values)) == 5, "chains start in different places"
@@ -446,7 +473,7 @@ def test_swapping_data_is_building_anew(
         inputs = replace(inputs, **{name: getattr(inputs, name)[keep] for name in rows})
     else:
         beliefs = replace(beliefs, shared_mean=beliefs.shared_mean + 0.2, law_mean=beliefs.law_mean - 0.1)
-    point = initial_point(inputs, shapes_of(model), 1)
+    point = initial_point(shapes_of(model), 1)
     anew, before = build_model(inputs, beliefs), density(point)
     expected = log_density(anew)(point)
     old = {name: model[name].get_value() for name in model_data(inputs, beliefs)}
@@ -465,7 +492,7 @@ def test_coordinates_are_no_part_of_the_posterior(
     table: Simulated, model: Any, density: Callable[[Point], float], values: Any, what: str
 ) -> None:
     """Other coordinates: the density still belongs to the coefficients, states and trunks."""
-    point = initial_point(table.inputs, shapes_of(model), 2)
+    point = initial_point(shapes_of(model), 2)
     before, old, prior = values(point)[1], model[what].get_value(), model["prior"].get_value()
     try:
         model[what].set_value(old * 1.1 + 0.05 * (old != 0))

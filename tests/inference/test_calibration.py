@@ -73,7 +73,7 @@ def test_ranks_span_what_the_test_expects(calibration: ModuleType) -> None:
 
 def test_the_whole_path_runs_on_a_tiny_table(calibration: ModuleType, tmp_path: Path) -> None:
     frame = calibration.plan(calibration.GRID[:2] + calibration.GRID[6:8], n_lr=4, n_batch=3)
-    compiled, keep = calibration.compiled_for(frame, "jax"), tmp_path / "outcomes.jsonl"
+    compiled, keep = calibration.compiled_for(frame), tmp_path / "outcomes.jsonl"
     settings = SamplerSettings(draws=60, tune=90, chains=2, seed=1)
     said: list[str] = []
     right = calibration.run(3, 1, settings, compiled, keep=keep, say=said.append)

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from scaleband.laws import conditional_log_lr, excess, excess_gradient, linex
+from scaleband.laws import along_rate, conditional_log_lr, excess, excess_gradient, linex
 
 SHAPE = {"angle": np.array([-0.97, 0.29]), "h": np.array([3.0, 1.4]), "skew": np.array([0.47, 0.87])}
 
@@ -114,3 +114,21 @@ def test_dims_broadcast_direction_first() -> None:
         one = {"angle": angle[:, i, 0], "h": h[:, i, j], "skew": skew[:, i, 0]}
         np.testing.assert_allclose(together[i, j], excess(dx[i, j], dy[i, j], **one), rtol=1e-13)
         np.testing.assert_allclose(conditional[i, j], conditional_log_lr(dy[i, j], **one), atol=1e-7)
+
+
+def test_along_the_rate_the_basin_has_the_stated_curvature_skew_and_slopes() -> None:
+    step, own = 1e-3, along_rate(**SHAPE)
+    at = excess(np.arange(-2, 3) * step, 0.0, **SHAPE)
+    second = (at[3] + at[1] - 2 * at[2]) / step**2
+    third = (at[4] - 2 * at[3] + 2 * at[1] - at[0]) / (2 * step**3)
+    assert np.exp(own.log_h) == pytest.approx(second, rel=1e-5)
+    assert own.skew == pytest.approx(third / second, rel=1e-4)
+    shape = np.concatenate([np.log(SHAPE["h"]), SHAPE["angle"], SHAPE["skew"]])
+    for k in range(6):
+        ends = []
+        for move in (1e-6, -1e-6):
+            log_h, angle, skew = (shape + move * (np.arange(6) == k)).reshape(3, 2)
+            there = along_rate(angle, np.exp(log_h), skew)
+            ends.append(np.array([there.log_h, there.skew]))
+        slope = (ends[0] - ends[1]) / 2e-6
+        np.testing.assert_allclose(slope, [own.log_h_slope[k], own.skew_slope[k]], atol=1e-8)

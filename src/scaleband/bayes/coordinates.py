@@ -15,7 +15,8 @@ batch pins the first, and a handful of runs the second, whatever the optimum is.
 Where runs branch off common trunks, their shared errors tie the cells together: what the runs pin of a response are
 then not the cells but orthogonal mixtures of them (differences of cells far better than their mean), and all of the
 above holds for the mixtures. Later responses are then integrated out with their laws: cells that are tied leave a law
-nothing but what they have in common.
+nothing but what they have in common. The same is done for cells that ran one batch each: of the six numbers of a
+basin's shape they tell two, so what a cell says of its angles depends on how well the *laws* of curvatures are known.
 """
 
 from __future__ import annotations
@@ -58,8 +59,8 @@ class Coordinates:
     scatter (response, cell), law (response, coefficient)
         Typical scatter of the cells around their law, and the law's coefficients at that mode, in units of their prior.
     tied (k,)
-        Cells that trunks tie together: entry i of what follows is, at tied[i], about the i-th mixture of them, and
-        about the cell itself elsewhere.
+        Cells that are told only together (`ModelInputs.tied`): entry i of what follows is, at tied[i], about the i-th
+        mixture of them, and about the cell itself elsewhere.
     turn (response, k, k)
         Orthogonal, from mixtures to tied cells.
     precision, slope (response, mixture), lean (response, response, mixture), lean_tied (response, response, k, k)
@@ -175,7 +176,7 @@ def coordinates(inputs: ModelInputs, beliefs: Beliefs) -> Coordinates:
     law, keep = Law(inputs, beliefs, at), ~inputs.censored
     rows = Rows(
         inputs.log_lr[keep], inputs.log_batch[keep], inputs.y[keep], inputs.y_se[keep], inputs.cell[keep],
-        inputs.source[keep], inputs.trunk[keep], len(inputs.cells), inputs.n_trunks, at,
+        inputs.source[keep], inputs.trunk[keep], inputs.one_batch, len(inputs.cells), inputs.n_trunks, at,
     )  # fmt: skip
     start = law.mean.copy()
     start[[0, 1, 4]] = inputs.best.T
@@ -189,7 +190,8 @@ def coordinates(inputs: ModelInputs, beliefs: Beliefs) -> Coordinates:
     at = rows.typical
 
     anchor = inputs.best[:, :2].T.copy()
-    reference, away = at_anchor(mode, anchor), law.predicted(mode) - mode
+    anchor[1] = np.where(np.isfinite(inputs.one_batch), inputs.one_batch, anchor[1])
+    reference, away = at_anchor(mode, anchor, inputs.one_batch), law.predicted(mode) - mode
     mean, e = rows.predicted(reference, anchor)
     resid, jacobian, own = rows.y - mean, rows.jacobian(reference, anchor), rows.own_variance(e)
     weight = rows.weight(resid - errors[rows.trunk], own)
@@ -209,7 +211,7 @@ def coordinates(inputs: ModelInputs, beliefs: Beliefs) -> Coordinates:
     part = np.clip(part, 0.01, 0.99)
     far, trunked = part / (1 - part) * (shares @ at.sigma**2) / at.rho**2, np.zeros_like(part)
 
-    t = np.unique(rows.cell[rows.trunk < inputs.n_trunks])
+    t = inputs.tied
     turn, lean_tied = np.zeros((len(RESPONSES), len(t), len(t))), np.zeros((len(RESPONSES),) * 2 + (len(t),) * 2)
     if t.size:
         dense, told = tied(rows, jacobian, less * weight, resid)

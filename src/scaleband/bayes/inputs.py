@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 
 Array = NDArray[np.float64]
 
+MIN_RATES = 3
+"""From so many rates on, a cell's runs at one batch tell a curvature along the rate."""
+
 
 @dataclass(frozen=True)
 class ModelInputs:
@@ -35,7 +38,7 @@ class ModelInputs:
     cells, design, x (cell, coefficient)
         The fitted cells and their design matrix.
     best (cell, 3)
-        log_lr, log_batch, y around each cell's best runs: where the chains start.
+        log_lr, log_batch, y around each cell's best runs: where the mode is looked for.
     sources, run_ids
         Names of the sources; the run of each row.
     """
@@ -60,6 +63,22 @@ class ModelInputs:
     def cell_source(self) -> NDArray[np.int64]:
         """Index of every cell's source: (cell,)."""
         return np.array([self.sources.index(s) for s in self.cells.source], dtype=np.int64)
+
+    @property
+    def one_batch(self) -> Array:
+        """log_batch of a cell that ran one batch at three rates or more, NaN for the others: (cell,)."""
+        batch = np.full(len(self.cells), np.nan)
+        for c in np.unique(self.cell):
+            mine = self.cell == c
+            if len(np.unique(self.log_batch[mine])) == 1 and len(np.unique(self.log_lr[mine])) >= MIN_RATES:
+                batch[c] = self.log_batch[mine][0]
+        return batch
+
+    @property
+    def tied(self) -> NDArray[np.int64]:
+        """Cells whose states are told only together: trunks tie them, or each ran one batch: (k,)."""
+        linked = self.cell[(self.trunk < self.n_trunks) & ~self.censored]
+        return np.union1d(linked, np.flatnonzero(np.isfinite(self.one_batch)))
 
     def scaled_design(self, beliefs: Beliefs) -> Array:
         """x @ factor for every response: (response, cell, coefficient)."""
@@ -115,7 +134,7 @@ def model_inputs(
         if rows.size:
             top = rows[np.argsort(y[rows])[:3]]
             best[c] = log_lr[top].mean(), log_batch[top].mean(), y[top[0]]
-    if np.isnan(best).any():  # a cell without a completed run starts where the others are
+    if np.isnan(best).any():  # a cell without a completed run is looked for where the others are
         best = np.where(np.isnan(best), np.nanmean(best, axis=0), best)
     threshold = best[index, 2] + CENSOR_ABOVE
     censored = diverged | (y > threshold)

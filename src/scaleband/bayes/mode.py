@@ -6,16 +6,30 @@ Only the choice of coordinates (`bayes.coordinates`) rests on it, no answer does
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from scaleband.bayes.beliefs import OWN, SHARED, Beliefs, role_index
 from scaleband.bayes.inputs import ModelInputs
-from scaleband.laws import ANGLE, CURVATURE, LEVEL, RESPONSES, ROLES, SKEW, excess, noise_scale
+from scaleband.laws import (
+    ANGLE,
+    CURVATURE,
+    LEVEL,
+    RESPONSES,
+    ROLES,
+    SKEW,
+    along_rate,
+    conditional_log_lr,
+    excess,
+    noise_scale,
+)
 
 Array = NDArray[np.float64]
+
+SHAPE = tuple(r for part in (CURVATURE, ANGLE, SKEW) for r in range(len(RESPONSES))[part])
+"""Responses that are a basin's shape, in the order of `laws.Slice`."""
 
 _STEP = 1e-4
 _ITERATIONS = 40
@@ -68,32 +82,80 @@ def information(nu: Any) -> Any:
     return (nu + 1) / (nu + 3)
 
 
+def _curvature(z: Array) -> Array:
+    return np.exp(np.clip(z[CURVATURE], -6, 6))
+
+
 def _excess(x: Array, b: Array, z: Array) -> Array:
-    return excess(x - z[0], b - z[1], z[ANGLE], np.exp(np.clip(z[CURVATURE], -6, 6)), z[SKEW])
+    return excess(x - z[0], b - z[1], z[ANGLE], _curvature(z), z[SKEW])
 
 
-def plain(z: Array, anchor: Array) -> Array:
-    """From a state with rate and level at the anchor to the state: (response, ...) for anchor (2, ...)."""
+def sliced(z: Array, one_batch: Array, around: Array | None = None) -> Array:
+    """States as their runs see them: where a cell ran one batch, one LINEX along the rate (`laws.along_rate`) around
+    the best rate at that batch.
+
+    z (response, ..., cell); `one_batch` (cell,) as in `ModelInputs`. With `around` (response, cell), curvature and skew
+    along the rate are taken to first order around it, as the model does.
+    """
+    one = np.isfinite(one_batch)
+    if not one.any():
+        return z
+    best, around = best_at(z, one_batch), z if around is None else around
+    own = along_rate(around[ANGLE], _curvature(around), around[SKEW])
+    moved = np.moveaxis(z, 0, -2)[..., SHAPE, :] - np.moveaxis(around, 0, -2)[..., SHAPE, :]
+    seen = z.copy()
+    seen[0], seen[1] = z[0] + best.log_lr, one_batch
+    seen[2] = own.log_h + np.einsum("j...c,...jc->...c", own.log_h_slope, moved)
+    seen[7] = own.skew + np.einsum("j...c,...jc->...c", own.skew_slope, moved)
+    seen[5], seen[6] = 0.0, np.pi / 2
+    return np.where(one, seen, z)
+
+
+class AtBatch(NamedTuple):
+    """Best log rate at a cell's one batch minus the optimum's, and what that batch costs with it, percent of the loss.
+
+    Both (..., cell); the cost is 0 where a cell ran several batches.
+    """
+
+    log_lr: Array
+    cost: Array
+
+
+def best_at(z: Array, one_batch: Array) -> AtBatch:
+    """What the one batch that a cell ran does; arguments as in `sliced`."""
+    away = np.where(np.isfinite(one_batch), one_batch - z[1], 0.0)
+    shape = z[ANGLE], _curvature(z), z[SKEW]
+    best = conditional_log_lr(away, *shape)
+    return AtBatch(best, excess(best, away, *shape))
+
+
+def _rate_shift(z: Array, anchor: Array, one_batch: Array) -> Array:
+    """Best log rate at the anchor's batch minus the optimum's: exact where a cell ran one batch, else first order."""
+    h, c, s = _curvature(z), np.cos(z[ANGLE]), np.sin(z[ANGLE])
+    straight = -(h * c * s).sum(0) / (h * c * c).sum(0) * (anchor[1] - z[1])
+    return np.where(np.isfinite(one_batch), best_at(z, one_batch).log_lr, straight)
+
+
+def plain(z: Array, anchor: Array, one_batch: Array) -> Array:
+    """From a state with rate and level at the anchor to the state: (response, cell) for anchor (2, cell)."""
     z = z.copy()
-    h, c, s = np.exp(z[CURVATURE]), np.cos(z[ANGLE]), np.sin(z[ANGLE])
-    z[0] += (h * c * s).sum(0) / (h * c * c).sum(0) * (anchor[1] - z[1])
-    z[4] -= _excess(anchor[0], anchor[1], z)
+    z[0] -= _rate_shift(z, anchor, one_batch)
+    z[4] -= _excess(anchor[0], anchor[1], sliced(z, one_batch))
     return z
 
 
-def at_anchor(z: Array, anchor: Array) -> Array:
+def at_anchor(z: Array, anchor: Array, one_batch: Array) -> Array:
     """The inverse of `plain`."""
     z = z.copy()
-    z[4] += _excess(anchor[0], anchor[1], z)
-    h, c, s = np.exp(z[CURVATURE]), np.cos(z[ANGLE]), np.sin(z[ANGLE])
-    z[0] -= (h * c * s).sum(0) / (h * c * c).sum(0) * (anchor[1] - z[1])
+    z[4] += _excess(anchor[0], anchor[1], sliced(z, one_batch))
+    z[0] += _rate_shift(z, anchor, one_batch)
     return z
 
 
 @dataclass(frozen=True)
 class Rows:
     """The rows that are not censored, and the noise that they are taken to have. A row whose trunk is `n_trunks`
-    shares it with no other."""
+    shares it with no other; `one_batch` (cell,) as in `ModelInputs`."""
 
     x: Array
     b: Array
@@ -102,13 +164,14 @@ class Rows:
     cell: NDArray[np.int64]
     source: NDArray[np.int64]
     trunk: NDArray[np.int64]
+    one_batch: Array
     n_cells: int
     n_trunks: int
     typical: Typical
 
     def predicted(self, z: Array, anchor: Array | None) -> tuple[Array, Array]:
         """100 log loss and excess of every row for a state (response, cell), at the anchor or plain."""
-        own = z[:, self.cell] if anchor is None else plain(z, anchor)[:, self.cell]
+        own = sliced(z if anchor is None else plain(z, anchor, self.one_batch), self.one_batch)[:, self.cell]
         e = _excess(self.x, self.b, own)
         return own[4] + e, e
 
@@ -262,7 +325,7 @@ def tied(rows: Rows, jacobian: Array, weight: Array, resid: Array) -> tuple[Arra
     dense[cells, :, cells, :] = rows.by_cell(heavy[:, :, None] * jacobian[:, None, :])
     push = np.zeros((t + 1, rows.n_cells, n))
     np.add.at(push, (rows.trunk, rows.cell), heavy)
-    shared = push[:t].reshape(t, -1)
+    shared = push[:t].reshape(t, n * rows.n_cells)
     total, pulled = rows.by_trunk(weight)[:t], rows.by_trunk(weight * resid)[:t]
     give = 1 / (rows.typical.trunk**-2.0 + total)
     left = dense.reshape(rows.n_cells * n, -1) - (shared * give[:, None]).T @ shared

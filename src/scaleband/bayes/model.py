@@ -24,13 +24,14 @@ import pytensor.tensor as pt
 from scaleband.bayes.beliefs import OWN, SHARED, Beliefs, role_index
 from scaleband.bayes.coordinates import ORDER, coordinates
 from scaleband.bayes.inputs import ModelInputs
-from scaleband.bayes.mode import information
-from scaleband.laws import HYPERPARAMETERS, RESPONSES, ROLES, SPONTANEOUS
+from scaleband.bayes.mode import SHAPE, information
+from scaleband.laws import ANGLE, CURVATURE, HYPERPARAMETERS, RESPONSES, ROLES, SKEW, SPONTANEOUS, along_rate
 
 _HALF_LOG_2PI = 0.5 * float(np.log(2 * np.pi))
 # From so many cells on, the laws of all but rate and batch are settled (`settled_law`): cheaper by a third there, while
 # in a table of 17 cells, whose scatters are learned from few, half the effective draws were lost.
 MANY_CELLS = 100
+_NEWTON_STEPS = 12
 
 
 def _linex(v, h, s):  # type: ignore[no-untyped-def]
@@ -97,10 +98,39 @@ def _excess(state, log_lr, log_batch, cell=slice(None)):  # type: ignore[no-unty
     return sum(_linex(c[cell] * dx_lr + s[cell] * dx_batch, h[cell], k[cell]) for h, c, s, k in _axes(state))
 
 
-def _rate_shift(state, log_batch):  # type: ignore[no-untyped-def]
+def _straight(state, log_batch):  # type: ignore[no-untyped-def]
     """log rate of the best at `log_batch` minus that of the optimum, to first order."""
     (h, c, s, _), (g, b, t, _) = _axes(state)
     return -(h * c * s + g * b * t) / (h * c * c + g * b * b) * (log_batch - state["log_batch"])
+
+
+def _best_at(state, log_batch):  # type: ignore[no-untyped-def]
+    """The same in full: `laws.conditional_log_lr`, by so many Newton steps that nothing is left to gain."""
+    x = _straight(state, log_batch)
+    for _ in range(_NEWTON_STEPS):
+        slope, curvature = 0.0, 0.0
+        for h, c, s, k in _axes(state):
+            v = c * x + s * (log_batch - state["log_batch"])
+            a = pt.minimum(k * v, 40.0)
+            small = pt.abs(a) < 1e-2
+            safe = pt.switch(small, 1.0, a)
+            ratio = pt.switch(small, 1 + a / 2 + a * a / 6 + a**3 / 24, (pt.exp(safe) - 1) / safe)
+            slope, curvature = slope + c * h * v * ratio, curvature + c * c * h * pt.exp(a)
+        x = x - pt.clip(slope / curvature, -1.0, 1.0)
+    return x
+
+
+def _sliced(state, d):  # type: ignore[no-untyped-def]
+    """What runs see of their cell: `mode.sliced` around the mode."""
+    one, batch = d["one_batch"], d["anchor"][1]
+    best = _best_at(state, batch)
+    away = [state[RESPONSES[r]] - d["reference"][r] for r in SHAPE]
+    log_h, skew = (d["slice"][k] + sum(d["slice_slope"][k, j] * z for j, z in enumerate(away)) for k in (0, 1))
+    there = {
+        "log_lr": state["log_lr"] + best, "log_batch": batch, "log_curvature_1": log_h, "angle_1": 0.0,
+        "angle_2": np.pi / 2, "skew_1": skew,
+    }  # fmt: skip
+    return state | {name: pt.switch(one, value, state[name]) for name, value in there.items()}
 
 
 def _run_logp(value, mean, scale, nu, censored, counts):  # type: ignore[no-untyped-def]
@@ -184,6 +214,7 @@ def build_model(inputs: ModelInputs, beliefs: Beliefs) -> pm.Model:
             mean, sd, _ = OWN["log_trunk"]
             trunk_sd = pt.exp(mean + sd * pm.Normal("log_trunk_std", 0, 1))
             variance = variance + d["trunked"] * trunk_sd**2
+        some_tied = len(inputs.tied) > 0
         told = d["typical_variance"] / variance * information(nu) / d["typical_information"]
         precision = told * d["precision"]
         share = 1 + precision * spread**2
@@ -197,12 +228,14 @@ def build_model(inputs: ModelInputs, beliefs: Beliefs) -> pm.Model:
             name = RESPONSES[r]
             shift: Any = None  # between a state and what it is at the anchor
             if name == "log_lr":
-                shift = _rate_shift(state, d["anchor"][1])
+                batch = d["anchor"][1]
+                shift = pt.switch(d["one_batch"], _best_at(state, batch), _straight(state, batch))
             elif name == "level":
-                shift = _excess(state, d["anchor"][0], d["anchor"][1])
+                seen = _sliced(state, d)
+                shift = _excess(seen, d["anchor"][0], d["anchor"][1])
             turned, side = shift, sum(d["lean"][r, m] * away[m] for m in away)
-            if inputs.n_trunks:
-                # Of cells that trunks tie together, `turn` makes the mixtures that the messages are about.
+            if some_tied:
+                # Of cells that are told only together, `turn` makes the mixtures that the messages are about.
                 t = d["tied"]
                 if shift is not None:
                     turned = _mixed(shift, t, d["turn"][r].T)
@@ -226,14 +259,14 @@ def build_model(inputs: ModelInputs, beliefs: Beliefs) -> pm.Model:
                 - 0.5 * (((z - pull) / spread[r]) ** 2 + pt.log(share[r]) + 2 * _HALF_LOG_2PI).sum()
                 - half_log_det,
             )
-            away[r] = _mixed(z, t, d["turn"][r]) if inputs.n_trunks else z
+            away[r] = _mixed(z, t, d["turn"][r]) if some_tied else z
             state[name] = away[r] + d["reference"][r] - (0.0 if shift is None else shift)
             coefficients[r] = coefficient
         pm.Deterministic("state", pt.stack([state[name] for name in RESPONSES]))
         pm.Deterministic("coefficient", pt.stack([coefficients[r] for r in range(len(RESPONSES))]))
 
         cell = d["row_cell"]
-        excess = _excess(state, d["row_log_lr"], d["row_log_batch"], cell)
+        excess = _excess(seen, d["row_log_lr"], d["row_log_batch"], cell)
         base = state["level"][cell]
         if inputs.n_trunks:
             # The runs of one trunk pin its error beside the cells' mean loss there.
@@ -283,34 +316,34 @@ def model_data(inputs: ModelInputs, beliefs: Beliefs) -> dict[str, np.ndarray]:
     Rows are padded (`padded_length`); `row_counts` is 1 for a run and 0 for padding.
     """
     where, n_rows = coordinates(inputs, beliefs), len(inputs.y)
+    z = where.reference
+    along = along_rate(z[ANGLE], np.exp(z[CURVATURE]), z[SKEW])
     inputs = _padding(inputs)
-    design, prior, trunk = inputs.scaled_design(beliefs), inputs.prior_mean(beliefs) - where.reference, {}
-    if inputs.n_trunks:
-        t = where.tied
+    design, prior = inputs.scaled_design(beliefs), inputs.prior_mean(beliefs) - where.reference
+    t, more = where.tied, dict[str, np.ndarray]()
+    if t.size:
         design = design.copy()
         design[:, t] = where.turn.transpose(0, 2, 1) @ design[:, t]
         prior[:, t] = np.einsum("rcm,rc->rm", where.turn, prior[:, t])
-        trunk = {
+        more |= {"tied": t, "turn": where.turn, "lean_tied": where.lean_tied}
+    if inputs.n_trunks:
+        more |= {
             "row_trunk": inputs.trunk,
-            "tied": t,
-            "turn": where.turn,
-            "lean_tied": where.lean_tied,
             "trunked": where.trunked,
             "trunk_row": where.trunk_row,
             "trunk_weight": where.trunk_weight,
             "trunk_precision": where.trunk_precision,
             "trunk_source": where.trunk_source,
         }
-    settled = {}
     if _settled(inputs):
         weight = where.precision / (1 + where.precision * where.scatter**2)
         axes = np.linalg.eigh(np.einsum("rck,rc,rcm->rkm", design, weight, design))[1]
-        settled = {
+        more |= {
             "law_start": where.law,
             "law_axes": axes,
             "law_squares": np.einsum("rck,rkm->rmc", design, axes) ** 2,
         }
-    return trunk | settled | {
+    return more | {
         "row_counts": (np.arange(len(inputs.y)) < n_rows).astype(float),
         "row_log_lr": inputs.log_lr,
         "row_log_batch": inputs.log_batch,
@@ -331,6 +364,9 @@ def model_data(inputs: ModelInputs, beliefs: Beliefs) -> dict[str, np.ndarray]:
         "slope": where.slope,
         "lean": where.lean,
         "anchor": where.anchor,
+        "one_batch": np.isfinite(inputs.one_batch),
+        "slice": np.stack([along.log_h, along.skew]),
+        "slice_slope": np.stack([along.log_h_slope, along.skew_slope]),
         "far": where.far,
         "shares": where.shares,
         "typical_variance": where.variance,
@@ -338,10 +374,9 @@ def model_data(inputs: ModelInputs, beliefs: Beliefs) -> dict[str, np.ndarray]:
     }
 
 
-def initial_point(
-    inputs: ModelInputs, shapes: Mapping[str, tuple[int, ...]], seed: int
-) -> dict[str, np.ndarray]:
-    """Where chains start: each cell at its best runs, everything else close to its prior mean.
+def initial_point(shapes: Mapping[str, tuple[int, ...]], seed: int) -> dict[str, np.ndarray]:
+    """Where chains start, whatever the table: close to the origin of `bayes.coordinates`, where every cell is at what
+    its runs say.
 
     Close, not at it: NUTS refuses a start where a gradient is exactly zero, as a prior's is at its mean.
     """

@@ -13,9 +13,11 @@ from numpy.typing import NDArray
 
 from scaleband.bayes import SHARED, Beliefs, ModelInputs, cells_of, default_beliefs, model_inputs
 from scaleband.bayes.beliefs import fixed_offset_scales
+from scaleband.bayes.coordinates import coordinates
+from scaleband.bayes.mode import best_at, sliced
 from scaleband.errors import UserError
 from scaleband.inference.gate import Gate, diagnose
-from scaleband.inference.sampler import Backend, Compiled, SamplerSettings, compile_model, sample
+from scaleband.inference.sampler import Compiled, SamplerSettings, compile_model, sample
 from scaleband.inference.store import to_tree
 from scaleband.inference.unpack import unpack
 from scaleband.laws import (
@@ -24,6 +26,7 @@ from scaleband.laws import (
     DRAWN,
     FORMS,
     HYPERPARAMETERS,
+    LEVEL,
     RESPONSES,
     ROLES,
     SKEW,
@@ -126,7 +129,6 @@ def fit(
     form: str = DEFAULT_FORM,
     beliefs: Callable[[Any], Beliefs] | None = None,
     settings: SamplerSettings | None = None,
-    backend: Backend = "jax",
     cells: pd.DataFrame | None = None,
     reuse: Fit | None = None,
     progress: Callable[[str, int, int], None] | None = None,
@@ -141,8 +143,8 @@ def fit(
         A name out of `laws.FORMS`.
     beliefs
         From a design to a prior (see `inference.prior`); the stated beliefs by default.
-    settings, backend
-        Sampler; see `SamplerSettings` and `compile_model`.
+    settings
+        Of the sampler.
     cells
         Cell table, for cells without rows; the frame's own by default.
     reuse
@@ -172,7 +174,7 @@ def fit(
     same = old is not None and _same_dims(old.inputs, inputs)
     if not same:
         say("compiling", 0, 1)
-    compiled = old if same and old is not None else compile_model(inputs, prior, backend=backend, seed=settings.seed)
+    compiled = old if same and old is not None else compile_model(inputs, prior, seed=settings.seed)
     compiled_at = time.perf_counter()
     raw = sample(
         compiled,
@@ -194,6 +196,7 @@ def _same_dims(a: ModelInputs, b: ModelInputs) -> bool:
         len(a.cells) == len(b.cells)
         and len(a.design.columns) == len(b.design.columns)
         and a.n_trunks == b.n_trunks
+        and len(a.tied) == len(b.tied)
         and len(a.sources) == len(b.sources)
     )
 
@@ -201,16 +204,16 @@ def _same_dims(a: ModelInputs, b: ModelInputs) -> bool:
 def log_likelihood(fitted: Fit) -> Array:
     """log density of every run, (chain, draw, run), trunk effects included."""
     p, i = fitted.posterior, fitted.inputs
-    state = p["state"][..., i.cell]
-    angle, h, skew = state[:, :, ANGLE], np.exp(state[:, :, CURVATURE]), state[:, :, SKEW]
+    state = np.moveaxis(p["state"], 2, 0)  # (response, chain, draw, cell)
+    if np.isfinite(i.one_batch).any():
+        cost = best_at(state, i.one_batch).cost
+        state = sliced(state, i.one_batch, coordinates(i, fitted.beliefs).reference)
+        state[LEVEL] += cost
+    state = state[..., i.cell]
     spread = excess(
-        i.log_lr - state[:, :, 0],
-        i.log_batch - state[:, :, 1],
-        np.moveaxis(angle, 2, 0),
-        np.moveaxis(h, 2, 0),
-        np.moveaxis(skew, 2, 0),
+        i.log_lr - state[0], i.log_batch - state[1], state[ANGLE], np.exp(state[CURVATURE]), state[SKEW]
     )
-    base = state[:, :, 4]
+    base = state[LEVEL]
     if "trunk_effect" in p:
         none = np.zeros((*p["trunk_effect"].shape[:2], 1))
         base = base + np.concatenate([p["trunk_effect"], none], axis=2)[..., i.trunk]

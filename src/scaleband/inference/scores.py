@@ -21,6 +21,7 @@ from scipy.special import gammaln, logsumexp
 
 from scaleband.bayes import Beliefs, ModelInputs
 from scaleband.bayes.beliefs import role_index
+from scaleband.bayes.mode import sliced
 from scaleband.laws import ANGLE, CURVATURE, LEVEL, SKEW, excess, run_log_density
 
 Array = NDArray[np.float64]
@@ -135,12 +136,12 @@ def cell_log_density(
     rows = inputs.cell == c
     log_lr, log_batch = inputs.log_lr[rows], inputs.log_batch[rows]
     y, censored, y_se = inputs.y[rows], inputs.censored[rows], inputs.y_se[rows]
-    source = inputs.source[rows][0] if rows.any() else 0
+    source, one_batch = inputs.source[rows][0] if rows.any() else 0, inputs.one_batch[[c]]
     out = np.empty(len(flat["rho"]))
     for s in range(len(out)):
         points, log_q = proposal.points(s)
-        angle, h, skew = (v.T[:, :, None] for v in (points[:, ANGLE], np.exp(points[:, CURVATURE]), points[:, SKEW]))
-        e = excess(log_lr - points[:, 0, None], log_batch - points[:, 1, None], angle, h, skew)
+        z = sliced(points.T[:, :, None], one_batch)  # (response, point, 1)
+        e = excess(log_lr - z[0], log_batch - z[1], z[ANGLE], np.exp(z[CURVATURE]), z[SKEW])
         base = points[:, LEVEL, None]
         if "trunk_effect" in flat:
             base = base + np.append(flat["trunk_effect"][s], 0.0)[inputs.trunk[rows]]

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from scaleband.bayes import ModelInputs
 from scaleband.bayes.beliefs import OWN, SHARED, Beliefs, offsets_in_use, role_index
+from scaleband.bayes.mode import best_at
 from scaleband.inference.sampler import RawDraws
 from scaleband.laws import ANGLE, HYPERPARAMETERS, LEVEL, RESPONSES, ROLES, SKEW
 
@@ -72,6 +73,10 @@ def unpack(raw: RawDraws, inputs: ModelInputs, beliefs: Beliefs, *, seed: int) -
         tau = scatter_level[:, inputs.cell_source] if r == LEVEL else np.repeat(scatter[:, [r]], state.shape[2], axis=1)
         b = _coefficients_given_cells(state[:, r] - mean[r], design[r][None] * pooled[:, None, :], tau, rng)
         law[:, r] = beliefs.law_mean[r] + (pooled * b) @ beliefs.law_factor[r].T
+
+    # Until here the level of a cell with one batch was the loss at the best rate there.
+    state = state.copy()
+    state[:, LEVEL] -= best_at(state.transpose(1, 0, 2), inputs.one_batch).cost
 
     out = {
         "angle": state[:, ANGLE].mean(axis=2),

@@ -3,7 +3,7 @@
 These functions are the oracle of the tests; `bayes` states the same laws in PyMC.
 """
 
-from scaleband.laws.basin import conditional_log_lr, excess, excess_gradient, linex
+from scaleband.laws.basin import along_rate, conditional_log_lr, excess, excess_gradient, linex
 from scaleband.laws.design import (
     ANGLE,
     CURVATURE,
@@ -44,6 +44,7 @@ __all__ = [
     "Form",
     "LawDraws",
     "SimulatedSweep",
+    "along_rate",
     "conditional_log_lr",
     "design_for",
     "excess",

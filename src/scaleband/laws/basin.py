@@ -121,3 +121,37 @@ def conditional_log_lr(dx_batch: ArrayLike, angle: ArrayLike, h: ArrayLike, skew
         if np.max(np.abs(step), initial=0.0) < 1e-10:
             break
     return x
+
+
+class Slice(NamedTuple):
+    """The LINEX that a basin is along the rate at its optimum's batch, and how it changes with the basin's shape.
+
+    log_h, skew (...)
+        Log curvature (percent per squared log unit) and skew (per log unit).
+    log_h_slope, skew_slope (6, ...)
+        Their derivatives in both log curvatures, both angles and both skews.
+    """
+
+    log_h: Array
+    skew: Array
+    log_h_slope: Array
+    skew_slope: Array
+
+
+def along_rate(angle: ArrayLike, h: ArrayLike, skew: ArrayLike) -> Slice:
+    """Curvature and skew of the basin along the rate: its second derivative and the ratio of its third to that.
+
+    All that the runs of one batch can tell of a basin's shape. Arguments as in `excess`, without dims for runs.
+    """
+    angle, h, skew = np.asarray(angle, float), np.asarray(h, float), np.asarray(skew, float)
+    c, s = np.cos(angle), np.sin(angle)
+    total = (h * c**2).sum(0)
+    share = h * c**2 / total
+    along = (share * c * skew).sum(0)
+    turning = -2 * share * s / c
+    return Slice(
+        np.log(total),
+        along,
+        np.concatenate([share, turning, np.zeros_like(share)]),
+        np.concatenate([share * (c * skew - along), turning * (c * skew - along) - share * s * skew, share * c]),
+    )
