@@ -1,9 +1,10 @@
 """Coordinates for the sampler: what each cell's runs say of its state, as Gaussian messages.
 
-A choice of coordinates, not of the model: any value gives the same posterior. The model draws the law's coefficients
-and the cells' states from the Gaussian that they would follow if the runs pinned each state linearly, given the
-sampled scatters, offset scales and noise. What NUTS moves in is then nearly N(0, I) whatever those are: cells that
-their runs pin are centred, cells without runs follow their law, and everything between is between.
+A choice of coordinates, not of the model: any value gives the same posterior (but for `reference` at cells with one
+batch, see `mode.sliced`). The model draws the law's coefficients and the cells' states from the Gaussian that they
+would follow if the runs pinned each state linearly, given the sampled scatters, offset scales and noise. What NUTS
+moves in is then nearly N(0, I) whatever those are: cells that their runs pin are centred, cells without runs follow
+their law, and everything between is between.
 
 Within a cell the nine responses are pinned only together (a turned axis moves the optimum), so they are taken one after
 another, in `ORDER`; each message is that of the runs with the later responses integrated out.

@@ -1,6 +1,7 @@
 """The joint mode of all cells' states under their law, and the runs' likelihood to second order: plain NumPy.
 
-Only the choice of coordinates (`bayes.coordinates`) rests on it, no answer does.
+The choice of coordinates (`bayes.coordinates`) rests on it. Answers do not, but for one thing: where a cell ran one
+batch, its curvature and skew along the rate are taken to first order around this mode (`sliced`).
 """
 
 from __future__ import annotations

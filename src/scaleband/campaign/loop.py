@@ -69,9 +69,11 @@ def spec_of(run: Run, campaign: Campaign, limits: Limits) -> RunSpec:
 
 def tell_result(campaign: Campaign, run: Run, result: RunResult) -> Run:
     """Tell what came of a training; a result that a campaign refuses becomes a failure that says why."""
+    from scaleband.runs import training_flops
+
     facts = {k: v for k in ("device", "wall_seconds", "tokens_per_second", "steps", "n_tokens", "reason", "attempts")
              if (v := getattr(result, k))}  # fmt: skip
-    flops = result.flops or 6.0 * float(run.inputs["n_active"]) * result.n_tokens
+    flops = result.flops or training_flops(float(run.inputs["n_active"]), float(result.n_tokens))
     if abs(flops - run.price_flops) <= WHOLE_STEPS * run.price_flops:
         flops = run.price_flops
     if result.status == "failed":

@@ -172,11 +172,13 @@ class ScalebandSampler(optuna.samplers.BaseSampler):
         return {k: full[k] for k in INPUTS}
 
     def _row(self, trial: FrozenTrial) -> dict[str, Any]:
+        from scaleband.runs import training_flops
+
         inputs = self._inputs({k: trial.params[k] for k in self._space})
         value = trial.value if trial.state is TrialState.COMPLETE else None
         finite = value is not None and math.isfinite(value)
         status = "running" if trial.state is TrialState.RUNNING else "completed" if finite else "diverged"
-        flops = 6.0 * float(inputs["n_active"]) * float(inputs["n_tokens"])
+        flops = training_flops(float(inputs["n_active"]), float(inputs["n_tokens"]))
         return {
             "run_id": f"trial-{trial.number}",
             **inputs,
@@ -188,10 +190,12 @@ class ScalebandSampler(optuna.samplers.BaseSampler):
     def _candidates(self) -> pd.DataFrame:
         import pandas as pd
 
+        from scaleband.runs import training_flops
+
         axes = [grid_of(name, d) for name, d in self._space.items()]
         rows = [self._inputs(dict(zip(self._space, values, strict=True))) for values in product(*axes)]
         frame = pd.DataFrame([r for r in rows if r["batch_tokens"] <= r["n_tokens"]])
-        return frame.assign(flops=6.0 * frame["n_active"] * frame["n_tokens"])
+        return frame.assign(flops=training_flops(frame["n_active"], frame["n_tokens"]))
 
     def _external(self, name: str, value: float) -> Any:
         """As the distribution writes it: a choice, or a whole number."""

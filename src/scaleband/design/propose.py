@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scaleband.design.candidates import Candidates, Index
+from scaleband.design.costs import flops_cost
 from scaleband.design.decisions import Decision, setting_decision
 from scaleband.design.evsi import Gain, Rule, bundle_features, compressed, evsi_of, rule_without_data, screen
 from scaleband.design.outcomes import SEED_SHARE, LawOutcomes, Outcomes, joined, law_outcomes, made_before
@@ -292,7 +293,7 @@ def propose(
         pending=under_way, replicates=replicates, thrifty=thrifty,
     )  # fmt: skip
     slope = frontier_slope(some, target) if slope is None else slope
-    target_flops = 6.0 * float(target.n_active[0] * target.n_tokens[0])
+    target_flops = float(flops_cost(target.n_active, target.n_tokens)[0])
     cheapest = float(candidates.bundle_cost(price).min()) if len(candidates) else np.inf
     why_empty = f"the cheapest candidate costs {cheapest:.2g} and the budget is {budget_flops:.2g}"
     if cheapest <= budget_flops:
