@@ -1,6 +1,7 @@
 """Teams that ran one batch a cell: is the best rate *at that batch* foretold by a model that never saw them?
 
-    python benchmarks/rate_at_batch.py            Marin and the misfitting study, from `public-sweeps`
+    python benchmarks/rate_at_batch.py                       Marin and the misfitting study, from `public-sweeps`
+    python benchmarks/rate_at_batch.py --own --source marin  the same with most of the source's own cells added
 
 Definition (fixed before the first figure was looked at):
 
@@ -12,7 +13,9 @@ Definition (fixed before the first figure was looked at):
   (`optimum_given_batch`). The source's offset is one draw: its cells are right or wrong together;
 - regret: on that parabola, of the rate that `recommend` gives for that batch, and of published Step Law's; parabolas
   overstate walls, so the medians are the figures to read, and beside them stands the excess of the nearest recorded
-  rate.
+  rate;
+- `--own`: the model is the prior (trust 1) of a fit to three quarters of the source's cells, and the others are asked
+  about as new cells of a known group; every cell is left out once, with every fourth of the table.
 """
 
 from __future__ import annotations
@@ -24,12 +27,16 @@ import pandas as pd
 
 from common import RESULTS, load
 from scaleband.bayes import cells_of, model_inputs
+from scaleband.inference.fitting import fit
+from scaleband.inference.prior import beliefs_from
 from scaleband.inference.released import model_path
+from scaleband.inference.sampler import SamplerSettings
 from scaleband.inference.store import read_draws
-from scaleband.laws import REFERENCE, LawDraws, design_for, published_optimum
+from scaleband.laws import FORMS, REFERENCE, LawDraws, design_for, published_optimum
 from scaleband.predict import basins, interval, optimum_given_batch, recommend, target_cells
-from scaleband.runs import cell_table, usable
+from scaleband.runs import cell_index, cell_table, usable
 
+FOLDS = 4
 SOURCES = {"marin": "marin_moe_lr", "misfitting": "misfitting_lr"}
 
 
@@ -77,10 +84,30 @@ def score(draws: LawDraws, frame: pd.DataFrame, cells: pd.DataFrame) -> pd.DataF
     return pd.DataFrame(records)
 
 
+def left_out_in_turn(prior: LawDraws, frame: pd.DataFrame, cells: pd.DataFrame, form: str, draws: int) -> pd.DataFrame:
+    """`score` of every cell from a fit to the prior and the cells of the other folds."""
+    index, tables = np.asarray(cell_index(frame, cells)), []
+    for fold in range(FOLDS):
+        out = np.arange(len(cells)) % FOLDS == fold
+        fitted = fit(
+            frame[~out[index]],
+            form=form,
+            beliefs=lambda design: beliefs_from(prior, design, FORMS[form], 1.0),
+            settings=SamplerSettings(draws=draws, tune=500, chains=2, seed=1),
+        )
+        verdict = "passed" if fitted.gate.passed else "; ".join(fitted.gate.messages)
+        print(f"  fold {fold + 1}: {(~out).sum()} cells fitted; gate {verdict}", flush=True)
+        tables.append(score(fitted.draws(), frame[out[index]], cells[out].reset_index(drop=True)))
+    return pd.concat(tables)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--base", default="public-sweeps", help="a released model that never saw the sources")
     parser.add_argument("--source", choices=tuple(SOURCES), action="append")
+    parser.add_argument("--own", action="store_true", help="with the source's other cells fitted too")
+    parser.add_argument("--form", choices=list(FORMS), default="quadratic", help="of the fits of --own")
+    parser.add_argument("--draws", type=int, default=1000, help="of the fits of --own, a chain")
     options = parser.parse_args()
     draws = read_draws(model_path(options.base))
     for source in options.source or SOURCES:
@@ -88,11 +115,16 @@ def main() -> None:
             parser.error(f"{options.base} has seen {source}")
         frame = usable(load([SOURCES[source]]))
         cells = cell_table(frame)
-        table = score(draws, frame, cells)
-        table.to_csv(RESULTS / f"rate_at_batch_{source}.csv", index=False, float_format="%.6g")
+        what = "own_" if options.own else ""
+        if options.own:
+            table = left_out_in_turn(draws, frame, cells, options.form, options.draws)
+        else:
+            table = score(draws, frame, cells)
+        table.to_csv(RESULTS / f"rate_at_batch_{what}{source}.csv", index=False, float_format="%.6g")
         held, half = int(table["rate_90%"].sum()), int(table["rate_50%"].sum())
         at = table.median(numeric_only=True)
-        print(f"{source} from {options.base}: {len(table)} of {len(cells)} cells have a truth")
+        base = f"{options.base} and its other cells" if options.own else options.base
+        print(f"{source} from {base}: {len(table)} of {len(cells)} cells have a truth")
         print(f"  intervals of the rate at the batch that was run hold {held} at 90 %, {half} at 50 %")
         print(f"  medians: 90 % band {at['width']:.1f}x, end to end; foretold rate {at['off']:.2f} times the truth")
         print(f"  regret {at['regret']:.3f} % (published Step Law {at['step_law']:.3f} %)")
