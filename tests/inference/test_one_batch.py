@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
 
 from scaleband.inference.fitting import Fit, fit, log_likelihood
-from scaleband.inference.sampler import SamplerSettings
+from scaleband.inference.sampler import Compiled, SamplerSettings, sample
 from scaleband.laws import (
     ANGLE,
     CURVATURE,
@@ -31,8 +33,9 @@ def sweep() -> SimulatedSweep:
 @pytest.fixture(scope="module")
 def fitted(sweep: SimulatedSweep) -> Fit:
     frame = pd.DataFrame(sweep.columns)
-    frame = frame[(frame["arch"] == "dense") & (frame["batch_tokens"] == BATCH) & (frame["n_tokens"] < 1e10)]
-    settings = SamplerSettings(draws=120, tune=250, chains=2, seed=1)
+    small = (frame["n_tokens"] < 1e10) & (frame["n_params"] < 5e8)
+    frame = frame[(frame["arch"] == "dense") & (frame["batch_tokens"] == BATCH) & small]
+    settings = SamplerSettings(draws=100, tune=200, chains=2, seed=1)
     return fit(run_table(frame).frame, form="linear", settings=settings)
 
 
@@ -46,8 +49,8 @@ def at_the_batch(state: np.ndarray, log_batch: float) -> tuple[np.ndarray, np.nd
 
 def test_the_sampler_copes(fitted: Fit) -> None:
     assert np.isfinite(fitted.inputs.one_batch).all()
-    assert len(fitted.inputs.cells) == 4
-    assert fitted.gate.rhat[0] < 1.15, "short chains"
+    assert len(fitted.inputs.cells) == 3
+    assert fitted.gate.rhat[0] < 1.2, "short chains"
     assert fitted.gate.divergences <= 3
 
 
@@ -69,8 +72,19 @@ def test_log_likelihood_is_that_of_the_basin_along_the_rate(fitted: Fit) -> None
     """Close to the basin's own, which differs from it far from the optimum alone; and not worse for the fitted runs."""
     inputs, draws = fitted.inputs, fitted.draws()
     level = at_the_batch(draws.state, inputs.one_batch[0])[1]
-    assert log_likelihood(fitted).shape == (2, 120, len(inputs.y))
+    assert log_likelihood(fitted).shape == (2, 100, len(inputs.y))
     best = np.array([inputs.y[inputs.cell == c].min() for c in range(len(inputs.cells))])
     assert (np.abs(level.mean(axis=0) - best) < 1.0).all(), "a percent of the loss"
     finished = ~inputs.censored
     assert log_likelihood(fitted)[..., finished].mean() > -1.0
+
+
+def test_a_model_without_such_cells_does_not_serve_a_table_with_them(fitted: Fit) -> None:
+    keep = fitted.inputs.log_lr < np.sort(np.unique(fitted.inputs.log_lr))[2]  # two rates tell no curvature
+    rows = ("log_lr", "log_batch", "y", "censored", "y_se", "cell", "source", "trunk")
+    few = replace(fitted.inputs, **{name: getattr(fitted.inputs, name)[keep] for name in rows})
+    assert np.isnan(few.one_batch).all()
+    for compiled_for, asked in ((few, fitted.inputs), (fitted.inputs, few)):
+        compiled = Compiled(None, None, compiled_for, {})
+        with pytest.raises(ValueError, match="compile the model for this one anew"):
+            sample(compiled, SamplerSettings(), inputs=asked, beliefs=fitted.beliefs)

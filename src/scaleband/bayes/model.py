@@ -214,7 +214,7 @@ def build_model(inputs: ModelInputs, beliefs: Beliefs) -> pm.Model:
             mean, sd, _ = OWN["log_trunk"]
             trunk_sd = pt.exp(mean + sd * pm.Normal("log_trunk_std", 0, 1))
             variance = variance + d["trunked"] * trunk_sd**2
-        some_tied = len(inputs.tied) > 0
+        some_tied, some_sliced = len(inputs.tied) > 0, bool(np.isfinite(inputs.one_batch).any())
         told = d["typical_variance"] / variance * information(nu) / d["typical_information"]
         precision = told * d["precision"]
         share = 1 + precision * spread**2
@@ -228,10 +228,11 @@ def build_model(inputs: ModelInputs, beliefs: Beliefs) -> pm.Model:
             name = RESPONSES[r]
             shift: Any = None  # between a state and what it is at the anchor
             if name == "log_lr":
-                batch = d["anchor"][1]
-                shift = pt.switch(d["one_batch"], _best_at(state, batch), _straight(state, batch))
+                shift = _straight(state, d["anchor"][1])
+                if some_sliced:
+                    shift = pt.switch(d["one_batch"], _best_at(state, d["anchor"][1]), shift)
             elif name == "level":
-                seen = _sliced(state, d)
+                seen = _sliced(state, d) if some_sliced else state
                 shift = _excess(seen, d["anchor"][0], d["anchor"][1])
             turned, side = shift, sum(d["lean"][r, m] * away[m] for m in away)
             if some_tied:
@@ -316,8 +317,6 @@ def model_data(inputs: ModelInputs, beliefs: Beliefs) -> dict[str, np.ndarray]:
     Rows are padded (`padded_length`); `row_counts` is 1 for a run and 0 for padding.
     """
     where, n_rows = coordinates(inputs, beliefs), len(inputs.y)
-    z = where.reference
-    along = along_rate(z[ANGLE], np.exp(z[CURVATURE]), z[SKEW])
     inputs = _padding(inputs)
     design, prior = inputs.scaled_design(beliefs), inputs.prior_mean(beliefs) - where.reference
     t, more = where.tied, dict[str, np.ndarray]()
@@ -334,6 +333,14 @@ def model_data(inputs: ModelInputs, beliefs: Beliefs) -> dict[str, np.ndarray]:
             "trunk_weight": where.trunk_weight,
             "trunk_precision": where.trunk_precision,
             "trunk_source": where.trunk_source,
+        }
+    if (one_batch := np.isfinite(inputs.one_batch)).any():
+        z = where.reference
+        along = along_rate(z[ANGLE], np.exp(z[CURVATURE]), z[SKEW])
+        more |= {
+            "one_batch": one_batch,
+            "slice": np.stack([along.log_h, along.skew]),
+            "slice_slope": np.stack([along.log_h_slope, along.skew_slope]),
         }
     if _settled(inputs):
         weight = where.precision / (1 + where.precision * where.scatter**2)
@@ -364,9 +371,6 @@ def model_data(inputs: ModelInputs, beliefs: Beliefs) -> dict[str, np.ndarray]:
         "slope": where.slope,
         "lean": where.lean,
         "anchor": where.anchor,
-        "one_batch": np.isfinite(inputs.one_batch),
-        "slice": np.stack([along.log_h, along.skew]),
-        "slice_slope": np.stack([along.log_h_slope, along.skew_slope]),
         "far": where.far,
         "shares": where.shares,
         "typical_variance": where.variance,

@@ -197,6 +197,7 @@ def _same_dims(a: ModelInputs, b: ModelInputs) -> bool:
         and len(a.design.columns) == len(b.design.columns)
         and a.n_trunks == b.n_trunks
         and len(a.tied) == len(b.tied)
+        and np.isfinite(a.one_batch).any() == np.isfinite(b.one_batch).any()
         and len(a.sources) == len(b.sources)
     )
 

@@ -106,19 +106,26 @@ def sample(
     settings
         Draws, tuning, chains, seed.
     inputs, beliefs
-        Other rows of the *same cells*, another form or another prior; both or neither.
+        Other rows of the *same cells*, another form or another prior; both or neither. Cells with one batch are in
+        both tables or in neither.
     progress
         Called now and then with (iterations done, iterations in all).
 
     Returns
     -------
     Draws of the free variables.
+
+    Raises
+    ------
+    ValueError
+        Of the two tables only one has a cell that ran one batch: another model.
     """
     import nutpie
     from threadpoolctl import threadpool_limits
 
-    code = compiled.code
-    sliced = np.isfinite((inputs or compiled.inputs).one_batch).any()
+    code, sliced = compiled.code, bool(np.isfinite((inputs or compiled.inputs).one_batch).any())
+    if sliced != bool(np.isfinite(compiled.inputs.one_batch).any()):
+        raise ValueError("of these tables only one has a cell that ran one batch: compile the model for this one anew")
     if inputs is not None and beliefs is not None:
         code = _with_data(code, model_data(inputs, beliefs))
     report = None
