@@ -75,6 +75,11 @@ class ModelInputs:
         return batch
 
     @property
+    def some_one_batch(self) -> bool:
+        """Whether any cell ran one batch: the model is then another one."""
+        return bool(np.isfinite(self.one_batch).any())
+
+    @property
     def tied(self) -> NDArray[np.int64]:
         """Cells whose states are told only together: trunks tie them, or each ran one batch: (k,)."""
         linked = self.cell[(self.trunk < self.n_trunks) & ~self.censored]

@@ -134,7 +134,8 @@ def _rate_shift(z: Array, anchor: Array, one_batch: Array) -> Array:
     """Best log rate at the anchor's batch minus the optimum's: exact where a cell ran one batch, else first order."""
     h, c, s = _curvature(z), np.cos(z[ANGLE]), np.sin(z[ANGLE])
     straight = -(h * c * s).sum(0) / (h * c * c).sum(0) * (anchor[1] - z[1])
-    return np.where(np.isfinite(one_batch), best_at(z, one_batch).log_lr, straight)
+    one = np.isfinite(one_batch)
+    return np.where(one, best_at(z, one_batch).log_lr, straight) if one.any() else straight
 
 
 def plain(z: Array, anchor: Array, one_batch: Array) -> Array:

@@ -214,7 +214,7 @@ def build_model(inputs: ModelInputs, beliefs: Beliefs) -> pm.Model:
             mean, sd, _ = OWN["log_trunk"]
             trunk_sd = pt.exp(mean + sd * pm.Normal("log_trunk_std", 0, 1))
             variance = variance + d["trunked"] * trunk_sd**2
-        some_tied, some_sliced = len(inputs.tied) > 0, bool(np.isfinite(inputs.one_batch).any())
+        some_tied, some_sliced = len(inputs.tied) > 0, inputs.some_one_batch
         told = d["typical_variance"] / variance * information(nu) / d["typical_information"]
         precision = told * d["precision"]
         share = 1 + precision * spread**2
@@ -334,11 +334,11 @@ def model_data(inputs: ModelInputs, beliefs: Beliefs) -> dict[str, np.ndarray]:
             "trunk_precision": where.trunk_precision,
             "trunk_source": where.trunk_source,
         }
-    if (one_batch := np.isfinite(inputs.one_batch)).any():
+    if inputs.some_one_batch:
         z = where.reference
         along = along_rate(z[ANGLE], np.exp(z[CURVATURE]), z[SKEW])
         more |= {
-            "one_batch": one_batch,
+            "one_batch": np.isfinite(inputs.one_batch),
             "slice": np.stack([along.log_h, along.skew]),
             "slice_slope": np.stack([along.log_h_slope, along.skew_slope]),
         }

@@ -197,7 +197,7 @@ def _same_dims(a: ModelInputs, b: ModelInputs) -> bool:
         and len(a.design.columns) == len(b.design.columns)
         and a.n_trunks == b.n_trunks
         and len(a.tied) == len(b.tied)
-        and np.isfinite(a.one_batch).any() == np.isfinite(b.one_batch).any()
+        and a.some_one_batch == b.some_one_batch
         and len(a.sources) == len(b.sources)
     )
 
@@ -206,7 +206,7 @@ def log_likelihood(fitted: Fit) -> Array:
     """log density of every run, (chain, draw, run), trunk effects included."""
     p, i = fitted.posterior, fitted.inputs
     state = np.moveaxis(p["state"], 2, 0)  # (response, chain, draw, cell)
-    if np.isfinite(i.one_batch).any():
+    if i.some_one_batch:
         cost = best_at(state, i.one_batch).cost
         state = sliced(state, i.one_batch, coordinates(i, fitted.beliefs).reference)
         state[LEVEL] += cost

@@ -123,8 +123,8 @@ def sample(
     import nutpie
     from threadpoolctl import threadpool_limits
 
-    code, sliced = compiled.code, bool(np.isfinite((inputs or compiled.inputs).one_batch).any())
-    if sliced != bool(np.isfinite(compiled.inputs.one_batch).any()):
+    code, sliced = compiled.code, (inputs or compiled.inputs).some_one_batch
+    if sliced != compiled.inputs.some_one_batch:
         raise ValueError("of these tables only one has a cell that ran one batch: compile the model for this one anew")
     if inputs is not None and beliefs is not None:
         code = _with_data(code, model_data(inputs, beliefs))

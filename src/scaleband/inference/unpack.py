@@ -74,7 +74,7 @@ def unpack(raw: RawDraws, inputs: ModelInputs, beliefs: Beliefs, *, seed: int) -
         b = _coefficients_given_cells(state[:, r] - mean[r], design[r][None] * pooled[:, None, :], tau, rng)
         law[:, r] = beliefs.law_mean[r] + (pooled * b) @ beliefs.law_factor[r].T
 
-    if np.isfinite(inputs.one_batch).any():
+    if inputs.some_one_batch:
         # Until here the level of a cell with one batch was the loss at the best rate there.
         state = state.copy()
         state[:, LEVEL] -= best_at(state.transpose(1, 0, 2), inputs.one_batch).cost
