@@ -25,6 +25,7 @@ from scaleband.bayes.beliefs import OWN, SHARED, Beliefs, role_index
 from scaleband.bayes.coordinates import ORDER, coordinates
 from scaleband.bayes.inputs import ModelInputs
 from scaleband.bayes.mode import SHAPE, information
+from scaleband.bayes.stop_gradient import stop_gradient
 from scaleband.laws import ANGLE, CURVATURE, HYPERPARAMETERS, RESPONSES, ROLES, SKEW, SPONTANEOUS, along_rate
 
 _HALF_LOG_2PI = 0.5 * float(np.log(2 * np.pi))
@@ -104,20 +105,31 @@ def _straight(state, log_batch):  # type: ignore[no-untyped-def]
     return -(h * c * s + g * b * t) / (h * c * c + g * b * b) * (log_batch - state["log_batch"])
 
 
+def _along_rate(state, log_batch, x):  # type: ignore[no-untyped-def]
+    """Slope and curvature of the basin along the rate at `log_batch`, `x` from the optimum's log rate."""
+    slope, curvature = 0.0, 0.0
+    for h, c, s, k in _axes(state):
+        v = c * x + s * (log_batch - state["log_batch"])
+        a = pt.minimum(k * v, 40.0)
+        small = pt.abs(a) < 1e-2
+        safe = pt.switch(small, 1.0, a)
+        ratio = pt.switch(small, 1 + a / 2 + a * a / 6 + a**3 / 24, (pt.exp(safe) - 1) / safe)
+        slope, curvature = slope + c * h * v * ratio, curvature + c * c * h * pt.exp(a)
+    return slope, curvature
+
+
 def _best_at(state, log_batch):  # type: ignore[no-untyped-def]
-    """The same in full: `laws.conditional_log_lr`, by so many Newton steps that nothing is left to gain."""
-    x = _straight(state, log_batch)
+    """The same in full: `laws.conditional_log_lr`, by so many Newton steps that nothing is left to gain.
+
+    The steps are not differentiated. One more, taken at the solution, has value and gradient of the implicit function:
+    d x / d state = -(d slope / d state) / curvature.
+    """
+    still = {name: stop_gradient(state[name]) for name in ("log_batch", *(RESPONSES[r] for r in SHAPE))}
+    x = _straight(still, log_batch)
     for _ in range(_NEWTON_STEPS):
-        slope, curvature = 0.0, 0.0
-        for h, c, s, k in _axes(state):
-            v = c * x + s * (log_batch - state["log_batch"])
-            a = pt.minimum(k * v, 40.0)
-            small = pt.abs(a) < 1e-2
-            safe = pt.switch(small, 1.0, a)
-            ratio = pt.switch(small, 1 + a / 2 + a * a / 6 + a**3 / 24, (pt.exp(safe) - 1) / safe)
-            slope, curvature = slope + c * h * v * ratio, curvature + c * c * h * pt.exp(a)
+        slope, curvature = _along_rate(still, log_batch, x)
         x = x - pt.clip(slope / curvature, -1.0, 1.0)
-    return x
+    return x - _along_rate(state, log_batch, x)[0] / _along_rate(still, log_batch, x)[1]
 
 
 def _sliced(state, d):  # type: ignore[no-untyped-def]

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from scaleband.bayes import Beliefs, ModelInputs
 from scaleband.bayes.model import build_model, initial_point, model_data
+from scaleband.bayes.stop_gradient import translate
 
 Array = NDArray[np.float64]
 
@@ -71,6 +72,7 @@ def compile_model(inputs: ModelInputs, beliefs: Beliefs, *, seed: int = 1) -> Co
         import jax
 
         jax.config.update("jax_enable_x64", True)
+        translate()
         code = nutpie.compile_pymc_model(
             model,
             freeze_model=False,
