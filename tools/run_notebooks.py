@@ -11,6 +11,8 @@ import os
 import sys
 import tempfile
 import time
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import nbformat
@@ -50,31 +52,34 @@ def run(path: Path, *, seconds: float, write_to: Path | None) -> str | None:
     return reason
 
 
+def timed(path: Path, *, seconds: float, write_to: Path | None) -> str | None:
+    """`run`, and a line when it begins and one when it ends."""
+    print(f"{path.name} ...", flush=True)
+    start = time.monotonic()
+    reason = run(path, seconds=seconds, write_to=write_to)
+    print(f"{path.name} {'FAILED' if reason else 'ok'} in {time.monotonic() - start:.0f} s", flush=True)
+    return reason
+
+
 def main() -> int:
     """Run them all; 1 if any failed."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("notebooks", nargs="*", type=Path, help="default: all of notebooks/")
     parser.add_argument("--write", type=Path, metavar="FOLDER", help="keep the executed copies there")
-    parser.add_argument("--timeout", type=float, default=480.0, help="seconds for each notebook")
+    parser.add_argument("--timeout", type=float, default=900.0, help="seconds for each notebook")
+    parser.add_argument("--jobs", type=int, default=2, help="notebooks at a time; compiling leaves a core idle")
     arguments = parser.parse_args()
 
     paths = [path.resolve() for path in arguments.notebooks] or sorted((ROOT / "notebooks").glob("*.ipynb"))
     if not paths:
         print("no notebooks found in notebooks/")
         return 0
-    failures = {}
     with tempfile.TemporaryDirectory(prefix="scaleband-ipython-") as folder:
         os.environ["IPYTHONDIR"] = folder  # nobody's start-up files
         os.environ["JUPYTER_PREFER_ENV_PATH"] = "1"
-        for path in paths:
-            print(f"{path.name} ...", flush=True)
-            start = time.monotonic()
-            reason = run(path, seconds=arguments.timeout, write_to=arguments.write)
-            print(
-                f"{path.name} {'FAILED' if reason else 'ok'} in {time.monotonic() - start:.0f} s", flush=True
-            )
-            if reason:
-                failures[path.name] = reason
+        with ThreadPoolExecutor(arguments.jobs) as pool:
+            run_one = partial(timed, seconds=arguments.timeout, write_to=arguments.write)
+            failures = {p.name: reason for p, reason in zip(paths, pool.map(run_one, paths), strict=True) if reason}
     for name, reason in failures.items():
         print(f"\n{name}: {reason}", file=sys.stderr)
     print(f"notebooks: {len(paths) - len(failures)} ran, {len(failures)} failed")

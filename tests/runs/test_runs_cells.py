@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from malformed import good
 
+from scaleband.labels import quantity
 from scaleband.runs import (
     arch_family,
     cell_index,
@@ -16,7 +17,6 @@ from scaleband.runs import (
     dollars,
     gpu_hours,
     group_label,
-    quantity_label,
     run_table,
     training_flops,
     usable,
@@ -163,7 +163,7 @@ def test_names() -> None:
     ],
 )
 def test_quantities_for_reading(value: float, text: str) -> None:
-    assert quantity_label(value) == text
+    assert quantity(value) == text
 
 
 def test_costs_compose() -> None:

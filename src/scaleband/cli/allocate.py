@@ -26,7 +26,8 @@ from scaleband.cli.printing import print_json, print_rows, say
 from scaleband.cli.question import band_json, convention_lines, conventions_for, gate_of
 from scaleband.cli.reaching import reach_json, reach_rows, tell_repeats
 from scaleband.cli.verb import UsageError, Verb
-from scaleband.cli.words import mass, quantity
+from scaleband.cli.words import mass
+from scaleband.labels import quantity
 from scaleband.laws.loss.draws import LossDraws
 from scaleband.predict.allocation import Allocation, Limits, allocate, share_of_form
 from scaleband.predict.targets import UNSEEN

@@ -15,7 +15,8 @@ from scaleband.cli.interrupts import interrupts
 from scaleband.cli.printing import print_json, print_table, say
 from scaleband.cli.progress import progress
 from scaleband.cli.verb import Exit, UsageError, Verb
-from scaleband.cli.words import quantity, rate, tokens
+from scaleband.cli.words import rate, tokens
+from scaleband.labels import quantity
 
 
 def add(parser: argparse.ArgumentParser) -> None:

@@ -10,7 +10,8 @@ from scaleband.cli.interrupts import interrupts
 from scaleband.cli.printing import print_json, print_rows, print_table, say
 from scaleband.cli.progress import progress
 from scaleband.cli.verb import Exit
-from scaleband.cli.words import mass, percent, quantity, rate, tokens
+from scaleband.cli.words import mass, percent, rate, tokens
+from scaleband.labels import quantity
 
 
 def add_status(parser: argparse.ArgumentParser) -> None:

@@ -10,8 +10,8 @@ from scaleband.cli.arguments import add_json, add_tables
 from scaleband.cli.printing import print_json, print_rows, say
 from scaleband.cli.question import convention_lines
 from scaleband.cli.verb import Exit, Verb
-from scaleband.cli.words import quantity
 from scaleband.errors import UserError
+from scaleband.labels import quantity
 
 if TYPE_CHECKING:
     from scaleband.runs import RunTable

@@ -20,8 +20,9 @@ from scaleband.cli.prices import Device, add_prices, device_of
 from scaleband.cli.printing import print_json, print_rows, print_table
 from scaleband.cli.question import Question, ask, common_json, common_rows, mark
 from scaleband.cli.verb import Verb
-from scaleband.cli.words import chance, percent, quantity, rate, tokens
+from scaleband.cli.words import chance, percent, rate, tokens
 from scaleband.errors import UserError
+from scaleband.labels import flops_label, quantity
 
 if TYPE_CHECKING:
     from scaleband.design import Candidates, Proposals
@@ -167,7 +168,7 @@ def show(q: Question, found: Proposals, asked: argparse.Namespace, device: Devic
         ("regret now", f"{percent(v.evpi)} of the loss is expected to be lost at the target (EVPI)"),
         ("the runs below", f"lower it by {percent(v.evsi)} (EVSI, Monte-Carlo error {percent(v.evsi_error)})"
                            if found.proposals else "none"),
-        ("budget", f"{quantity_flops(asked.budget)} FLOP, {quantity_flops(left)} left"),
+        ("budget", f"{flops_label(asked.budget)} FLOP, {flops_label(left)} left"),
     ]  # fmt: skip
     if device is not None:
         spent = f"{device.words(found.budget_flops)}, {device.words(found.budget_left_flops)} left"
@@ -178,16 +179,11 @@ def show(q: Question, found: Proposals, asked: argparse.Namespace, device: Devic
         columns += [] if device is None else [device.unit]
         print_table(columns, [
             [p.run_id, p.bundle, quantity(float(p.inputs["n_params"])), quantity(float(p.inputs["n_tokens"])),
-             rate(float(p.inputs["lr_peak"])), tokens(float(p.inputs["batch_tokens"])), quantity_flops(p.flops),
+             rate(float(p.inputs["lr_peak"])), tokens(float(p.inputs["batch_tokens"])), flops_label(p.flops),
              f"{percent(p.evsi)} +- {percent(p.evsi_error)}", chance(p.p_diverged),
              "replicate" if p.replicate else "", *([] if device is None else [device.words(device.price(p.flops))])]
             for p in found.proposals
         ])  # fmt: skip
-
-
-def quantity_flops(value: float) -> str:
-    """FLOP for a table: 3.2e19."""
-    return f"{value:.2g}".replace("e+", "e")
 
 
 VERB = Verb("propose", "Propose the next runs under a budget, and say whether they are worth it.", add, run)

@@ -12,9 +12,9 @@ import numpy as np
 
 from scaleband.cli.printing import say
 from scaleband.cli.verb import Exit, UsageError
-from scaleband.cli.words import quantity
 from scaleband.inference.released import card_line, model_path
 from scaleband.inference.store import read_draws
+from scaleband.labels import quantity
 from scaleband.laws import Cells, LawDraws
 from scaleband.laws.loss.draws import LossDraws
 from scaleband.predict import Basins, Extrapolation, basins, extrapolation, target_cells

@@ -11,10 +11,11 @@ import numpy as np
 from scaleband.cli.loss_laws import loss_path
 from scaleband.cli.printing import say
 from scaleband.cli.question import band_json
-from scaleband.cli.words import chance, quantity
+from scaleband.cli.words import chance
 from scaleband.inference.loss_store import holds_basins
 from scaleband.inference.released import model_path
 from scaleband.inference.store import read_draws
+from scaleband.labels import quantity
 from scaleband.laws import LawDraws
 from scaleband.laws.loss.draws import LossDraws
 from scaleband.predict.allocation import tokens_to_reach

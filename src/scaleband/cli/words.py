@@ -5,15 +5,6 @@ from __future__ import annotations
 import math
 
 
-def quantity(value: float) -> str:
-    """A count: 1.07e9 -> "1.07B"."""
-    for unit, mark in ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k")):
-        # 999.96M rounds to 1e+03M: take the next unit instead
-        if float(f"{value:.3g}") >= unit:
-            return f"{value / unit:.3g}{mark}"
-    return f"{value:.3g}"
-
-
 def rate(value: float) -> str:
     """A learning rate: 0.00056612 -> "5.66e-4"."""
     if not math.isfinite(value):

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from scaleband.design.evsi import Rule
 from scaleband.design.proposals import Verdict
+from scaleband.labels import flops_label
 from scaleband.laws import LEVEL, Cells, LawDraws
 
 Array = NDArray[np.float64]
@@ -76,11 +77,6 @@ def share_lost(rule: Rule, slope: float) -> float:
     return float(-np.expm1(-regret * max(rule.risk, 0.0) / mean / slope).mean()) if mean > 0 else 0.0
 
 
-def quantity(flops: float) -> str:
-    """FLOPs for a sentence: 3.1e18."""
-    return f"{flops:.2g}".replace("e+", "e")
-
-
 def weigh(
     steps: Sequence[tuple[float, float, float]],
     lost: Sequence[float],
@@ -111,7 +107,7 @@ def weigh(
     ceiling = target_runs * target_flops * lost[0]
     runs = "1 target run" if target_runs == 1 else f"{target_runs:g} target runs"
     if not steps:
-        why = f"stop: {why_empty}; all that is unknown is worth {quantity(ceiling)} FLOPs for {runs}"
+        why = f"stop: {why_empty}; all that is unknown is worth {flops_label(ceiling)} FLOPs for {runs}"
         return Verdict("stop", why, evpi, 0.0, 0.0, 0.0, 0.0, ceiling, target_runs)
     evsi, variance, cost = (np.cumsum([f(s) for s in steps]) for f in (
         lambda s: s[0], lambda s: s[1] ** 2, lambda s: s[2]))  # fmt: skip
@@ -120,14 +116,14 @@ def weigh(
     worth = bool((saving > cost).any())
     k = int(np.argmax(saving - cost)) if worth else int(np.argmax(saving / cost))
     bundles = "the next bundle costs" if k == 0 else f"the next {k + 1} bundles cost"
-    saves = f"{quantity(saving[k])} FLOPs' worth of loss" if saving[k] > 0 else "nothing"
+    saves = f"{flops_label(saving[k])} FLOPs' worth of loss" if saving[k] > 0 else "nothing"
     why = (
-        f"{'continue' if worth else 'stop'}: {bundles} {quantity(cost[k])} FLOPs and "
+        f"{'continue' if worth else 'stop'}: {bundles} {flops_label(cost[k])} FLOPs and "
         f"{'is' if k == 0 else 'are'} expected to save "
         f"{saves} over {runs}"
     )
     if ceiling <= cost[0]:
-        why += f"; even knowing everything would save {quantity(ceiling)}"
+        why += f"; even knowing everything would save {flops_label(ceiling)}"
     return Verdict(
         "continue" if worth else "stop", why, evpi, float(evsi[k]), float(np.sqrt(variance[k])), float(cost[k]),
         float(saving[k]), ceiling, target_runs,

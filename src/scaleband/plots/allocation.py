@@ -8,12 +8,12 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from scaleband.labels import flops_label
 from scaleband.laws.loss.draws import LossDraws
 from scaleband.plots.canvas import (
     COLOURS,
     GREY,
     INK,
-    flop_label,
     log_x,
     log_y,
     new_figure,
@@ -103,7 +103,7 @@ def draw_allocation(data: AllocationData) -> Figure:
         ax.fill_between(data.flops, lower, upper, color=COLOURS[k], alpha=0.22, lw=0)
         ax.plot(data.flops, middle, color=COLOURS[k], lw=2)
         ax.plot(data.flops, chosen, color=INK, ls="--", lw=1)
-        log_x(ax, float(data.flops[0]), float(data.flops[-1]), flop_label)
+        log_x(ax, float(data.flops[0]), float(data.flops[-1]), flops_label)
         if k == 2:
             ax.axhline(20, color=GREY, ls=":", lw=1.2)
             log_y(ax, *span(band, [20.0]), percent_label)

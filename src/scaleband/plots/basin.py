@@ -12,11 +12,11 @@ from matplotlib.colors import BoundaryNorm, ListedColormap
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from scaleband.labels import quantity
 from scaleband.laws import Cells, LawDraws, published_optimum
 from scaleband.plots.canvas import INK, figure_of, log_x, log_y, own_axes, percent_label, rate_label, span
 from scaleband.plots.selection import cell_label, one_cell, runs_of, some_basins
 from scaleband.predict import PLATEAU, basins, plateau, recommend, regret
-from scaleband.runs import quantity_label
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -209,7 +209,7 @@ def draw_basin(data: BasinData, ax: Axes | None = None) -> Axes:
 def _verdict(data: BasinData) -> str:
     """The recommendation in one line."""
     text = (
-        f"recommended: {rate_label(data.recommended[0])} at {quantity_label(data.recommended[1])} tokens a step, "
+        f"recommended: {rate_label(data.recommended[0])} at {quantity(data.recommended[1])} tokens a step, "
         f"expected regret {data.expected_regret:.2g} %"
     )
     if np.isnan(data.plateau).any():

@@ -9,11 +9,11 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from scaleband.design import Candidates, choose, law_outcomes, setting_decision, thinned
+from scaleband.labels import quantity
 from scaleband.laws import Cells, LawDraws
 from scaleband.plots.canvas import COLOURS, INK, log_y, new_figure, percent_label, span
 from scaleband.plots.selection import cell_label, one_cell
 from scaleband.predict import basins
-from scaleband.runs import quantity_label
 
 Array = NDArray[np.float64]
 
@@ -70,7 +70,7 @@ def batch_data(
         k = int(candidates.cell[c.runs[0]])
         again = " again" if c.repeats.any() else ""
         runs = "1 run" if len(c.runs) == 1 else f"{len(c.runs)} runs"
-        words.append(f"{runs}{again}, {quantity_label(cells.n_params[k])}/{quantity_label(cells.n_tokens[k])}")
+        words.append(f"{runs}{again}, {quantity(cells.n_params[k])}/{quantity(cells.n_tokens[k])}")
     return BatchData(
         label=cell_label(target),
         flops=np.cumsum([0.0] + [c.cost for c in chosen]),

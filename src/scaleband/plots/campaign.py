@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from scaleband.errors import UserError
+from scaleband.labels import quantity
 from scaleband.plots.canvas import (
     COLOURS,
     GREY,
@@ -23,7 +24,6 @@ from scaleband.plots.canvas import (
     rate_label,
     span,
 )
-from scaleband.runs import quantity_label
 
 Array = NDArray[np.float64]
 
@@ -112,7 +112,7 @@ def draw_campaign(data: CampaignData, axes: tuple[Axes, Axes, Axes] | None = Non
     x = data.spent_flops
     for ax, band, name, k, label in (
         (axes[0], data.lr_peak, "peak learning rate", 0, rate_label),
-        (axes[1], data.batch_tokens, "batch (tokens)", 1, quantity_label),
+        (axes[1], data.batch_tokens, "batch (tokens)", 1, quantity),
     ):
         ax.fill_between(x, band[:, 1], band[:, 2], color=COLOURS[0], alpha=0.2, lw=0, step=None,
                         label=f"optimum, {100 * data.mass:g} % interval")  # fmt: skip

@@ -21,7 +21,7 @@ from matplotlib.ticker import FixedFormatter, FixedLocator, LogLocator, NullForm
 from numpy.typing import ArrayLike
 
 from scaleband.errors import UserError
-from scaleband.runs import quantity_label
+from scaleband.labels import quantity
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#AA4499", "#56B4E9", "#E69F00")
 MARKERS = ("o", "s", "^", "D", "v", "P")
@@ -63,11 +63,6 @@ def rate_label(value: float) -> str:
     return f"{float(mantissa):g}e{int(exponent)}"
 
 
-def flop_label(value: float) -> str:
-    """A budget in FLOP to one digit: 1e21."""
-    return f"{value:.0e}".replace("e+", "e")
-
-
 def percent_label(value: float) -> str:
     """A percentage as short as it can be: 0.25, 10."""
     return f"{value:g}"
@@ -103,14 +98,14 @@ def _log_axis(axis: Axis, low: float, high: float, label: Callable[[float], str]
     axis.set_minor_formatter(NullFormatter())
 
 
-def log_x(ax: Axes, low: float, high: float, label: Callable[[float], str] = quantity_label) -> None:
+def log_x(ax: Axes, low: float, high: float, label: Callable[[float], str] = quantity) -> None:
     """Logarithmic x from `low` to `high`, ticks written by `label`."""
     ax.set_xscale("log")
     ax.set_xlim(low, high)
     _log_axis(ax.xaxis, low, high, label)
 
 
-def log_y(ax: Axes, low: float, high: float, label: Callable[[float], str] = quantity_label) -> None:
+def log_y(ax: Axes, low: float, high: float, label: Callable[[float], str] = quantity) -> None:
     """Logarithmic y from `low` to `high`, ticks written by `label`."""
     ax.set_yscale("log")
     ax.set_ylim(low, high)

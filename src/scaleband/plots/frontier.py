@@ -10,8 +10,9 @@ from matplotlib.axes import Axes
 from numpy.typing import NDArray
 
 from scaleband.errors import UserError
+from scaleband.labels import flops_label
 from scaleband.laws.loss.draws import LossDraws
-from scaleband.plots.canvas import COLOURS, DASHES, GREY, MARKERS, flop_label, log_x, own_axes, span
+from scaleband.plots.canvas import COLOURS, DASHES, GREY, MARKERS, log_x, own_axes, span
 from scaleband.plots.isoflop import budgets_beyond, group_runs
 from scaleband.predict import interval
 from scaleband.predict.comparison import frontier
@@ -96,7 +97,7 @@ def draw_frontier(data: FrontierData, ax: Axes | None = None) -> Axes:
         ax.plot(data.flops, middle, color=colour, ls=DASHES[k % len(DASHES)], lw=2, label=group)
     ax.axvspan(data.fitted, data.flops[-1], color=GREY, alpha=0.1, lw=0)
     low, high = float(data.flops[0]), float(data.flops[-1])
-    log_x(ax, low, high, flop_label)
+    log_x(ax, low, high, flops_label)
     ax.set_yscale("log")
     bottom, top = span(data.band, *(s[:, 1] for s in data.seen), margin=0.04)
     ticks = _loss_ticks(bottom, top)

@@ -12,10 +12,11 @@ from matplotlib.lines import Line2D
 from numpy.typing import NDArray
 
 from scaleband.errors import UserError
+from scaleband.labels import quantity
 from scaleband.laws import REFERENCE, ROLES, Cells, LawDraws, published_optimum
 from scaleband.plots.canvas import COLOURS, GREY, MARKERS, log_x, log_y, new_figure, rate_label, span
 from scaleband.predict import interval
-from scaleband.runs import group_label, quantity_label
+from scaleband.runs import group_label
 
 Array = NDArray[np.float64]
 Along = Literal["n_tokens", "n_params"]
@@ -175,12 +176,12 @@ def draw_law(data: LawData, axes: tuple[Axes, Axes] | None = None) -> tuple[Axes
             )  # fmt: skip
         log_x(ax, *span(data.x, margin=0.0))
         values = span(data.band[:, h], data.cell_band[:, h], data.published[h])
-        log_y(ax, *values, rate_label if h == 0 else quantity_label)
+        log_y(ax, *values, rate_label if h == 0 else quantity)
         ax.set_xlabel(f"training {unit}" if data.along == "n_tokens" else unit)
         ax.set_ylabel(label)
         ax.grid(color=GREY, alpha=0.2, lw=0.5)
     sizes = [
-        Line2D([], [], color=COLOURS[k], marker=MARKERS[k], mec="white", label=f"{quantity_label(v)} {other}")
+        Line2D([], [], color=COLOURS[k], marker=MARKERS[k], mec="white", label=f"{quantity(v)} {other}")
         for k, v in enumerate(data.lines)
     ]
     share = f"{100 * data.mass:g} %"

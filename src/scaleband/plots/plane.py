@@ -21,11 +21,11 @@ from scaleband.design import (
     setting_decision,
     thinned,
 )
+from scaleband.labels import quantity
 from scaleband.laws import Cells, LawDraws
 from scaleband.plots.canvas import INK, figure_of, log_x, log_y, own_axes, span
 from scaleband.plots.selection import cell_label, one_cell
 from scaleband.predict import basins
-from scaleband.runs import quantity_label
 
 Array = NDArray[np.float64]
 
@@ -136,7 +136,7 @@ def draw_plane(data: PlaneData, ax: Axes | None = None) -> Axes:
                    label=f"most per FLOP: {data.evsi[k]:.2g} % for {data.flops[k]:.2g} FLOP")  # fmt: skip
     ax.plot(*data.target, "*", ms=16, mfc="#D55E00", mec="white", zorder=6, label="target")
     log_x(ax, *span(data.n_tokens, data.target[:1], margin=0.1))
-    log_y(ax, *span(data.n_params, data.target[1:], margin=0.12), quantity_label)
+    log_y(ax, *span(data.n_params, data.target[1:], margin=0.12), quantity)
     ax.set_xlabel("training tokens")
     ax.set_ylabel("parameters")
     bar = figure_of(ax).colorbar(discs, ax=ax, pad=0.02)

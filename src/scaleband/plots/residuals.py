@@ -8,10 +8,10 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from scaleband.labels import flops_label, quantity
 from scaleband.laws.loss.draws import LossDraws
-from scaleband.plots.canvas import COLOURS, GREY, INK, MARKERS, flop_label, log_x, new_figure, span
+from scaleband.plots.canvas import COLOURS, GREY, INK, MARKERS, log_x, new_figure, span
 from scaleband.predict import interval
-from scaleband.runs import quantity_label
 
 Array = NDArray[np.float64]
 
@@ -88,7 +88,7 @@ def draw_residuals(data: ResidualData) -> Figure:
             if ax is axes[0]:
                 ax.plot([], [], marker, ms=4, mfc="none", mec=colour, label=name)
         low, high = span(x)
-        log_x(ax, low, high, flop_label if "FLOP" in label else quantity_label)
+        log_x(ax, low, high, flops_label if "FLOP" in label else quantity)
         ax.tick_params(axis="x", labelsize="small")
         ax.set_xlabel(label)
     axes[0].set_ylabel("100 log(observed / expected)")

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from scaleband.labels import quantity
 from scaleband.laws import Cells, LawDraws
 from scaleband.predict import Basins
-from scaleband.runs import cell_index, group_label, quantity_label, usable
+from scaleband.runs import cell_index, group_label, usable
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -27,7 +28,7 @@ def one_cell(cells: Cells, c: int) -> Cells:
 def cell_label(cells: Cells, c: int = 0) -> str:
     """Target `c` in words: its group, size and tokens."""
     group = group_label(cells.source[c], cells.arch[c], cells.data[c])
-    return f"{group}  {quantity_label(cells.n_params[c])} parameters, {quantity_label(cells.n_tokens[c])} tokens"
+    return f"{group}  {quantity(cells.n_params[c])} parameters, {quantity(cells.n_tokens[c])} tokens"
 
 
 def positions(runs: pd.DataFrame, cells: Cells) -> NDArray[np.int64]:

@@ -8,8 +8,9 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from scaleband.labels import flops_label
 from scaleband.laws.loss.draws import LossDraws
-from scaleband.plots.canvas import COLOURS, DASHES, GREY, INK, flop_label, log_x, new_figure
+from scaleband.plots.canvas import COLOURS, DASHES, GREY, INK, log_x, new_figure
 from scaleband.plots.isoflop import budgets_beyond, group_runs
 from scaleband.predict.allocation import allocate, share_of_form
 
@@ -97,7 +98,7 @@ def draw_weights(data: WeightData) -> Figure:
             right.plot(data.flops, data.apart[k], color=colours[k], ls=DASHES[k % len(DASHES)], lw=1.8, label=name)
     right.axvspan(data.fitted, data.flops[-1], color=GREY, alpha=0.1, lw=0)
     right.axhline(0, color=INK, lw=0.8)
-    log_x(right, float(data.flops[0]), float(data.flops[-1]), flop_label)
+    log_x(right, float(data.flops[0]), float(data.flops[-1]), flops_label)
     right.set_xlabel("training compute, FLOP (grey: beyond the runs)")
     right.set_ylabel("loss over the stack's, %")
     right.legend(frameon=False, fontsize="small", ncols=2)

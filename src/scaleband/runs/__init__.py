@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from scaleband.runs.catalogue import CATALOGUE, DataSet, data_set, fetch
-from scaleband.runs.cells import arch_family, cell_index, cell_table, group_label, quantity_label, usable
+from scaleband.runs.cells import arch_family, cell_index, cell_table, group_label, usable
 from scaleband.runs.columns import COLUMNS, CONVENTIONS, STATUSES, Column
 from scaleband.runs.conventions import conventions
 from scaleband.runs.costs import dollars, gpu_hours, training_flops
@@ -35,7 +35,6 @@ __all__ = [
     "gpu_hours",
     "group_label",
     "own_sweep",
-    "quantity_label",
     "read_map",
     "read_runs",
     "read_steplaw",

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from scaleband.labels import quantity
 from scaleband.runs.columns import GRID_TOLERANCE, GROUP
 
 #: Sizes closer than this are one size: counts of one model differ by what was rounded.
@@ -24,15 +25,6 @@ def group_label(source: str, arch: str, data: str) -> str:
 def arch_family(arch: str) -> str:
     """The family a variant is pooled under: the text before the first "-" ("moe-1in89" -> "moe")."""
     return arch.split("-", 1)[0]
-
-
-def quantity_label(value: float, digits: int = 3) -> str:
-    """A count for reading: 1.07e9 -> "1.07B"."""
-    for unit, mark in ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k")):
-        # 999.96M rounds to 1e+03M: take the next unit instead
-        if float(f"{value:.{digits}g}") >= unit:
-            return f"{value / unit:.{digits}g}{mark}"
-    return f"{value:.{digits}g}"
 
 
 def usable(frame: pd.DataFrame) -> pd.DataFrame:
@@ -172,7 +164,7 @@ def cell_labels(cells: pd.DataFrame) -> list[str]:
     labels: list[str] = []
     for digits in (3, 6, 15):
         labels = [
-            f"{group_label(s, a, d)} {quantity_label(n, digits)}/{quantity_label(t, digits)}"
+            f"{group_label(s, a, d)} {quantity(n, digits)}/{quantity(t, digits)}"
             for s, a, d, n, t in zip(*(cells[k] for k in (*GROUP, "n_params", "n_tokens")), strict=True)
         ]
         if len(set(labels)) == len(labels):

@@ -1,0 +1,17 @@
+"""Numbers as people write them, for every room."""
+
+from __future__ import annotations
+
+
+def quantity(value: float, digits: int = 3) -> str:
+    """A count: 1.07e9 -> "1.07B"."""
+    for unit, mark in ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k")):
+        # 999.96M rounds to 1e+03M: take the next unit instead
+        if float(f"{value:.{digits}g}") >= unit:
+            return f"{value / unit:.{digits}g}{mark}"
+    return f"{value:.{digits}g}"
+
+
+def flops_label(value: float) -> str:
+    """Compute in FLOP, two digits: 3.1e18."""
+    return f"{value:.2g}".replace("e+", "e")
