@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 import pymc as pm
 import pytensor.tensor as pt
+from pytensor.scan import scan
 
 from scaleband.bayes.beliefs import OWN, SHARED, Beliefs, role_index
 from scaleband.bayes.coordinates import ORDER, coordinates
@@ -125,10 +126,15 @@ def _best_at(state, log_batch):  # type: ignore[no-untyped-def]
     d x / d state = -(d slope / d state) / curvature.
     """
     still = {name: stop_gradient(state[name]) for name in ("log_batch", *(RESPONSES[r] for r in SHAPE))}
-    x = _straight(still, log_batch)
-    for _ in range(_NEWTON_STEPS):
-        slope, curvature = _along_rate(still, log_batch, x)
-        x = x - pt.clip(slope / curvature, -1.0, 1.0)
+
+    def newton(x, *values):  # type: ignore[no-untyped-def]
+        slope, curvature = _along_rate(dict(zip(still, values, strict=True)), log_batch, x)
+        return x - pt.clip(slope / curvature, -1.0, 1.0)
+
+    x = scan(
+        newton, outputs_info=_straight(still, log_batch), non_sequences=list(still.values()), n_steps=_NEWTON_STEPS,
+        return_updates=False,
+    )[-1]  # fmt: skip
     return x - _along_rate(state, log_batch, x)[0] / _along_rate(still, log_batch, x)[1]
 
 
