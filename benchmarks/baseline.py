@@ -11,8 +11,9 @@ import pymc as pm
 import pytensor.tensor as pt
 
 from scaleband.bayes import SHARED, Beliefs, ModelInputs
+from scaleband.bayes.basin import linex
 from scaleband.bayes.beliefs import OWN, role_index
-from scaleband.bayes.model import _linex, _run_logp
+from scaleband.bayes.model import _run_logp
 from scaleband.laws import RESPONSES, ROLES
 
 
@@ -50,7 +51,7 @@ def build_baseline(inputs: ModelInputs, beliefs: Beliefs) -> pm.Model:
         cell = inputs.cell
         dx_lr, dx_batch = inputs.log_lr - state[0][cell], inputs.log_batch - state[1][cell]
         excess = sum(
-            _linex(
+            linex(
                 pt.cos(state[5 + j])[cell] * dx_lr + pt.sin(state[5 + j])[cell] * dx_batch,
                 pt.exp(state[2 + j])[cell],
                 state[7 + j][cell],

@@ -13,13 +13,12 @@ import pytest
 from scipy import stats
 from small_table import Simulated, simulated
 
-from scaleband.bayes import default_beliefs
+from scaleband.bayes import basin, default_beliefs
 from scaleband.bayes import model as model_module
 from scaleband.bayes.beliefs import OWN, SHARED
 from scaleband.bayes.coordinates import ORDER, _dense_messages, _messages, coordinates
 from scaleband.bayes.mode import Law, Rows, at_anchor, joint_mode, plain, typical
 from scaleband.bayes.model import (
-    _linex,
     _run_logp,
     build_model,
     factored,
@@ -200,9 +199,8 @@ def test_joint_density_with_settled_laws_is_the_same(
     assert not np.allclose(got(point)[0], values(point)[0], atol=1e-3), "other coordinates, or this test shows nothing"
 
 
-def test_joint_density_of_cells_with_one_batch(table: Simulated, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_joint_density_of_cells_with_one_batch(table: Simulated) -> None:
     """A dense cell and one that trunks tie, each left with one batch, among others that keep four."""
-    monkeypatch.setattr(model_module, "_NEWTON_STEPS", 5)  # enough at this point, and this graph is not compiled
     batch = table.inputs.log_batch
     keep = ~np.isin(table.inputs.cell, (0, 4)) | (batch == np.sort(np.unique(batch))[1])
     rows = ("log_lr", "log_batch", "y", "censored", "y_se", "cell", "source", "trunk")
@@ -451,7 +449,7 @@ def test_runs_are_student_t_or_at_least_that_high() -> None:
 
 def test_linex_and_its_slope_are_those_of_the_laws() -> None:
     v, s = pt.dvector(), pt.dscalar()
-    function = pytensor.function([v, s], [_linex(v, 1.7, s), pt.grad(_linex(v, 1.7, s).sum(), v)], mode=FAST)
+    function = pytensor.function([v, s], [basin.linex(v, 1.7, s), pt.grad(basin.linex(v, 1.7, s).sum(), v)], mode=FAST)
     grid = np.linspace(-4, 4, 41)
     for skew in (-1.1, -1e-8, 0.0, 2e-3, 0.6):
         value, slope = function(grid, skew)

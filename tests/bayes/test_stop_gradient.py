@@ -6,8 +6,8 @@ import numpy as np
 import pytensor
 import pytensor.tensor as pt
 
+from scaleband.bayes.basin import best_at
 from scaleband.bayes.mode import SHAPE
-from scaleband.bayes.model import _best_at
 from scaleband.bayes.stop_gradient import stop_gradient, translate
 from scaleband.laws import ANGLE, CURVATURE, RESPONSES, SKEW, conditional_log_lr
 
@@ -44,7 +44,7 @@ def test_the_best_rate_at_a_batch_has_the_slopes_of_the_implicit_function() -> N
 
     z = pt.dmatrix("z")
     with jax.enable_x64(True):
-        f = compiled([z], _best_at({name: z[r] for r, name in enumerate(RESPONSES)}, pt.constant(log_batch)))
+        f = compiled([z], best_at({name: z[r] for r, name in enumerate(RESPONSES)}, pt.constant(log_batch)))
         np.testing.assert_allclose(f(jax.numpy.asarray(state))[0], truth(state), atol=1e-9)
         slopes = np.asarray(jax.jacrev(lambda v: f(v)[0])(jax.numpy.asarray(state)))
     for r in (1, *SHAPE):

@@ -20,29 +20,18 @@ from typing import Any
 import numpy as np
 import pymc as pm
 import pytensor.tensor as pt
-from pytensor.scan import scan
 
+from scaleband.bayes.basin import best_at, excess, sliced, straight
 from scaleband.bayes.beliefs import OWN, SHARED, Beliefs, role_index
 from scaleband.bayes.coordinates import ORDER, coordinates
 from scaleband.bayes.inputs import ModelInputs
-from scaleband.bayes.mode import SHAPE, information
-from scaleband.bayes.stop_gradient import stop_gradient
+from scaleband.bayes.mode import information
 from scaleband.laws import ANGLE, CURVATURE, HYPERPARAMETERS, RESPONSES, ROLES, SKEW, SPONTANEOUS, along_rate
 
 _HALF_LOG_2PI = 0.5 * float(np.log(2 * np.pi))
 # From so many cells on, the laws of all but rate and batch are settled (`settled_law`): cheaper by a third there, while
 # in a table of 17 cells, whose scatters are learned from few, half the effective draws were lost.
 MANY_CELLS = 100
-_NEWTON_STEPS = 12
-
-
-def _linex(v, h, s):  # type: ignore[no-untyped-def]
-    """`laws.linex` in PyTensor; the series branch keeps value and gradient finite at s v = 0."""
-    a = pt.minimum(s * v, 40.0)
-    small = pt.abs(a) < 1e-2
-    safe = pt.switch(small, 1.0, a)
-    ratio = pt.switch(small, 0.5 + a / 6 + a * a / 24, (pt.exp(safe) - 1 - safe) / (safe * safe))
-    return h * v * v * ratio
 
 
 def factored(weight, design):  # type: ignore[no-untyped-def]
@@ -85,70 +74,6 @@ def settled_law(std, prior, design, share, precision, slope, start, axes, square
 def _mixed(value, cells, turn):  # type: ignore[no-untyped-def]
     """`value` (cell,) with those of `cells` turned; the others stay."""
     return pt.set_subtensor(value[cells], pt.dot(turn, value[cells]))
-
-
-def _axes(state):  # type: ignore[no-untyped-def]
-    """Curvature, cosine, sine and skew of both directions."""
-    for j in (1, 2):
-        angle = state[f"angle_{j}"]
-        yield pt.exp(state[f"log_curvature_{j}"]), pt.cos(angle), pt.sin(angle), state[f"skew_{j}"]
-
-
-def _excess(state, log_lr, log_batch, cell=slice(None)):  # type: ignore[no-untyped-def]
-    """`laws.excess` at settings, any number in each cell. Sines are taken per cell: runs are fifty times as many."""
-    dx_lr, dx_batch = log_lr - state["log_lr"][cell], log_batch - state["log_batch"][cell]
-    return sum(_linex(c[cell] * dx_lr + s[cell] * dx_batch, h[cell], k[cell]) for h, c, s, k in _axes(state))
-
-
-def _straight(state, log_batch):  # type: ignore[no-untyped-def]
-    """log rate of the best at `log_batch` minus that of the optimum, to first order."""
-    (h, c, s, _), (g, b, t, _) = _axes(state)
-    return -(h * c * s + g * b * t) / (h * c * c + g * b * b) * (log_batch - state["log_batch"])
-
-
-def _along_rate(state, log_batch, x):  # type: ignore[no-untyped-def]
-    """Slope and curvature of the basin along the rate at `log_batch`, `x` from the optimum's log rate."""
-    slope, curvature = 0.0, 0.0
-    for h, c, s, k in _axes(state):
-        v = c * x + s * (log_batch - state["log_batch"])
-        a = pt.minimum(k * v, 40.0)
-        small = pt.abs(a) < 1e-2
-        safe = pt.switch(small, 1.0, a)
-        ratio = pt.switch(small, 1 + a / 2 + a * a / 6 + a**3 / 24, (pt.exp(safe) - 1) / safe)
-        slope, curvature = slope + c * h * v * ratio, curvature + c * c * h * pt.exp(a)
-    return slope, curvature
-
-
-def _best_at(state, log_batch):  # type: ignore[no-untyped-def]
-    """The same in full: `laws.conditional_log_lr`, by so many Newton steps that nothing is left to gain.
-
-    The steps are not differentiated. One more, taken at the solution, has value and gradient of the implicit function:
-    d x / d state = -(d slope / d state) / curvature.
-    """
-    still = {name: stop_gradient(state[name]) for name in ("log_batch", *(RESPONSES[r] for r in SHAPE))}
-
-    def newton(x, *values):  # type: ignore[no-untyped-def]
-        slope, curvature = _along_rate(dict(zip(still, values, strict=True)), log_batch, x)
-        return x - pt.clip(slope / curvature, -1.0, 1.0)
-
-    x = scan(
-        newton, outputs_info=_straight(still, log_batch), non_sequences=list(still.values()), n_steps=_NEWTON_STEPS,
-        return_updates=False,
-    )[-1]  # fmt: skip
-    return x - _along_rate(state, log_batch, x)[0] / _along_rate(still, log_batch, x)[1]
-
-
-def _sliced(state, d):  # type: ignore[no-untyped-def]
-    """What runs see of their cell: `mode.sliced` around the mode."""
-    one, batch = d["one_batch"], d["anchor"][1]
-    best = _best_at(state, batch)
-    away = [state[RESPONSES[r]] - d["reference"][r] for r in SHAPE]
-    log_h, skew = (d["slice"][k] + sum(d["slice_slope"][k, j] * z for j, z in enumerate(away)) for k in (0, 1))
-    there = {
-        "log_lr": state["log_lr"] + best, "log_batch": batch, "log_curvature_1": log_h, "angle_1": 0.0,
-        "angle_2": np.pi / 2, "skew_1": skew,
-    }  # fmt: skip
-    return state | {name: pt.switch(one, value, state[name]) for name, value in there.items()}
 
 
 def _run_logp(value, mean, scale, nu, censored, counts):  # type: ignore[no-untyped-def]
@@ -246,12 +171,12 @@ def build_model(inputs: ModelInputs, beliefs: Beliefs) -> pm.Model:
             name = RESPONSES[r]
             shift: Any = None  # between a state and what it is at the anchor
             if name == "log_lr":
-                shift = _straight(state, d["anchor"][1])
+                shift = straight(state, d["anchor"][1])
                 if some_sliced:
-                    shift = pt.switch(d["one_batch"], _best_at(state, d["anchor"][1]), shift)
+                    shift = pt.switch(d["one_batch"], best_at(state, d["anchor"][1]), shift)
             elif name == "level":
-                seen = _sliced(state, d) if some_sliced else state
-                shift = _excess(seen, d["anchor"][0], d["anchor"][1])
+                seen = sliced(state, d) if some_sliced else state
+                shift = excess(seen, d["anchor"][0], d["anchor"][1])
             turned, side = shift, sum(d["lean"][r, m] * away[m] for m in away)
             if some_tied:
                 # Of cells that are told only together, `turn` makes the mixtures that the messages are about.
@@ -285,11 +210,11 @@ def build_model(inputs: ModelInputs, beliefs: Beliefs) -> pm.Model:
         pm.Deterministic("coefficient", pt.stack([coefficients[r] for r in range(len(RESPONSES))]))
 
         cell = d["row_cell"]
-        excess = _excess(seen, d["row_log_lr"], d["row_log_batch"], cell)
+        run_excess = excess(seen, d["row_log_lr"], d["row_log_batch"], cell)
         base = state["level"][cell]
         if inputs.n_trunks:
             # The runs of one trunk pin its error beside the cells' mean loss there.
-            rest = ((d["y"] - base - excess)[d["trunk_row"]] * d["trunk_weight"]).sum(axis=1)
+            rest = ((d["y"] - base - run_excess)[d["trunk_row"]] * d["trunk_weight"]).sum(axis=1)
             heard = d["trunk_precision"] / sigma[d["trunk_source"]] ** 2
             part = 1 + heard * trunk_sd**2
             trunk = rest * (1 - 1 / part) + trunk_sd * pm.Flat("trunk_std", shape=inputs.n_trunks) / pt.sqrt(part)
@@ -297,11 +222,11 @@ def build_model(inputs: ModelInputs, beliefs: Beliefs) -> pm.Model:
             pm.Potential("trunks", (-0.5 * (trunk / trunk_sd) ** 2 - _HALF_LOG_2PI - 0.5 * pt.log(part)).sum())
             base = base + pt.concatenate([trunk, pt.zeros(1)])[d["row_trunk"]]
         # A censored row is judged at its threshold: noise there is that of an excess of the threshold's size.
-        at = pt.switch(d["censored"], d["y"] - base, excess)
+        at = pt.switch(d["censored"], d["y"] - base, run_excess)
         noise = pt.sqrt(sigma[d["row_source"]] ** 2 + d["y_se"] ** 2 + (rho * at) ** 2)
         pm.CustomDist(
             "log_loss",
-            base + excess,
+            base + run_excess,
             noise,
             nu,
             d["censored"],
