@@ -95,9 +95,9 @@ def few_shot(prior: LawDraws, frame: pd.DataFrame, form: str, seeds: range) -> N
     everything.to_csv(RESULTS / "few_shot.csv", index=False, float_format="%.6g")
     medians = everything.groupby("seed")["regret"].median()
     print(
-        f"few-shot, 10 runs, seeds {seeds[0]} to {seeds[-1]}: median regret {medians.median():.4f} (seeds {medians.min():.4f} to "
-        f"{medians.max():.4f}); pooled median {everything.regret.median():.4f}; published Step Law "
-        f"{everything.step_law.median():.4f}"
+        f"few-shot, 10 runs, seeds {seeds[0]} to {seeds[-1]}: median regret {medians.median():.4f} "
+        f"(seeds {medians.min():.4f} to {medians.max():.4f}); pooled median {everything.regret.median():.4f}; "
+        f"published Step Law {everything.step_law.median():.4f}"
     )
     report(everything, "few-shot, all seeds pooled")
 
