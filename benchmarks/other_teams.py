@@ -92,7 +92,7 @@ def few_shot(prior: LawDraws, frame: pd.DataFrame, form: str, seeds: range) -> N
             flush=True,
         )
     everything = pd.concat(tables)
-    everything.to_csv(RESULTS / "few_shot.csv", index=False, float_format="%.6g")
+    everything.to_csv(RESULTS / f"few_shot_{seeds[0]}_to_{seeds[-1]}.csv", index=False, float_format="%.6g")
     medians = everything.groupby("seed")["regret"].median()
     print(
         f"few-shot, 10 runs, seeds {seeds[0]} to {seeds[-1]}: median regret {medians.median():.4f} "
