@@ -73,10 +73,9 @@ def best_at(state, log_batch):  # type: ignore[no-untyped-def]
     return x - _along_rate(state, log_batch, x)[0] / _along_rate(still, log_batch, x)[1]
 
 
-def sliced(state, d):  # type: ignore[no-untyped-def]
-    """What runs see of their cell, `mode.sliced` around the mode; `d` is `model.model_data`."""
+def sliced(state, d, best):  # type: ignore[no-untyped-def]
+    """What runs see of their cell, `mode.sliced` around the mode: `d` of `model.model_data`, `best` of `best_at`."""
     one, batch = d["one_batch"], d["anchor"][1]
-    best = best_at(state, batch)
     away = [state[RESPONSES[r]] - d["reference"][r] for r in SHAPE]
     log_h, skew = (d["slice"][k] + sum(d["slice_slope"][k, j] * z for j, z in enumerate(away)) for k in (0, 1))
     there = {

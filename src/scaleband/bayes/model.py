@@ -173,9 +173,10 @@ def build_model(inputs: ModelInputs, beliefs: Beliefs) -> pm.Model:
             if name == "log_lr":
                 shift = straight(state, d["anchor"][1])
                 if some_sliced:
-                    shift = pt.switch(d["one_batch"], best_at(state, d["anchor"][1]), shift)
+                    best = best_at(state, d["anchor"][1])
+                    shift = pt.switch(d["one_batch"], best, shift)
             elif name == "level":
-                seen = sliced(state, d) if some_sliced else state
+                seen = sliced(state, d, best) if some_sliced else state
                 shift = excess(seen, d["anchor"][0], d["anchor"][1])
             turned, side = shift, sum(d["lean"][r, m] * away[m] for m in away)
             if some_tied:
