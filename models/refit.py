@@ -118,15 +118,15 @@ RECIPES = {
 }
 
 
-def show(form: str) -> Callable[[int, int], None]:
+def show(form: str) -> Callable[[str, int, int], None]:
     """A line on stderr at every twentieth part."""
-    last = -1
+    last = ("", -1)
 
-    def say(done: int, total: int) -> None:
+    def say(stage: str, done: int, total: int) -> None:
         nonlocal last
-        if total and 20 * done // total > last:
-            last = 20 * done // total
-            print(f"{form}: {done} of {total} iterations", file=sys.stderr, flush=True)
+        if total and (stage, 20 * done // total) != last:
+            last = (stage, 20 * done // total)
+            print(f"{form}, {stage}: {done} of {total}", file=sys.stderr, flush=True)
 
     return say
 

@@ -10,7 +10,7 @@ from made_fits import as_raw, small_inputs
 from scipy import stats
 
 from scaleband.bayes.simulate import prior_draws
-from scaleband.inference.unpack import _coefficients_given_cells, unpack
+from scaleband.inference.unpack import coefficients_given_cells, unpack
 from scaleband.laws import LEVEL, RESPONSES
 
 N = 8000
@@ -68,7 +68,7 @@ def test_conditional_coefficients_are_those_of_the_joint_gaussian(columns: int) 
     mean = w.T @ np.linalg.solve(joint, r)
     covariance = np.eye(columns) - w.T @ np.linalg.solve(joint, w)
     n = 60_000
-    draws = _coefficients_given_cells(
+    draws = coefficients_given_cells(
         np.broadcast_to(r, (n, 4)), np.broadcast_to(w, (n, 4, columns)), np.broadcast_to(scatter, (n, 4)), rng
     )
     np.testing.assert_allclose(draws.mean(0), mean, atol=0.02)

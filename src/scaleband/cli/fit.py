@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from scaleband.cli.arguments import add_tables, path, trust, whole
 from scaleband.cli.check import read_tables, tell_warnings
 from scaleband.cli.interrupts import interrupts
-from scaleband.cli.loss_laws import DRAWS, MODES, add_loss, fit_loss_only, read_loss_table
+from scaleband.cli.loss_laws import LOSS_DRAWS, MODES, add_loss, fit_loss_only, read_loss_table
 from scaleband.cli.places import check_output
 from scaleband.cli.printing import say
 from scaleband.cli.progress import progress
@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from scaleband.inference.fitting import Fit
     from scaleband.runs import RunTable
 
+_DRAWS = 700
+
 
 def add(parser: argparse.ArgumentParser) -> None:
     """Flags."""
@@ -41,7 +43,8 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--trust", type=trust, metavar="0..1", help="how far to trust it; 1 by default")
     parser.add_argument("--form", choices=list(FORMS), default="quadratic", help="form of the law; quadratic")
     parser.add_argument("--draws", type=whole(20, 100_000), metavar="N",
-                        help=f"per chain; {DRAWS}, and once more with as many as the gate asks for")  # fmt: skip
+                        help=f"per chain; {_DRAWS} ({LOSS_DRAWS} for loss laws), once more with as many as the gate "
+                             "asks for")  # fmt: skip
     parser.add_argument("--tune", type=whole(20, 100_000), default=500, metavar="N", help="per chain; 500")
     parser.add_argument("--chains", type=whole(1, 64), default=2, metavar="N", help="2")
     parser.add_argument("--seed", type=whole(0, 2**32 - 1), default=1, metavar="N", help="1")
@@ -73,7 +76,7 @@ def run(asked: argparse.Namespace) -> int:
     from scaleband.inference.gate import more_draws
     from scaleband.inference.sampler import SamplerSettings
 
-    settings = SamplerSettings(draws=asked.draws or DRAWS, tune=asked.tune, chains=asked.chains, seed=asked.seed)
+    settings = SamplerSettings(draws=asked.draws or _DRAWS, tune=asked.tune, chains=asked.chains, seed=asked.seed)
     with interrupts() as insist, progress(asked.quiet) as report:
 
         def each_step(stage: str, done: int, total: int) -> None:

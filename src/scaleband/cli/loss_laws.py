@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from scaleband.inference.loss_fit import LossFit
     from scaleband.runs import RunTable
 
-DRAWS = 2500
+LOSS_DRAWS = 2500
 """A chain, where --draws does not say."""
 
 MODES = ("auto", "only", "also", "none")
@@ -84,7 +84,7 @@ def settings_of(asked: argparse.Namespace) -> Any:
     from scaleband.inference.sampler import SamplerSettings
 
     return SamplerSettings(
-        draws=asked.draws or DRAWS, tune=asked.tune, chains=asked.chains, seed=asked.seed, target_accept=0.95
+        draws=asked.draws or LOSS_DRAWS, tune=asked.tune, chains=asked.chains, seed=asked.seed, target_accept=0.95
     )  # fmt: skip
 
 

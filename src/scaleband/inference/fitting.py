@@ -14,25 +14,22 @@ from numpy.typing import NDArray
 from scaleband.bayes import SHARED, Beliefs, ModelInputs, cells_of, default_beliefs, model_inputs
 from scaleband.bayes.beliefs import fixed_offset_scales
 from scaleband.bayes.coordinates import coordinates
-from scaleband.bayes.mode import best_at, sliced
+from scaleband.bayes.mode import best_at
 from scaleband.errors import UserError
 from scaleband.inference.gate import Gate, diagnose
+from scaleband.inference.moves import run_terms
 from scaleband.inference.sampler import Compiled, SamplerSettings, compile_model, sample
 from scaleband.inference.store import to_tree
 from scaleband.inference.unpack import unpack
 from scaleband.laws import (
-    ANGLE,
-    CURVATURE,
     DRAWN,
     FORMS,
     HYPERPARAMETERS,
     LEVEL,
     RESPONSES,
     ROLES,
-    SKEW,
     LawDraws,
     design_for,
-    excess,
     run_log_density,
 )
 from scaleband.runs import cell_table, conventions, usable
@@ -108,7 +105,8 @@ def facts(
         "n_cells": len(cells),
         "form": form,
         "prior": beliefs.origin,
-        "settings": {"draws": settings.draws, "tune": settings.tune, "chains": settings.chains, "seed": settings.seed},
+        "settings": {"draws": settings.draws, "tune": settings.tune, "chains": settings.chains, "seed": settings.seed,
+                     "rounds": settings.rounds},
         "gate": gate.as_dict(),
         "conventions": conventions(frame),
         "ranges": ranges(cells),
@@ -181,7 +179,7 @@ def fit(
         settings,
         inputs=inputs if same else None,
         beliefs=prior if same else None,
-        progress=lambda done, total: say("sampling", done, total),
+        progress=say,
     )
     sampled_at = time.perf_counter()
     posterior = unpack(raw, inputs, prior, seed=settings.seed)
@@ -205,21 +203,17 @@ def _same_dims(a: ModelInputs, b: ModelInputs) -> bool:
 def log_likelihood(fitted: Fit) -> Array:
     """log density of every run, (chain, draw, run), trunk effects included."""
     p, i = fitted.posterior, fitted.inputs
-    state = np.moveaxis(p["state"], 2, 0)  # (response, chain, draw, cell)
+    state, reference = np.moveaxis(p["state"], 2, 0), None  # (response, chain, draw, cell)
     if i.some_one_batch:
         cost = best_at(state, i.one_batch).cost
-        state = sliced(state, i.one_batch, coordinates(i, fitted.beliefs).reference)
+        state, reference = state.copy(), coordinates(i, fitted.beliefs).reference
         state[LEVEL] += cost
-    state = state[..., i.cell]
-    spread = excess(
-        i.log_lr - state[0], i.log_batch - state[1], state[ANGLE], np.exp(state[CURVATURE]), state[SKEW]
-    )
-    base = state[LEVEL]
+    base, away = run_terms(state, i, reference)
     if "trunk_effect" in p:
         none = np.zeros((*p["trunk_effect"].shape[:2], 1))
         base = base + np.concatenate([p["trunk_effect"], none], axis=2)[..., i.trunk]
     return run_log_density(
-        i.y, base, spread, p["sigma"][..., i.source], p["rho"][..., None], p["nu"][..., None], i.censored, i.y_se
+        i.y, base, away, p["sigma"][..., i.source], p["rho"][..., None], p["nu"][..., None], i.censored, i.y_se
     )
 
 

@@ -1,4 +1,4 @@
-"""Compile once, sample, and refit other rows, forms or priors without compiling again."""
+"""Compile once, sample (NUTS, then `moves`), and refit other rows, forms or priors without compiling again."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from scaleband.bayes import Beliefs, ModelInputs
 from scaleband.bayes.model import build_model, initial_point, model_data
 from scaleband.bayes.stop_gradient import translate
+from scaleband.inference.moves import MOVED, move
 
 Array = NDArray[np.float64]
 
@@ -24,35 +25,42 @@ _ONE_BATCH_ACCEPT = 0.95
 
 @dataclass(frozen=True)
 class SamplerSettings:
-    """How long to sample. `target_accept` is NUTS's, at least 0.95 where cells ran one batch: slower and safer."""
+    """How long to sample.
 
-    draws: int = 2500
+    `target_accept` is NUTS's, at least 0.95 where cells ran one batch: slower and safer. `rounds` is how often
+    every draw is moved on afterwards (`inference.moves`).
+    """
+
+    draws: int = 700
     tune: int = 500
     chains: int = 2
     seed: int = 1
     target_accept: float = 0.8
+    rounds: int = 12
 
 
 @dataclass(frozen=True)
 class Compiled:
-    """A compiled model, the arrays that it was compiled for, and the shapes of its free variables in order."""
+    """A compiled model, what it was compiled for, and the shapes of its free variables in order."""
 
     model: Any
     code: Any
     inputs: ModelInputs
+    beliefs: Beliefs
     shapes: dict[str, tuple[int, ...]]
 
 
 @dataclass(frozen=True)
 class RawDraws:
-    """Draws of the model's free variables, (chain, draw, ...), and the sampler's own record.
+    """Draws of the model's variables, (chain, draw, ...), and the sampler's own record.
 
     Attributes
     ----------
     values
-        Free variable -> array (chain, draw, ...).
+        Shared and own parameters as standard normals, `state` and `trunk_effect` -> array (chain, draw, ...).
     stats
-        Sampler statistic (`diverging`, `n_steps`, `energy`, ...) -> (chain, draw).
+        Sampler statistic (`diverging`, `n_steps`, `energy`, ...) -> (chain, draw); `moved` is the share of a draw's
+        cells that moved in a round afterwards.
     """
 
     values: dict[str, Array]
@@ -81,7 +89,7 @@ def compile_model(inputs: ModelInputs, beliefs: Beliefs, *, seed: int = 1) -> Co
             backend="jax",
             gradient_backend="jax",
         )
-    return Compiled(model, code, inputs, shapes)
+    return Compiled(model, code, inputs, beliefs, shapes)
 
 
 def _with_data(code: Any, data: Mapping[str, NDArray[Any]]) -> Any:
@@ -97,9 +105,9 @@ def sample(
     *,
     inputs: ModelInputs | None = None,
     beliefs: Beliefs | None = None,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Callable[[str, int, int], None] | None = None,
 ) -> RawDraws:
-    """Run NUTS.
+    """Run NUTS, then move every draw on.
 
     Parameters
     ----------
@@ -111,11 +119,7 @@ def sample(
         Other rows of the *same cells*, another form or another prior; both or neither. Cells with one batch are in
         both tables or in neither.
     progress
-        Called now and then with (iterations done, iterations in all).
-
-    Returns
-    -------
-    Draws of the free variables.
+        Called now and then with ("sampling" or "moving", done, in all): iterations, or blocks of draws.
 
     Raises
     ------
@@ -128,14 +132,18 @@ def sample(
     code, sliced = compiled.code, (inputs or compiled.inputs).some_one_batch
     if sliced != compiled.inputs.some_one_batch:
         raise ValueError("of these tables only one has a cell that ran one batch: compile the model for this one anew")
+    reference = compiled.model["reference"].get_value()
     if inputs is not None and beliefs is not None:
-        code = _with_data(code, model_data(inputs, beliefs))
+        data = model_data(inputs, beliefs)
+        code, reference = _with_data(code, data), data["reference"]
+    else:
+        inputs, beliefs = compiled.inputs, compiled.beliefs
     report = None
     if progress is not None:
         tell = progress
 
         def report(chains: list[Any]) -> None:
-            tell(sum(c.finished_draws for c in chains), sum(c.total_draws for c in chains))
+            tell("sampling", sum(c.finished_draws for c in chains), sum(c.total_draws for c in chains))
 
     # The matrices are small: BLAS threads of several chains only fight over the cores.
     with threadpool_limits(1), warnings.catch_warnings():
@@ -160,8 +168,10 @@ def sample(
             # Interrupted, nutpie would hand back the draws so far as if they were all of them.
             running.cancel()
             raise
-    kept = {rv.name for rv in compiled.model.free_RVs} | {"state", "trunk_effect"}
-    return RawDraws(
-        values={name: tree["posterior"][name].to_numpy() for name in tree["posterior"] if name in kept},
-        stats={name: tree["sample_stats"][name].to_numpy() for name in tree["sample_stats"]},
-    )
+    values = {name: tree["posterior"][name].to_numpy() for name in MOVED if name in tree["posterior"]}
+    stats = {name: tree["sample_stats"][name].to_numpy() for name in tree["sample_stats"]}
+    values, stats["moved"] = move(
+        values, inputs, beliefs, reference=reference, rounds=settings.rounds, seed=settings.seed,
+        progress=None if progress is None else lambda done, total: progress("moving", done, total),
+    )  # fmt: skip
+    return RawDraws(values, stats)

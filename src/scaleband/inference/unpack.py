@@ -5,14 +5,19 @@ The model integrates the coefficients out; here they are drawn from their Gaussi
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
 import numpy as np
 from numpy.typing import NDArray
 
 from scaleband.bayes import ModelInputs
 from scaleband.bayes.beliefs import OWN, SHARED, Beliefs, offsets_in_use, role_index
 from scaleband.bayes.mode import best_at
-from scaleband.inference.sampler import RawDraws
 from scaleband.laws import ANGLE, HYPERPARAMETERS, LEVEL, RESPONSES, ROLES, SKEW
+
+if TYPE_CHECKING:
+    from scaleband.inference.sampler import RawDraws
 
 Array = NDArray[np.float64]
 
@@ -22,14 +27,35 @@ def _own(name: str, std: Array) -> Array:
     return np.exp(mean + sd * std)
 
 
-def _coefficients_given_cells(r: Array, w: Array, scatter: Array, rng: np.random.Generator) -> Array:
+def coefficients_given_cells(r: Array, w: Array, scatter: Array, rng: np.random.Generator) -> Array:
     """b | r for r = w b + scatter e, b ~ N(0, I): r (s, cell), w (s, cell, k), scatter (s, cell) -> (s, k)."""
     wt = w.transpose(0, 2, 1) / scatter[:, None, :]
     precision = np.eye(w.shape[2]) + wt @ (w / scatter[:, :, None])
-    chol = np.linalg.cholesky(precision)
-    mean = np.linalg.solve(precision, (wt @ (r / scatter)[:, :, None]))
-    noise = np.linalg.solve(chol.transpose(0, 2, 1), rng.standard_normal((len(r), w.shape[2], 1)))
-    return (mean + noise)[:, :, 0]
+    inverse = np.linalg.inv(np.linalg.cholesky(precision))
+    std = inverse @ (wt @ (r / scatter)[:, :, None]) + rng.standard_normal((len(r), w.shape[2], 1))
+    return (inverse.transpose(0, 2, 1) @ std)[:, :, 0]
+
+
+def _offsets(shared: Array) -> Array:
+    """Scales of offsets out of the shared parameters (s, shared): (s, hyperparameter, role)."""
+    index = {name: k for k, name in enumerate(SHARED)}
+    at = [[index[f"log_offset_{role}_{hyper}"] for role in ROLES[1:]] for hyper in HYPERPARAMETERS]
+    return np.exp(shared[:, at])
+
+
+def offset_scales(flat: Mapping[str, Array], inputs: ModelInputs, beliefs: Beliefs) -> Array:
+    """Learned scale of every coefficient of log rate and log batch, 1 where it is not pooled: (s, 2, coefficient)."""
+    offset = _offsets(beliefs.shared_mean + flat["shared_std"] @ beliefs.shared_factor.T)
+    return np.where(beliefs.pooled, offset[:, :, role_index(inputs.design)], 1.0)
+
+
+def scatters(flat: Mapping[str, Array], beliefs: Beliefs) -> tuple[Array, Array]:
+    """Scatter of cells (s, response), of levels the geometric mean over sources; and that of levels (s, source)."""
+    shared = beliefs.shared_mean + flat["shared_std"] @ beliefs.shared_factor.T
+    level, index = _own("log_scatter_level", flat["log_scatter_level_std"]), {name: k for k, name in enumerate(SHARED)}
+    names = [f"log_scatter_{name if k < LEVEL else name[:-2]}" for k, name in enumerate(RESPONSES)]
+    every = [np.log(level).mean(axis=1) if k == LEVEL else shared[:, index[n]] for k, n in enumerate(names)]
+    return np.exp(np.stack(every, axis=1)), level
 
 
 def unpack(raw: RawDraws, inputs: ModelInputs, beliefs: Beliefs, *, seed: int) -> dict[str, Array]:
@@ -48,30 +74,17 @@ def unpack(raw: RawDraws, inputs: ModelInputs, beliefs: Beliefs, *, seed: int) -
     shared = beliefs.shared_mean + flat["shared_std"] @ beliefs.shared_factor.T
     named = {name: shared[:, k] for k, name in enumerate(SHARED)}
     rng = np.random.default_rng([seed, 7])
-
-    scatter_level = _own("log_scatter_level", flat["log_scatter_level_std"])
-    scatter = np.stack(
-        [np.exp(named[f"log_scatter_{r}"]) for r in RESPONSES[:4]]
-        + [np.exp(np.log(scatter_level).mean(axis=1))]
-        + [np.exp(named[f"log_scatter_{r[:-2]}"]) for r in RESPONSES[5:]],
-        axis=1,
-    )
-    offset = np.stack(
-        [
-            np.stack([np.exp(named[f"log_offset_{role}_{h}"]) for role in ROLES[1:]], axis=1)
-            for h in RESPONSES[:2]
-        ],
-        axis=1,
-    )
+    scatter, scatter_level = scatters(flat, beliefs)
+    offset = _offsets(shared)
     design, mean = inputs.scaled_design(beliefs), inputs.prior_mean(beliefs)
-    scale = np.where(beliefs.pooled, offset[:, :, role_index(inputs.design)], 1.0)
+    scale = offset_scales(flat, inputs, beliefs)
 
     state = flat["state"]
     law = np.empty((len(shared), len(RESPONSES), design.shape[2]))
     for r in range(len(RESPONSES)):
         pooled = scale[:, r] if r < len(HYPERPARAMETERS) else np.ones_like(scale[:, 0])
         tau = scatter_level[:, inputs.cell_source] if r == LEVEL else np.repeat(scatter[:, [r]], state.shape[2], axis=1)
-        b = _coefficients_given_cells(state[:, r] - mean[r], design[r][None] * pooled[:, None, :], tau, rng)
+        b = coefficients_given_cells(state[:, r] - mean[r], design[r][None] * pooled[:, None, :], tau, rng)
         law[:, r] = beliefs.law_mean[r] + (pooled * b) @ beliefs.law_factor[r].T
 
     if inputs.some_one_batch:

@@ -40,8 +40,9 @@ def linex(v: ArrayLike, h: ArrayLike, s: ArrayLike) -> Array:
     a = np.minimum(s * v, _MAX_EXPONENT)
     small = np.abs(a) < 1e-2
     safe = np.where(small, 1.0, a)
-    # Near a = 0 the closed form cancels; three terms of the series are exact to 1e-12 there.
-    ratio = np.where(small, 0.5 + a / 6 + a * a / 24 + a**3 / 120, (np.expm1(safe) - safe) / (safe * safe))
+    # Near a = 0 the closed form cancels: to 1e-11 of itself at 1e-2, and the series is exact to 1e-11 below. (NumPy has
+    # a fast exp and a slow expm1.)
+    ratio = np.where(small, 0.5 + a * (1 / 6 + a * (1 / 24 + a / 120)), (np.exp(safe) - 1 - safe) / (safe * safe))
     return h * v * v * ratio
 
 

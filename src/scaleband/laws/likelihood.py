@@ -54,6 +54,6 @@ def run_log_density(
         - gammaln(nu / 2)
         - 0.5 * np.log(nu * np.pi)
         - np.log(scale)
-        - (nu + 1) / 2 * np.log1p(u * u / nu)
+        - (nu + 1) / 2 * np.log(1 + u * u / nu)
     )
     return np.where(censored, np.log(SPONTANEOUS + (1 - SPONTANEOUS) * expit(-u)), density)
