@@ -16,9 +16,9 @@ from scaleband.bayes.beliefs import fixed_offset_scales
 from scaleband.bayes.coordinates import coordinates
 from scaleband.bayes.mode import best_at
 from scaleband.errors import UserError
-from scaleband.inference.gate import Gate, diagnose
-from scaleband.inference.moves import run_terms
-from scaleband.inference.sampler import Compiled, SamplerSettings, compile_model, sample
+from scaleband.inference.gate import Gate, diagnose, more_draws
+from scaleband.inference.gibbs import run_terms
+from scaleband.inference.sampler import Compiled, SamplerSettings, compile_model, moved_on, sample
 from scaleband.inference.store import to_tree
 from scaleband.inference.unpack import unpack
 from scaleband.laws import (
@@ -40,6 +40,9 @@ if TYPE_CHECKING:
 Array = NDArray[np.float64]
 
 DEFAULT_FORM = "quadratic"
+
+_TIMES_MOVED = 4
+"""Draws that nothing but too few effective ones, or a little R-hat, keeps from the gate are moved on up to so often."""
 
 
 @dataclass(frozen=True)
@@ -106,7 +109,7 @@ def facts(
         "form": form,
         "prior": beliefs.origin,
         "settings": {"draws": settings.draws, "tune": settings.tune, "chains": settings.chains, "seed": settings.seed,
-                     "rounds": settings.rounds},
+                     "rounds": settings.rounds, "copies": settings.copies},
         "gate": gate.as_dict(),
         "conventions": conventions(frame),
         "ranges": ranges(cells),
@@ -181,11 +184,14 @@ def fit(
         beliefs=prior if same else None,
         progress=say,
     )
-    sampled_at = time.perf_counter()
-    posterior = unpack(raw, inputs, prior, seed=settings.seed)
-    gate = diagnose(posterior, raw.stats["diverging"], names={"state": list(table["cell"])})
+    for again in range(1, _TIMES_MOVED + 1):
+        posterior = unpack(raw, inputs, prior, seed=settings.seed)
+        gate = diagnose(posterior, raw.stats["diverging"], names={"state": list(table["cell"])})
+        if again == _TIMES_MOVED or not settings.rounds or more_draws(gate, settings.draws) is None:
+            break
+        raw = moved_on(raw, settings, inputs=inputs, beliefs=prior, again=again, progress=say)
     meta = facts(frame, table, gate, prior, settings, form)
-    meta["seconds"] = {"compile": compiled_at - started, "sample": sampled_at - compiled_at}
+    meta["seconds"] = {"compile": compiled_at - started, "sample": time.perf_counter() - compiled_at}
     return Fit(posterior, raw.stats, inputs, prior, gate, meta, compiled)
 
 

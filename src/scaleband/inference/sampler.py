@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,8 @@ from numpy.typing import NDArray
 from scaleband.bayes import Beliefs, ModelInputs
 from scaleband.bayes.model import build_model, initial_point, model_data
 from scaleband.bayes.stop_gradient import translate
-from scaleband.inference.moves import MOVED, move
+from scaleband.inference.gibbs import MOVED
+from scaleband.inference.moves import move
 
 Array = NDArray[np.float64]
 
@@ -23,20 +25,32 @@ _ONE_BATCH_ACCEPT = 0.95
 """Of 1,600 draws of 19 cells with one batch each 45 diverged at 0.8, one of 800 at 0.9."""
 
 
+_FOR_COPIES = 100
+"""Draws a chain from which on draws of NUTS are kept several times."""
+
+
 @dataclass(frozen=True)
 class SamplerSettings:
     """How long to sample.
 
-    `target_accept` is NUTS's, at least 0.95 where cells ran one batch: slower and safer. `rounds` is how often
-    every draw is moved on afterwards (`inference.moves`).
+    Attributes
+    ----------
+    draws, tune, chains, seed
+        Draws that are kept and steps that are not, a chain.
+    target_accept
+        NUTS's; at least 0.95 where cells ran one batch: slower and safer.
+    rounds, copies
+        Every draw of NUTS is moved on by `rounds` of Gibbs moves and kept, `copies` times (`inference.moves`): NUTS
+        draws a `copies`-th of the draws. Without rounds, or for fewer than 100 draws, it draws them all.
     """
 
-    draws: int = 700
-    tune: int = 500
+    draws: int = 1200
+    tune: int = 400
     chains: int = 2
     seed: int = 1
     target_accept: float = 0.8
-    rounds: int = 12
+    rounds: int = 8
+    copies: int = 3
 
 
 @dataclass(frozen=True)
@@ -61,10 +75,18 @@ class RawDraws:
     stats
         Sampler statistic (`diverging`, `n_steps`, `energy`, ...) -> (chain, draw); `moved` is the share of a draw's
         cells that moved in a round afterwards.
+    reference (response, cell)
+        Where cells with one batch are sliced (`bayes.coordinates`); None where there are none.
     """
 
     values: dict[str, Array]
     stats: dict[str, NDArray[Any]]
+    reference: Array | None = None
+
+    def first(self, n: int) -> RawDraws:
+        """The first n draws of every chain."""
+        values, stats = ({name: v[:, :n] for name, v in entries.items()} for entries in (self.values, self.stats))
+        return replace(self, values=values, stats=stats)
 
 
 def compile_model(inputs: ModelInputs, beliefs: Beliefs, *, seed: int = 1) -> Compiled:
@@ -138,6 +160,8 @@ def sample(
         code, reference = _with_data(code, data), data["reference"]
     else:
         inputs, beliefs = compiled.inputs, compiled.beliefs
+    copies = settings.copies if settings.rounds and settings.draws >= _FOR_COPIES else 1
+    n_draws = -(-settings.draws // copies)
     report = None
     if progress is not None:
         tell = progress
@@ -150,7 +174,7 @@ def sample(
         warnings.simplefilter("ignore")
         running = nutpie.sample(
             code,
-            draws=settings.draws,
+            draws=n_draws,
             tune=settings.tune,
             chains=settings.chains,
             cores=min(settings.chains, os.cpu_count() or 1),
@@ -169,9 +193,27 @@ def sample(
             running.cancel()
             raise
     values = {name: tree["posterior"][name].to_numpy() for name in MOVED if name in tree["posterior"]}
-    stats = {name: tree["sample_stats"][name].to_numpy() for name in tree["sample_stats"]}
-    values, stats["moved"] = move(
-        values, inputs, beliefs, reference=reference, rounds=settings.rounds, seed=settings.seed,
-        progress=None if progress is None else lambda done, total: progress("moving", done, total),
+    # A divergence is one draw's, not its copies'.
+    stats = {name: np.repeat(tree["sample_stats"][name].to_numpy(), copies, axis=1) for name in tree["sample_stats"]}
+    stats["diverging"] = stats["diverging"] & (np.arange(stats["diverging"].shape[1]) % copies == 0)
+    raw = RawDraws(values, stats, reference if sliced else None)
+    raw = moved_on(raw, settings, inputs=inputs, beliefs=beliefs, copies=copies, progress=progress)
+    return raw if copies * n_draws == settings.draws else raw.first(settings.draws)
+
+
+def moved_on(
+    raw: RawDraws,
+    settings: SamplerSettings,
+    *,
+    inputs: ModelInputs,
+    beliefs: Beliefs,
+    copies: int = 1,
+    again: int = 0,
+    progress: Callable[[str, int, int], None] | None = None,
+) -> RawDraws:
+    """`raw` after `settings.rounds` of moves; `again` is how often it was moved on before."""
+    values, share = move(
+        raw.values, inputs, beliefs, reference=raw.reference, rounds=settings.rounds, copies=copies,
+        seed=settings.seed + 1000 * again, progress=None if progress is None else partial(progress, "moving"),
     )  # fmt: skip
-    return RawDraws(values, stats)
+    return replace(raw, values=values, stats=raw.stats | {"moved": share})

@@ -1,0 +1,344 @@
+"""One round of Gibbs moves for a block of draws, in NumPy: `moves` says what for.
+
+Given the laws, the noise and the trunks' errors, cells have nothing to do with each other, and each is a matter of nine
+numbers. A round draws
+
+1. the laws' coefficients given the states: exactly, a Gaussian (`unpack.coefficients_given_cells`);
+2. every cell's state given its law and its runs: Metropolis-Hastings with independent proposals, a Student-t of the
+   precision and centre that the law gives with what the runs say, as other draws show it;
+3. every trunk's error given its runs: the same, around what their residuals say;
+4. each scatter given how far states are from their laws, each scale of offsets given the offsets, and the trunks'
+   scale given their errors: random walks;
+5. noise (rho, nu, every source's sigma) given the residuals: random walks.
+
+Each leaves the posterior as it is (Tierney 1994, "Markov chains for exploring posterior distributions").
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from scaleband.bayes import SHARED, Beliefs, ModelInputs
+from scaleband.bayes.beliefs import OWN, role_index
+from scaleband.bayes.mode import information, sliced
+from scaleband.inference.unpack import coefficients_given_cells, offset_scales, scatters
+from scaleband.laws import (
+    ANGLE,
+    CURVATURE,
+    HYPERPARAMETERS,
+    LEVEL,
+    RESPONSES,
+    ROLES,
+    SKEW,
+    excess,
+    noise_scale,
+    run_log_density,
+)
+
+Array = NDArray[np.float64]
+Values = dict[str, Array]
+
+MOVED = ("shared_std", "log_sigma_std", "log_scatter_level_std", "log_trunk_std", "state", "trunk_effect")
+"""What is moved, and what it takes: all that `unpack` needs."""
+
+_FREEDOM = 12.0
+"""Of the Student-t proposals; on Step Law's cells two thirds are accepted."""
+
+_AS_PRIOR = 20.0
+"""Draws' worth of no correlation in what proposals are fitted to."""
+
+_SCALE_STEPS = 8
+_NOISE_STEPS = 2
+
+_INDEX = {name: k for k, name in enumerate(SHARED)}
+_NOISE = [_INDEX["log_rho"], _INDEX["log_nu_minus_1"]]
+_SCATTERED = {
+    f"log_scatter_{name}": [r for r, response in enumerate(RESPONSES) if response in (name, f"{name}_1", f"{name}_2")]
+    for name in ("log_lr", "log_batch", "log_curvature_1", "log_curvature_2", "angle", "skew")
+}
+
+
+def run_terms(state: Array, inputs: ModelInputs, reference: Array | None) -> tuple[Array, Array]:
+    """Level and excess of every run, both (..., run).
+
+    state (response, ..., cell); the level of a cell that ran one batch is the loss at the best rate there.
+    `reference` (response, cell) is where such cells are sliced (`mode.sliced`).
+    """
+    if inputs.some_one_batch:
+        state = sliced(state, inputs.one_batch, reference)
+    own = state[..., inputs.cell]
+    away = inputs.log_lr - own[0], inputs.log_batch - own[1]
+    return own[LEVEL], excess(*away, own[ANGLE], np.exp(own[CURVATURE]), own[SKEW])
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """What the draws show that runs say of every cell, as a Gaussian: precision `told` (cell, response, response) and
+    `slope` (cell, response), so that with a law of precision p a state is N((told + p)^-1 (slope + p law), ...)."""
+
+    told: Array
+    slope: Array
+
+    def given(self, law: Array, spread: Array) -> tuple[Array, Array]:
+        """Centre (draw, cell, response) and Cholesky factor of the precision (draw, cell, response, response) for laws
+        and scatters (draw, response, cell)."""
+        weight = spread.transpose(0, 2, 1) ** -2.0
+        factor = np.linalg.cholesky(self.told + weight[..., None] * np.eye(weight.shape[2]))
+        inverse = np.linalg.inv(factor)
+        right = inverse @ (self.slope + weight * law.transpose(0, 2, 1))[..., None]
+        return (inverse.swapaxes(2, 3) @ right)[..., 0], inverse.swapaxes(2, 3)
+
+
+def proposal(state: Array, law: Array, spread: Array) -> Proposal:
+    """From draws of states, laws and scatters (draw, response, cell)."""
+    n, weight = len(state), spread**-2.0
+    # The precision that a state has given its law (by regression), less what the law itself adds to that.
+    x, y = ((v - v.mean(0)).transpose(2, 0, 1) for v in (law, state))
+    unit = x.std(axis=1, keepdims=True) + 1e-9
+    x = x / unit
+    turned, eye = x.transpose(0, 2, 1), np.eye(x.shape[2])
+    left = y - x @ np.linalg.solve(turned @ x + _AS_PRIOR * eye, turned @ y)
+    squares = left.transpose(0, 2, 1) @ left
+    own = np.einsum("crr->cr", squares)[:, :, None] / n + 1e-12
+    precision = np.linalg.inv((squares + _AS_PRIOR * own * eye) / (n + _AS_PRIOR))
+    mean_weight = weight.mean(0).T
+    root = np.sqrt(mean_weight)
+    scaled = precision / (root[:, :, None] * root[:, None, :]) - eye
+    values, vectors = np.linalg.eigh(scaled)
+    scaled = (vectors * np.maximum(values, 0.0)[:, None, :]) @ vectors.transpose(0, 2, 1)
+    told = scaled * root[:, :, None] * root[:, None, :]
+    slope = np.einsum("crs,sc->cr", told, state.mean(0)) + (weight * (state - law)).mean(0).T
+    return Proposal(told, slope)
+
+
+def _log_scale_move(x: Array, squares: Array, n: int, lean: Array, own: float, rng: np.random.Generator) -> Array:
+    """How far log scales `x` (draw,) move, given the sum of `n` squares that have this scale.
+
+    The prior is normal: moving by m changes its log density by -(lean m + own m^2 / 2).
+    """
+
+    def density(m: Array) -> Array:
+        return -n * (x + m) - 0.5 * squares * np.exp(-2 * (x + m)) - lean * m - 0.5 * own * m * m
+
+    moved = np.zeros_like(x)
+    now = density(moved)
+    for _ in range(_SCALE_STEPS):
+        trial = moved + 2.4 / np.sqrt(2 * n + own) * rng.standard_normal(x.shape)
+        then = density(trial)
+        taken = np.log(rng.random(x.shape)) < then - now
+        moved, now = np.where(taken, trial, moved), np.where(taken, then, now)
+    return moved
+
+
+@dataclass(frozen=True)
+class Target:
+    """The posterior that is moved in, and what does not change with a draw.
+
+    `towards` (shared, shared): row k is the move of `shared_std` that raises shared parameter k by one, others held.
+    """
+
+    inputs: ModelInputs
+    beliefs: Beliefs
+    reference: Array | None
+    design: Array
+    prior: Array
+    towards: Array
+
+    @classmethod
+    def of(cls, inputs: ModelInputs, beliefs: Beliefs, reference: Array | None) -> Target:
+        """For a table and a prior."""
+        towards = np.linalg.inv(beliefs.shared_factor).T
+        return cls(inputs, beliefs, reference, inputs.scaled_design(beliefs), inputs.prior_mean(beliefs), towards)
+
+    def law(self, at: Values, spread: Array, rng: np.random.Generator) -> tuple[Array, Array]:
+        """A draw of the laws' coefficients: what it says of every cell (draw, response, cell), and its coefficients of
+        log rate and log batch times their offset scales (draw, hyperparameter, coefficient)."""
+        out, scale = np.empty_like(at["state"]), offset_scales(at, self.inputs, self.beliefs)
+        for r in range(len(RESPONSES)):
+            columns = self.design[r][None] * (scale[:, r, None, :] if r < len(HYPERPARAMETERS) else 1.0)
+            b = coefficients_given_cells(at["state"][:, r] - self.prior[r], columns, spread[:, r], rng)
+            out[:, r] = self.prior[r] + (columns @ b[:, :, None])[:, :, 0]
+            if r < len(HYPERPARAMETERS):
+                scale[:, r] *= b
+        return out, scale
+
+    def scatter(self, at: Values) -> Array:
+        """(draw, response, cell)."""
+        spread, level = scatters(at, self.beliefs)
+        out = np.repeat(spread[:, :, None], len(self.inputs.cells), axis=2)
+        out[:, LEVEL] = level[:, self.inputs.cell_source]
+        return out
+
+    def noise(self, at: Values) -> Array:
+        """log rho, log (nu - 1) and every source's log sigma: (draw, 2 + source)."""
+        mean, sd, _ = OWN["log_sigma"]
+        shared = self.beliefs.shared_mean + at["shared_std"] @ self.beliefs.shared_factor.T
+        return np.concatenate([shared[:, _NOISE], mean + sd * at["log_sigma_std"]], axis=1)
+
+    def runs(self, level: Array, away: Array, noise: Array, trunk: Array) -> Array:
+        """Log density of every run: (draw, run)."""
+        i = self.inputs
+        rho, nu, sigma = _named(noise)
+        return run_log_density(i.y, level + trunk[:, i.trunk], away, sigma[:, i.source], rho, nu, i.censored, i.y_se)
+
+
+def _named(noise: Array) -> tuple[Array, Array, Array]:
+    """rho, nu (draw, 1) and sigma (draw, source)."""
+    return np.exp(noise[:, :1]), 1 + np.exp(noise[:, 1:2]), np.exp(noise[:, 2:])
+
+
+def _sums(values: Array, index: NDArray[np.int64], n: int) -> Array:
+    """Sums of values (draw, run) over the runs of each of n cells or trunks, the runs sorted by it: (draw, n)."""
+    out = np.zeros((len(values), n))
+    full, first = np.unique(index, return_index=True)
+    if full.size:
+        out[:, full] = np.add.reduceat(values, first, axis=1)
+    return out
+
+
+def _scales(at: Values, target: Target, law: Array, coefficient: Array, rng: np.random.Generator) -> None:
+    """Move scatters of cells, scales of offsets and of trunks, in place; `law` and `coefficient` of `Target.law`."""
+    left, n_cells = at["state"] - law, law.shape[2]
+
+    def shared_scale(name: str, squares: Array, n: int) -> None:
+        k = _INDEX[name]
+        step = target.towards[k]
+        x = target.beliefs.shared_mean[k] + at["shared_std"] @ target.beliefs.shared_factor[k]
+        moved = _log_scale_move(x, squares, n, at["shared_std"] @ step, float(step @ step), rng)
+        at["shared_std"] += moved[:, None] * step
+
+    for name, responses in _SCATTERED.items():
+        shared_scale(name, (left[:, responses] ** 2).sum(axis=(1, 2)), n_cells * len(responses))
+    role = role_index(target.inputs.design)
+    for h, hyper in enumerate(HYPERPARAMETERS):
+        for k, name in enumerate(ROLES[1:]):
+            mine = target.beliefs.pooled & (role == k)
+            shared_scale(f"log_offset_{name}_{hyper}", (coefficient[:, h, mine] ** 2).sum(axis=1), int(mine.sum()))
+
+    def own_scale(name: str, std: Array, squares: Array, n: int) -> Array:
+        mean, sd, _ = OWN[name]
+        return std + _log_scale_move(mean + sd * std, squares, n, std / sd, sd**-2.0, rng) / sd
+
+    for s in range(at["log_scatter_level_std"].shape[1]):
+        mine = target.inputs.cell_source == s
+        squares = (left[:, LEVEL, mine] ** 2).sum(axis=1)
+        std = at["log_scatter_level_std"][:, s]
+        at["log_scatter_level_std"][:, s] = own_scale("log_scatter_level", std, squares, int(mine.sum()))
+    if "trunk_effect" in at:
+        squares, n = (at["trunk_effect"] ** 2).sum(axis=1), at["trunk_effect"].shape[1]
+        at["log_trunk_std"] = own_scale("log_trunk", at["log_trunk_std"], squares, n)
+
+
+def _student(old: Array, rng: np.random.Generator) -> tuple[Array, Array]:
+    """Student-t steps in place of `old` (..., k), both in units of the proposal, and log q(old) - log q(new)."""
+    new = rng.standard_normal(old.shape) * np.sqrt(_FREEDOM / rng.chisquare(_FREEDOM, (*old.shape[:-1], 1)))
+    far = np.log((_FREEDOM + (new**2).sum(axis=-1)) / (_FREEDOM + (old**2).sum(axis=-1)))
+    return new, 0.5 * (_FREEDOM + old.shape[-1]) * far
+
+
+@dataclass
+class Block:
+    """Draws that are moved together.
+
+    Attributes
+    ----------
+    at
+        The entries of `MOVED`, (draw, ...).
+    proposals, chain (draw,)
+        Each chain's proposals of states, and the draws' chains.
+    noise_factor (2 + source, 2 + source)
+        Cholesky factor of the covariance of noise steps.
+    told (draw, run)
+        Log density of the runs; with it what it is computed from.
+    moved (draw,)
+        Share of the cells whose state moved in the last round.
+    """
+
+    at: Values
+    target: Target
+    proposals: list[Proposal]
+    chain: NDArray[np.int64]
+    noise_factor: Array
+    rng: np.random.Generator
+
+    def __post_init__(self) -> None:
+        i, n = self.target.inputs, len(self.chain)
+        self.trunk = np.zeros((n, i.n_trunks + 1))  # the last is that of runs that share none
+        if i.n_trunks:
+            self.trunk[:, :-1] = self.at["trunk_effect"]
+        self.moved = np.zeros(n)
+        self.level, self.away = self._terms(self.at["state"])
+        self.noise = self.target.noise(self.at)
+        self.told = self.target.runs(self.level, self.away, self.noise, self.trunk)
+
+    def _terms(self, state: Array) -> tuple[Array, Array]:
+        return run_terms(state.transpose(1, 0, 2), self.target.inputs, self.target.reference)
+
+    def round(self) -> None:
+        """Move everything once."""
+        spread = self.target.scatter(self.at)
+        law, coefficient = self.target.law(self.at, spread, self.rng)
+        self._states(law, spread)
+        if self.target.inputs.n_trunks:
+            self._trunks()
+        _scales(self.at, self.target, law, coefficient, self.rng)
+        for _ in range(_NOISE_STEPS):
+            self._noise()
+
+    def _states(self, law: Array, spread: Array) -> None:
+        i, old = self.target.inputs, self.at["state"]
+        new, ratio = old.copy(), np.empty((len(old), len(i.cells)))
+        for k in np.unique(self.chain):
+            mine = self.chain == k
+            centre, factor = self.proposals[k].given(law[mine], spread[mine])
+            from_centre = np.linalg.solve(factor, (old[mine].transpose(0, 2, 1) - centre)[..., None])[..., 0]
+            step, ratio[mine] = _student(from_centre, self.rng)
+            new[mine] = (centre + (factor @ step[..., None])[..., 0]).transpose(0, 2, 1)
+        level, away = self._terms(new)
+        told = self.target.runs(level, away, self.noise, self.trunk)
+        prior = 0.5 * (((old - law) / spread) ** 2 - ((new - law) / spread) ** 2).sum(axis=1)
+        gain = _sums(told - self.told, i.cell, len(i.cells)) + prior + ratio
+        taken = np.log(self.rng.random(gain.shape)) < gain
+        self.at["state"], self.moved = np.where(taken[:, None, :], new, old), taken.mean(axis=1)
+        each = taken[:, i.cell]
+        self.level, self.away = np.where(each, level, self.level), np.where(each, away, self.away)
+        self.told = np.where(each, told, self.told)
+
+    def _trunks(self) -> None:
+        i, n = self.target.inputs, self.target.inputs.n_trunks
+        mean, sd, _ = OWN["log_trunk"]
+        own = np.exp(-2 * (mean + sd * self.at["log_trunk_std"]))[:, None]  # precision
+        rho, nu, sigma = _named(self.noise)
+        weight = information(nu) / noise_scale(self.away, sigma[:, i.source], rho, i.y_se) ** 2 * ~i.censored
+        order = np.argsort(i.trunk, kind="stable")
+        by = i.trunk[order]
+
+        def total(values: Array) -> Array:
+            return _sums(values[:, order], by, n + 1)[:, :n]
+
+        precision = total(weight) + own
+        centre, old = total(weight * (i.y - self.level - self.away)) / precision, self.trunk[:, :n]
+        step, ratio = _student(((old - centre) * np.sqrt(precision))[..., None], self.rng)
+        new = self.trunk.copy()
+        new[:, :n] = centre + step[..., 0] / np.sqrt(precision)
+        told = self.target.runs(self.level, self.away, self.noise, new)
+        gain = total(told - self.told) + 0.5 * own * (old**2 - new[:, :n] ** 2) + ratio
+        taken = np.log(self.rng.random(gain.shape)) < gain
+        taken = np.concatenate([taken, np.zeros((len(taken), 1), bool)], axis=1)
+        self.trunk = np.where(taken, new, self.trunk)
+        self.at["trunk_effect"] = self.trunk[:, :n]
+        self.told = np.where(taken[:, i.trunk], told, self.told)
+
+    def _noise(self) -> None:
+        m, at = self.rng.standard_normal(self.noise.shape) @ self.noise_factor.T, self.at
+        shared = at["shared_std"] + m[:, :2] @ self.target.towards[_NOISE]
+        own = at["log_sigma_std"] + m[:, 2:] / OWN["log_sigma"][1]
+        told = self.target.runs(self.level, self.away, self.noise + m, self.trunk)
+        prior = 0.5 * ((at["shared_std"] ** 2 - shared**2).sum(1) + (at["log_sigma_std"] ** 2 - own**2).sum(1))
+        each = (np.log(self.rng.random(len(m))) < (told - self.told).sum(axis=1) + prior)[:, None]
+        at["shared_std"] = np.where(each, shared, at["shared_std"])
+        at["log_sigma_std"] = np.where(each, own, at["log_sigma_std"])
+        self.noise, self.told = np.where(each, self.noise + m, self.noise), np.where(each, told, self.told)
