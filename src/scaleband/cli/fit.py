@@ -45,7 +45,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--draws", type=whole(20, 100_000), metavar="N",
                         help=f"per chain; {_DRAWS} ({LOSS_DRAWS} for loss laws), once more with as many as the gate "
                              "asks for")  # fmt: skip
-    parser.add_argument("--tune", type=whole(20, 100_000), default=400, metavar="N", help="per chain; 400")
+    parser.add_argument("--tune", type=whole(20, 100_000), default=300, metavar="N", help="per chain; 300")
     parser.add_argument("--chains", type=whole(1, 64), default=2, metavar="N", help="2")
     parser.add_argument("--seed", type=whole(0, 2**32 - 1), default=1, metavar="N", help="1")
     parser.add_argument("--loss", choices=MODES, default="auto",

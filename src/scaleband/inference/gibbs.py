@@ -33,7 +33,7 @@ from scaleband.laws import (
     RESPONSES,
     ROLES,
     SKEW,
-    excess,
+    linex,
     noise_scale,
     run_log_density,
 )
@@ -69,9 +69,13 @@ def run_terms(state: Array, inputs: ModelInputs, reference: Array | None) -> tup
     """
     if inputs.some_one_batch:
         state = sliced(state, inputs.one_batch, reference)
-    own = state[..., inputs.cell]
-    away = inputs.log_lr - own[0], inputs.log_batch - own[1]
-    return own[LEVEL], excess(*away, own[ANGLE], np.exp(own[CURVATURE]), own[SKEW])
+    level, log_lr, log_batch = (state[r][..., inputs.cell] for r in (LEVEL, 0, 1))
+    x, b = inputs.log_lr - log_lr, inputs.log_batch - log_batch
+    # `laws.excess`, with sines and exponentials taken per cell: runs are fifty times as many.
+    cos, sin, h, skew = np.cos(state[ANGLE]), np.sin(state[ANGLE]), np.exp(state[CURVATURE]), state[SKEW]
+    wide = ([v[j][..., inputs.cell] for v in (cos, sin, h, skew)] for j in (0, 1))
+    first, second = (linex(c * x + s * b, g, k) for c, s, g, k in wide)
+    return level, first + second
 
 
 @dataclass(frozen=True)

@@ -45,12 +45,12 @@ class SamplerSettings:
     """
 
     draws: int = 1200
-    tune: int = 400
+    tune: int = 300
     chains: int = 2
     seed: int = 1
     target_accept: float = 0.8
-    rounds: int = 8
-    copies: int = 3
+    rounds: int = 10
+    copies: int = 4
 
 
 @dataclass(frozen=True)
