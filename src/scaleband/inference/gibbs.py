@@ -16,7 +16,9 @@ Each leaves the posterior as it is (Tierney 1994, "Markov chains for exploring p
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -86,6 +88,28 @@ class Proposal:
     told: Array
     slope: Array
 
+    @classmethod
+    def of(cls, state: Array, law: Array, spread: Array) -> Proposal:
+        """From draws of states, laws and scatters (draw, response, cell)."""
+        n, weight = len(state), spread**-2.0
+        # The precision that a state has given its law (by regression), less what the law itself adds to that.
+        x, y = ((v - v.mean(0)).transpose(2, 0, 1) for v in (law, state))
+        unit = x.std(axis=1, keepdims=True) + 1e-9
+        x = x / unit
+        turned, eye = x.transpose(0, 2, 1), np.eye(x.shape[2])
+        left = y - x @ np.linalg.solve(turned @ x + _AS_PRIOR * eye, turned @ y)
+        squares = left.transpose(0, 2, 1) @ left
+        own = np.einsum("crr->cr", squares)[:, :, None] / n + 1e-12
+        precision = np.linalg.inv((squares + _AS_PRIOR * own * eye) / (n + _AS_PRIOR))
+        mean_weight = weight.mean(0).T
+        root = np.sqrt(mean_weight)
+        scaled = precision / (root[:, :, None] * root[:, None, :]) - eye
+        values, vectors = np.linalg.eigh(scaled)
+        scaled = (vectors * np.maximum(values, 0.0)[:, None, :]) @ vectors.transpose(0, 2, 1)
+        told = scaled * root[:, :, None] * root[:, None, :]
+        slope = np.einsum("crs,sc->cr", told, state.mean(0)) + (weight * (state - law)).mean(0).T
+        return cls(told, slope)
+
     def given(self, law: Array, spread: Array) -> tuple[Array, Array]:
         """Centre (draw, cell, response) and Cholesky factor of the precision (draw, cell, response, response) for laws
         and scatters (draw, response, cell)."""
@@ -94,28 +118,6 @@ class Proposal:
         inverse = np.linalg.inv(factor)
         right = inverse @ (self.slope + weight * law.transpose(0, 2, 1))[..., None]
         return (inverse.swapaxes(2, 3) @ right)[..., 0], inverse.swapaxes(2, 3)
-
-
-def proposal(state: Array, law: Array, spread: Array) -> Proposal:
-    """From draws of states, laws and scatters (draw, response, cell)."""
-    n, weight = len(state), spread**-2.0
-    # The precision that a state has given its law (by regression), less what the law itself adds to that.
-    x, y = ((v - v.mean(0)).transpose(2, 0, 1) for v in (law, state))
-    unit = x.std(axis=1, keepdims=True) + 1e-9
-    x = x / unit
-    turned, eye = x.transpose(0, 2, 1), np.eye(x.shape[2])
-    left = y - x @ np.linalg.solve(turned @ x + _AS_PRIOR * eye, turned @ y)
-    squares = left.transpose(0, 2, 1) @ left
-    own = np.einsum("crr->cr", squares)[:, :, None] / n + 1e-12
-    precision = np.linalg.inv((squares + _AS_PRIOR * own * eye) / (n + _AS_PRIOR))
-    mean_weight = weight.mean(0).T
-    root = np.sqrt(mean_weight)
-    scaled = precision / (root[:, :, None] * root[:, None, :]) - eye
-    values, vectors = np.linalg.eigh(scaled)
-    scaled = (vectors * np.maximum(values, 0.0)[:, None, :]) @ vectors.transpose(0, 2, 1)
-    told = scaled * root[:, :, None] * root[:, None, :]
-    slope = np.einsum("crs,sc->cr", told, state.mean(0)) + (weight * (state - law)).mean(0).T
-    return Proposal(told, slope)
 
 
 def _log_scale_move(x: Array, squares: Array, n: int, lean: Array, own: float, rng: np.random.Generator) -> Array:
@@ -157,13 +159,17 @@ class Target:
         towards = np.linalg.inv(beliefs.shared_factor).T
         return cls(inputs, beliefs, reference, inputs.scaled_design(beliefs), inputs.prior_mean(beliefs), towards)
 
-    def law(self, at: Values, spread: Array, rng: np.random.Generator) -> tuple[Array, Array]:
-        """A draw of the laws' coefficients: what it says of every cell (draw, response, cell), and its coefficients of
-        log rate and log batch times their offset scales (draw, hyperparameter, coefficient)."""
+    def law(
+        self, at: Values, spread: Array, rng: np.random.Generator, cells: Any = slice(None)
+    ) -> tuple[Array, Array]:
+        """A draw of the laws' coefficients given the states of `cells`: what it says of every cell (draw, response,
+        cell), and its coefficients of log rate and log batch times their offset scales (draw, hyperparameter,
+        coefficient)."""
         out, scale = np.empty_like(at["state"]), offset_scales(at, self.inputs, self.beliefs)
+        left = (at["state"] - self.prior)[..., cells]
         for r in range(len(RESPONSES)):
             columns = self.design[r][None] * (scale[:, r, None, :] if r < len(HYPERPARAMETERS) else 1.0)
-            b = coefficients_given_cells(at["state"][:, r] - self.prior[r], columns, spread[:, r], rng)
+            b = coefficients_given_cells(left[:, r], columns[:, cells], spread[:, r, cells], rng)
             out[:, r] = self.prior[r] + (columns @ b[:, :, None])[:, :, 0]
             if r < len(HYPERPARAMETERS):
                 scale[:, r] *= b
@@ -263,7 +269,7 @@ class Block:
 
     at: Values
     target: Target
-    proposals: list[Proposal]
+    proposals: Sequence[Proposal]
     chain: NDArray[np.int64]
     noise_factor: Array
     rng: np.random.Generator

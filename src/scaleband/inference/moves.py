@@ -10,7 +10,7 @@ that no draw has a say in where it is offered to go.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 
 import numpy as np
@@ -18,12 +18,15 @@ from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
 from scaleband.bayes import Beliefs, ModelInputs
-from scaleband.inference.gibbs import MOVED, Block, Proposal, Target, Values, proposal
+from scaleband.inference.gibbs import MOVED, Block, Proposal, Target, Values
 
 Array = NDArray[np.float64]
 
 _BLOCK = 128
-"""Draws that are moved together: enough for NumPy, few enough for the cache."""
+"""Draws that are moved together, at most: enough for NumPy, few enough for the cache."""
+_BLOCKS = 4
+"""Their number is a multiple of this, and they are equally long, so that cores end together; it does not depend on the
+machine, since every block has its own seed."""
 
 _FEWEST = 10
 """Draws of the other chains to fit proposals to; with fewer nothing is moved."""
@@ -38,6 +41,7 @@ def move(
     rounds: int,
     seed: int,
     copies: int = 1,
+    proposals: Sequence[Proposal] | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> tuple[Values, Array]:
     """Draws after rounds of moves.
@@ -54,6 +58,8 @@ def move(
         A draw is kept after so many rounds, and so often: draw k becomes the draws k copies to (k + 1) copies - 1.
     seed
         Of the moves.
+    proposals
+        Of every chain's states; by default fitted to the draws.
     progress
         Called with (blocks done, blocks in all).
 
@@ -70,7 +76,10 @@ def move(
     flat = {name: v.reshape(-1, *v.shape[2:]) for name, v in kept.items()}
     target = Target.of(inputs, beliefs, reference)
     chain = np.repeat(np.arange(n_chains), n_draws)
-    blocks = [slice(k, min(k + _BLOCK, len(chain))) for k in range(0, len(chain), _BLOCK)]
+    n_blocks = min(-(-len(chain) // (_BLOCK * _BLOCKS)) * _BLOCKS, len(chain))
+    blocks = np.array_split(np.arange(len(chain)), n_blocks)
+
+    offered = list(proposals or [])
 
     def of(k: int) -> Values:
         return {name: v[blocks[k]].copy() for name, v in flat.items()}
@@ -80,10 +89,10 @@ def move(
         return target.law(at, target.scatter(at), np.random.default_rng([seed, 10, k]))[0]
 
     def fitted(mine: NDArray[np.bool_]) -> Proposal:
-        return proposal(flat["state"][mine], laws[mine], target.scatter({name: v[mine] for name, v in flat.items()}))
+        return Proposal.of(flat["state"][mine], laws[mine], target.scatter({name: v[mine] for name, v in flat.items()}))
 
     def moved(k: int) -> list[tuple[Values, Array]]:
-        block = Block(of(k), target, proposals, chain[blocks[k]], steps, np.random.default_rng([seed, 11, k]))
+        block = Block(of(k), target, offered, chain[blocks[k]], steps, np.random.default_rng([seed, 11, k]))
         out = []
         for _ in range(copies):
             for _ in range(rounds):
@@ -93,9 +102,9 @@ def move(
 
     done: dict[int, list[tuple[Values, Array]]] = {}
     with threadpool_limits(1), ThreadPoolExecutor(os.cpu_count() or 1) as pool:
-        laws = np.concatenate(list(pool.map(law, range(len(blocks)))))
-        others = [(chain != k) | (n_chains == 1) for k in range(n_chains)]
-        proposals = list(pool.map(fitted, others))
+        if not offered:
+            laws = np.concatenate(list(pool.map(law, range(len(blocks)))))
+            offered = list(pool.map(fitted, [(chain != k) | (n_chains == 1) for k in range(n_chains)]))
         noise = target.noise(flat)
         covariance = np.cov(noise.T) + 1e-9 * np.eye(noise.shape[1])
         steps = 2.2 / np.sqrt(noise.shape[1]) * np.linalg.cholesky(covariance)
