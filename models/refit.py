@@ -109,11 +109,12 @@ RECIPES = {
         ),
         holds_for=(
             "Each source's own recipe when it is named with `--source`; else a team never seen. OpenEuroLLM trains at "
-            "a constant rate and anneals branches, and counts one tied embedding in its parameters."
+            "a constant rate and anneals branches, and counts one tied embedding in its parameters; Marin has another "
+            "optimizer (Adam with the update's norm held) and bits per byte for a loss."
         ),
         licence=(
             "This posterior: Apache-2.0. The runs are not included; upstream licences: none stated (Step Law, "
-            "OpenEuroLLM, Marin), CC-BY-4.0 (ScaleBench part)."
+            "OpenEuroLLM), Apache-2.0 (Marin), CC-BY-4.0 (ScaleBench part)."
         ),
     ),
 }

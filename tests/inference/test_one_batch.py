@@ -85,6 +85,6 @@ def test_a_model_without_such_cells_does_not_serve_a_table_with_them(fitted: Fit
     few = replace(fitted.inputs, **{name: getattr(fitted.inputs, name)[keep] for name in rows})
     assert np.isnan(few.one_batch).all()
     for compiled_for, asked in ((few, fitted.inputs), (fitted.inputs, few)):
-        compiled = Compiled(None, None, compiled_for, {})
+        compiled = Compiled(None, None, compiled_for, fitted.beliefs, {})
         with pytest.raises(ValueError, match="compile the model for this one anew"):
             sample(compiled, SamplerSettings(), inputs=asked, beliefs=fitted.beliefs)

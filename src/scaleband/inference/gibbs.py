@@ -6,10 +6,12 @@ numbers. A round draws
 1. the laws' coefficients given the states: exactly, a Gaussian (`unpack.coefficients_given_cells`);
 2. every cell's state given its law and its runs: Metropolis-Hastings with independent proposals, a Student-t of the
    precision and centre that the law gives with what the runs say, as other draws show it;
-3. every trunk's error given its runs: the same, around what their residuals say;
-4. each scatter given how far states are from their laws, each scale of offsets given the offsets, and the trunks'
+3. all states and the laws' intercepts together, distances from the laws held: the same. Where scatters are small,
+   states and laws hold each other fast;
+4. every trunk's error given its runs: the same, around what their residuals say;
+5. each scatter given how far states are from their laws, each scale of offsets given the offsets, and the trunks'
    scale given their errors: random walks;
-5. noise (rho, nu, every source's sigma) given the residuals: random walks.
+6. noise (rho, nu, every source's sigma) given the residuals: random walks.
 
 Each leaves the posterior as it is (Tierney 1994, "Markov chains for exploring posterior distributions").
 """
@@ -143,7 +145,8 @@ def _log_scale_move(x: Array, squares: Array, n: int, lean: Array, own: float, r
 class Target:
     """The posterior that is moved in, and what does not change with a draw.
 
-    `towards` (shared, shared): row k is the move of `shared_std` that raises shared parameter k by one, others held.
+    `towards` (shared, shared): row k is the move of `shared_std` that raises shared parameter k by one, others held;
+    `up` (response, coefficient): the move of a law's coefficients that raises its intercept by one.
     """
 
     inputs: ModelInputs
@@ -152,28 +155,29 @@ class Target:
     design: Array
     prior: Array
     towards: Array
+    up: Array
 
     @classmethod
     def of(cls, inputs: ModelInputs, beliefs: Beliefs, reference: Array | None) -> Target:
         """For a table and a prior."""
         towards = np.linalg.inv(beliefs.shared_factor).T
-        return cls(inputs, beliefs, reference, inputs.scaled_design(beliefs), inputs.prior_mean(beliefs), towards)
+        up = np.stack([np.linalg.pinv(factor)[:, 0] for factor in beliefs.law_factor])
+        return cls(inputs, beliefs, reference, inputs.scaled_design(beliefs), inputs.prior_mean(beliefs), towards, up)
 
     def law(
         self, at: Values, spread: Array, rng: np.random.Generator, cells: Any = slice(None)
     ) -> tuple[Array, Array]:
         """A draw of the laws' coefficients given the states of `cells`: what it says of every cell (draw, response,
-        cell), and its coefficients of log rate and log batch times their offset scales (draw, hyperparameter,
-        coefficient)."""
+        cell), and the coefficients in units of their prior but for the offset scales (draw, response, coefficient)."""
         out, scale = np.empty_like(at["state"]), offset_scales(at, self.inputs, self.beliefs)
+        coefficient = np.empty((*out.shape[:2], self.design.shape[2]))
         left = (at["state"] - self.prior)[..., cells]
         for r in range(len(RESPONSES)):
             columns = self.design[r][None] * (scale[:, r, None, :] if r < len(HYPERPARAMETERS) else 1.0)
             b = coefficients_given_cells(left[:, r], columns[:, cells], spread[:, r, cells], rng)
             out[:, r] = self.prior[r] + (columns @ b[:, :, None])[:, :, 0]
-            if r < len(HYPERPARAMETERS):
-                scale[:, r] *= b
-        return out, scale
+            coefficient[:, r] = b * scale[:, r] if r < len(HYPERPARAMETERS) else b
+        return out, coefficient
 
     def scatter(self, at: Values) -> Array:
         """(draw, response, cell)."""
@@ -292,6 +296,7 @@ class Block:
         spread = self.target.scatter(self.at)
         law, coefficient = self.target.law(self.at, spread, self.rng)
         self._states(law, spread)
+        self._shift(law, coefficient)
         if self.target.inputs.n_trunks:
             self._trunks()
         _scales(self.at, self.target, law, coefficient, self.rng)
@@ -314,6 +319,28 @@ class Block:
         taken = np.log(self.rng.random(gain.shape)) < gain
         self.at["state"], self.moved = np.where(taken[:, None, :], new, old), taken.mean(axis=1)
         each = taken[:, i.cell]
+        self.level, self.away = np.where(each, level, self.level), np.where(each, away, self.away)
+        self.told = np.where(each, told, self.told)
+
+    def _shift(self, law: Array, coefficient: Array) -> None:
+        """All states with their laws' intercepts: `law` changes in place, nobody needs the coefficients again."""
+        up, old = self.target.up, self.at["state"]
+        lean, own = np.einsum("drk,rk->dr", coefficient, up), (up**2).sum(axis=1)
+        by, ratio = np.empty(lean.shape), np.empty(len(lean))
+        for k in np.unique(self.chain):
+            mine, q = self.chain == k, self.proposals[k]
+            factor = np.linalg.inv(np.linalg.cholesky(q.told.sum(axis=0) + np.diag(own)))  # of the precision, inverted
+            slope = (q.slope - np.einsum("crs,dsc->dcr", q.told, old[mine])).sum(axis=1) - lean[mine]
+            centre = slope @ factor.T @ factor
+            step, ratio[mine] = _student(-centre @ np.linalg.inv(factor), self.rng)
+            by[mine] = centre + step @ factor
+        new = old + by[:, :, None]
+        level, away = self._terms(new)
+        told = self.target.runs(level, away, self.noise, self.trunk)
+        gain = (told - self.told).sum(axis=1) - (lean * by + 0.5 * own * by**2).sum(axis=1) + ratio
+        each = (np.log(self.rng.random(len(gain))) < gain)[:, None]
+        self.at["state"] = np.where(each[..., None], new, old)
+        law += np.where(each, by, 0.0)[:, :, None]
         self.level, self.away = np.where(each, level, self.level), np.where(each, away, self.away)
         self.told = np.where(each, told, self.told)
 
