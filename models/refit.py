@@ -58,7 +58,7 @@ RECIPES = {
     "step-law": Recipe(
         tables=("steplaw_dense", "steplaw_dense_small", "steplaw_moe"),
         forms=("quadratic", "interaction", "curved-tokens"),
-        settings=SamplerSettings(draws=8000, tune=500, chains=2, seed=1),
+        settings=SamplerSettings(draws=8000, tune=500, chains=2, seed=1, copies=1),
         draws_kept=500,
         title="Step Law's sweeps, dense and mixture of experts",
         fitted_to=(
@@ -79,7 +79,7 @@ RECIPES = {
     "scaleband-tiny": Recipe(
         tables=("runs",),
         forms=("linear",),
-        settings=SamplerSettings(draws=4500, tune=700, chains=2, seed=1),
+        settings=SamplerSettings(draws=4500, tune=700, chains=2, seed=1, copies=1),
         draws_kept=250,
         title="The package's own trainer on very small models; to see how it works, its bands are too narrow",
         fitted_to=(
@@ -98,7 +98,7 @@ RECIPES = {
         # The misfitting study (three rates at one batch a cell) is left out: docs/architecture.md says why
         tables=("steplaw_dense", "steplaw_dense_small", "steplaw_moe", "oellm_dense", "marin_moe_lr"),
         forms=("quadratic",),
-        settings=SamplerSettings(draws=8000, tune=500, chains=2, seed=1, rounds=6, copies=1),
+        settings=SamplerSettings(draws=8000, tune=500, chains=2, seed=1, copies=1),
         draws_kept=250,
         title="Public learning-rate and batch sweeps of three teams, dense and mixture of experts",
         fitted_to=(

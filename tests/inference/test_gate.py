@@ -7,7 +7,7 @@ import json
 import numpy as np
 import pytest
 
-from scaleband.inference.gate import ESS_MIN, REPORTED, Gate, diagnose, more_draws
+from scaleband.inference.gate import ESS_MIN, REPORTED, Gate, diagnose, more_draws, nearly
 
 CHAINS, DRAWS = 2, 1000
 FINE = np.zeros((CHAINS, DRAWS), bool)
@@ -115,9 +115,11 @@ def test_everything_reported_is_judged_and_labelled(posterior: dict[str, np.ndar
         (1.005, 500.0, 450.0, 0, None),  # passed
         (1.005, 230.0, 250.0, 0, 5700),
         (1.012, 390.0, 420.0, 0, 5000),  # hardly short: twice as many all the same
-        (1.08, 230.0, 250.0, 0, None),  # chains apart
+        (1.08, 230.0, 250.0, 0, 5700),
+        (1.2, 230.0, 250.0, 0, None),  # chains apart
         (1.005, 230.0, 250.0, 2, None),
-        (1.005, 60.0, 250.0, 0, None),  # more than six times as many
+        (1.005, 60.0, 250.0, 0, 21700),
+        (1.005, 20.0, 250.0, 0, None),  # more than 24 times as many
         (np.nan, 230.0, 250.0, 0, None),
         (1.005, np.nan, 250.0, 0, None),
     ],
@@ -128,3 +130,20 @@ def test_more_draws_are_asked_for_only_where_they_help(
     failed = wanted is not None or rhat != 1.005 or bulk < ESS_MIN or divergences > 0
     gate = Gate(not failed, (rhat, "rho"), (bulk, "rho"), (tail, "nu"), divergences, ())
     assert more_draws(gate, 2500) == wanted
+
+
+@pytest.mark.parametrize(
+    ("rhat", "ess", "divergences", "near"),
+    [
+        (1.005, 500.0, 0, False),  # passed
+        (1.012, 420.0, 0, True),
+        (1.005, 230.0, 0, True),
+        (1.005, 230.0, 1, False),
+        (1.08, 230.0, 0, False),
+        (1.005, 60.0, 0, False),
+        (np.nan, 230.0, 0, False),
+    ],
+)
+def test_moves_go_on_only_where_the_gate_is_near(rhat: float, ess: float, divergences: int, near: bool) -> None:
+    passed = rhat <= 1.01 and ess >= ESS_MIN and not divergences
+    assert nearly(Gate(passed, (rhat, "rho"), (ess, "rho"), (ess, "nu"), divergences, ())) == near

@@ -92,8 +92,10 @@ def run(asked: argparse.Namespace) -> int:
         insist()
         more = more_draws(fitted.gate, settings.draws) if asked.draws is None else None
         if more is not None:
-            say(f"note: {fitted.gate.messages[0]}; sampling again with {more:,} draws a chain")
-            fitted = fit_with(replace(settings, draws=more), reuse=fitted)
+            # As many draws of NUTS as these would be made from, each kept once.
+            more = -(-more // settings.copies)
+            say(f"note: {fitted.gate.messages[0]}; sampling again, {more:,} draws of NUTS a chain")
+            fitted = fit_with(replace(settings, draws=more, copies=1), reuse=fitted)
     write_fit(tree_of(fitted), asked.out)
     code = max(tell_outcome(fitted, asked), add_loss(asked, fitted, table))
     if prior is None:

@@ -16,7 +16,7 @@ from scaleband.bayes.beliefs import fixed_offset_scales
 from scaleband.bayes.coordinates import coordinates
 from scaleband.bayes.mode import best_at
 from scaleband.errors import UserError
-from scaleband.inference.gate import Gate, diagnose, more_draws
+from scaleband.inference.gate import Gate, diagnose, nearly
 from scaleband.inference.gibbs import run_terms
 from scaleband.inference.sampler import Compiled, SamplerSettings, compile_model, moved_on, sample
 from scaleband.inference.store import to_tree
@@ -187,7 +187,7 @@ def fit(
     for again in range(1, _TIMES_MOVED + 1):
         posterior = unpack(raw, inputs, prior, seed=settings.seed)
         gate = diagnose(posterior, raw.stats["diverging"], names={"state": list(table["cell"])})
-        if again == _TIMES_MOVED or not settings.rounds or more_draws(gate, settings.draws) is None:
+        if again == _TIMES_MOVED or not settings.rounds or not nearly(gate):
             break
         raw = moved_on(raw, settings, inputs=inputs, beliefs=prior, again=again, progress=say)
     meta = facts(frame, table, gate, prior, settings, form)

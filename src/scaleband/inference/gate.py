@@ -17,7 +17,7 @@ ESS_MIN = 400.0
 class Failure(StrEnum):
     """What failed, the likely cause and what to try."""
 
-    RHAT = "the chains disagree; try --tune 1000 --draws 2000, then --chains 4"
+    RHAT = "the chains disagree; try --tune 1000 --draws 8000, then --chains 4"
     ESS = "too few effective draws; try --draws {draws}"
     DIVERGENCES = (
         "divergent transitions: the sampler met a corner it cannot follow; try --tune 1000 and look for cells "
@@ -58,9 +58,18 @@ class Gate:
         return values
 
 
-_HOPELESS_RHAT = 1.05
-_MOST_TIMES = 6
+_HOPELESS_RHAT = 1.15
+_MOST_TIMES = 24
 """Chains further apart than this, or so short of effective draws, ask for thought and not for more of the same."""
+
+_NEAR_RHAT = 1.03
+_NEAR_ESS = 150.0
+
+
+def nearly(gate: Gate) -> bool:
+    """Whether moving the same draws on (`inference.moves`) may be all that is missing."""
+    ess = min(gate.ess_bulk[0], gate.ess_tail[0])
+    return not gate.passed and not gate.divergences and gate.rhat[0] <= _NEAR_RHAT and ess >= _NEAR_ESS
 
 
 def more_draws(gate: Gate, n_draws: int) -> int | None:

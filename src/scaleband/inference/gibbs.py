@@ -6,8 +6,8 @@ numbers. A round draws
 1. the laws' coefficients given the states: exactly, a Gaussian (`unpack.coefficients_given_cells`);
 2. every cell's state given its law and its runs: Metropolis-Hastings with independent proposals, a Student-t of the
    precision and centre that the law gives with what the runs say, as other draws show it;
-3. all states and the laws' intercepts together, distances from the laws held: the same. Where scatters are small,
-   states and laws hold each other fast;
+3. the intercepts of the laws of angles or of skews, and all states as far as they follow: the same. Where scatters are
+   small, states and laws hold each other fast;
 4. every trunk's error given its runs: the same, around what their residuals say;
 5. each scatter given how far states are from their laws, each scale of offsets given the offsets, and the trunks'
    scale given their errors: random walks;
@@ -112,14 +112,16 @@ class Proposal:
         slope = np.einsum("crs,sc->cr", told, state.mean(0)) + (weight * (state - law)).mean(0).T
         return cls(told, slope)
 
-    def given(self, law: Array, spread: Array) -> tuple[Array, Array]:
-        """Centre (draw, cell, response) and Cholesky factor of the precision (draw, cell, response, response) for laws
-        and scatters (draw, response, cell)."""
+    def factor(self, spread: Array) -> Array:
+        """L with L L^T = (told + p)^-1 for scatters (draw, response, cell): (draw, cell, response, response)."""
         weight = spread.transpose(0, 2, 1) ** -2.0
-        factor = np.linalg.cholesky(self.told + weight[..., None] * np.eye(weight.shape[2]))
-        inverse = np.linalg.inv(factor)
-        right = inverse @ (self.slope + weight * law.transpose(0, 2, 1))[..., None]
-        return (inverse.swapaxes(2, 3) @ right)[..., 0], inverse.swapaxes(2, 3)
+        precision = self.told + weight[..., None] * np.eye(weight.shape[2])
+        return np.linalg.inv(np.linalg.cholesky(precision)).swapaxes(2, 3)
+
+    def centre(self, factor: Array, law: Array, spread: Array) -> Array:
+        """For laws and scatters (draw, response, cell): (draw, cell, response)."""
+        right = self.slope + (law / spread**2).transpose(0, 2, 1)
+        return (factor @ (factor.swapaxes(2, 3) @ right[..., None]))[..., 0]
 
 
 def _log_scale_move(x: Array, squares: Array, n: int, lean: Array, own: float, rng: np.random.Generator) -> Array:
@@ -283,7 +285,7 @@ class Block:
         self.trunk = np.zeros((n, i.n_trunks + 1))  # the last is that of runs that share none
         if i.n_trunks:
             self.trunk[:, :-1] = self.at["trunk_effect"]
-        self.moved = np.zeros(n)
+        self.moved, self.rounds = np.zeros(n), 0
         self.level, self.away = self._terms(self.at["state"])
         self.noise = self.target.noise(self.at)
         self.told = self.target.runs(self.level, self.away, self.noise, self.trunk)
@@ -296,7 +298,8 @@ class Block:
         spread = self.target.scatter(self.at)
         law, coefficient = self.target.law(self.at, spread, self.rng)
         self._states(law, spread)
-        self._shift(law, coefficient)
+        self._shift(law, spread, coefficient, (ANGLE, SKEW)[self.rounds % 2])
+        self.rounds += 1
         if self.target.inputs.n_trunks:
             self._trunks()
         _scales(self.at, self.target, law, coefficient, self.rng)
@@ -308,7 +311,8 @@ class Block:
         new, ratio = old.copy(), np.empty((len(old), len(i.cells)))
         for k in np.unique(self.chain):
             mine = self.chain == k
-            centre, factor = self.proposals[k].given(law[mine], spread[mine])
+            factor = self.proposals[k].factor(spread[mine])
+            centre = self.proposals[k].centre(factor, law[mine], spread[mine])
             from_centre = np.linalg.solve(factor, (old[mine].transpose(0, 2, 1) - centre)[..., None])[..., 0]
             step, ratio[mine] = _student(from_centre, self.rng)
             new[mine] = (centre + (factor @ step[..., None])[..., 0]).transpose(0, 2, 1)
@@ -322,25 +326,42 @@ class Block:
         self.level, self.away = np.where(each, level, self.level), np.where(each, away, self.away)
         self.told = np.where(each, told, self.told)
 
-    def _shift(self, law: Array, coefficient: Array) -> None:
-        """All states with their laws' intercepts: `law` changes in place, nobody needs the coefficients again."""
-        up, old = self.target.up, self.at["state"]
-        lean, own = np.einsum("drk,rk->dr", coefficient, up), (up**2).sum(axis=1)
+    def _shift(self, law: Array, spread: Array, coefficient: Array, which: slice) -> None:
+        """Intercepts of the laws of some responses, and states as far as they follow: all of the way where runs say
+        nothing, not at all where they say everything. `law` changes in place; `coefficient` is not needed again.
+
+        With V = (told + p)^-1, a state goes V p times as far as its law, so that it stays as many standard deviations
+        from the centre of its proposal. If the runs were as Gaussian as that, the intercepts' own posterior would be
+        Gaussian, of precision `own` + sum over cells of told - told V told: this is what is proposed.
+        """
+        up, old = self.target.up[which], self.at["state"]
+        lean, own = np.einsum("drk,rk->dr", coefficient[:, which], up), (up**2).sum(axis=1)
         by, ratio = np.empty(lean.shape), np.empty(len(lean))
+        follow = np.empty((len(law), law.shape[2], law.shape[1], len(own)))
         for k in np.unique(self.chain):
             mine, q = self.chain == k, self.proposals[k]
-            factor = np.linalg.inv(np.linalg.cholesky(q.told.sum(axis=0) + np.diag(own)))  # of the precision, inverted
-            slope = (q.slope - np.einsum("crs,dsc->dcr", q.told, old[mine])).sum(axis=1) - lean[mine]
-            centre = slope @ factor.T @ factor
-            step, ratio[mine] = _student(-centre @ np.linalg.inv(factor), self.rng)
-            by[mine] = centre + step @ factor
-        new = old + by[:, :, None]
+            weight = spread[mine].transpose(0, 2, 1) ** -2.0
+            factor = q.factor(spread[mine])
+            inverse = factor @ factor.swapaxes(2, 3)
+            follow[mine] = (inverse * weight[:, :, None, :])[..., which]
+            turned = (q.told @ inverse)[:, :, which]
+            away = weight * (old[mine] - law[mine]).transpose(0, 2, 1)
+            pull = q.slope - (q.told @ old[mine].transpose(0, 2, 1)[..., None])[..., 0]
+            slope = (turned @ away[..., None] + follow[mine].swapaxes(2, 3) @ pull[..., None])[..., 0].sum(axis=1)
+            precision = (q.told[:, which, which] - turned @ q.told[:, :, which]).sum(axis=1) + np.diag(own)
+            root = np.linalg.inv(np.linalg.cholesky(precision))
+            turned_root = root.swapaxes(1, 2)
+            centre = (turned_root @ (root @ (slope - lean[mine])[..., None]))[..., 0]
+            step, ratio[mine] = _student(np.linalg.solve(turned_root, -centre[..., None])[..., 0], self.rng)
+            by[mine] = centre + (turned_root @ step[..., None])[..., 0]
+        new, moved = old + (follow @ by[:, None, :, None])[..., 0].transpose(0, 2, 1), law.copy()
+        moved[:, which] += by[:, :, None]
         level, away = self._terms(new)
         told = self.target.runs(level, away, self.noise, self.trunk)
-        gain = (told - self.told).sum(axis=1) - (lean * by + 0.5 * own * by**2).sum(axis=1) + ratio
+        prior = 0.5 * (((old - law) / spread) ** 2 - ((new - moved) / spread) ** 2).sum(axis=(1, 2))
+        gain = (told - self.told).sum(axis=1) + prior - (lean * by + 0.5 * own * by**2).sum(axis=1) + ratio
         each = (np.log(self.rng.random(len(gain))) < gain)[:, None]
-        self.at["state"] = np.where(each[..., None], new, old)
-        law += np.where(each, by, 0.0)[:, :, None]
+        self.at["state"], law[:] = np.where(each[..., None], new, old), np.where(each[..., None], moved, law)
         self.level, self.away = np.where(each, level, self.level), np.where(each, away, self.away)
         self.told = np.where(each, told, self.told)
 

@@ -20,7 +20,7 @@ from scaleband.bayes import Beliefs, ModelInputs, cells_of, default_beliefs, mod
 from scaleband.bayes.beliefs import OWN
 from scaleband.bayes.mode import Law, Rows, information, joint_mode, typical
 from scaleband.inference.fitting import DEFAULT_FORM, Fit, facts, fit
-from scaleband.inference.gate import REPORTED, diagnose, more_draws
+from scaleband.inference.gate import REPORTED, diagnose, nearly
 from scaleband.inference.gibbs import Proposal, Target, Values
 from scaleband.inference.moves import move
 from scaleband.inference.sampler import RawDraws, SamplerSettings
@@ -120,7 +120,7 @@ def refit(
         stats = {"diverging": np.zeros(share.shape, bool), "moved": share}
         gate = diagnose(posterior, stats["diverging"], names={"state": list(table["cell"])})
         drift, where = _drift(posterior)
-        if drift <= _DRIFT and more_draws(gate, share.shape[1]) is None:
+        if drift <= _DRIFT and not nearly(gate):
             break
         at = {name: v[:, _KEPT - 1 :: _KEPT] for name, v in kept.items()}
     if drift > _DRIFT:
@@ -187,7 +187,8 @@ def _start(
         every[known], pull[known] = shown.told, shown.slope
         proposals.append(Proposal(every, pull))
         if new.size:
-            centre, factor = proposals[-1].given(law, spread)
+            factor = proposals[-1].factor(spread)
+            centre = proposals[-1].centre(factor, law, spread)
             drawn = centre + (factor @ rng.standard_normal((*centre.shape, 1)))[..., 0]
             state[k][..., new] = drawn.transpose(0, 2, 1)[..., new]
     # Each chain is offered where the others are, as in `move`.
