@@ -37,7 +37,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", choices=("step-law", "public-sweeps", "scaleband-tiny"), default="step-law")
     name = parser.parse_args().model
-    tiny, tables = name == "scaleband-tiny", TABLES + (["oellm_dense"] if name == "public-sweeps" else [])
+    tiny, more = name == "scaleband-tiny", ["oellm_dense", "marin_moe_lr"] if name == "public-sweeps" else []
+    tables = TABLES + more
     with h5py.File(model_path(name)) as file:
         kept = file["posterior"]
         posterior = {each: np.asarray(kept[each], float) for each in NAMES}
@@ -52,7 +53,7 @@ def main() -> None:
     gate = Gate(True, (1.0, ""), (0.0, ""), (0.0, ""), 0, ())
     fitted = Fit(posterior, {}, full, beliefs, gate, {})
     scores = leave_one_cell_out(posterior, full, beliefs, n_draws=N_DRAWS)
-    scored = np.setdiff1d(np.arange(len(cells)), full.cell[full.trunk < full.n_trunks])
+    scored = np.setdiff1d(np.arange(len(cells)), full.tied)  # runs of common trunks, or of one batch
     effective, k = 1 / np.exp(2 * scores.log_weight[scored]).sum(axis=1), scores.pareto_k[scored]
     print(
         f"score {scores.log_density[scored].sum():.1f}, Pareto k > 0.7 in {(k > 0.7).sum()} of {len(scored)} cells "
