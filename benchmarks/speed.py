@@ -6,9 +6,9 @@
     python benchmarks/speed.py scale          a simulated table, and ten times its cells
 
 Min-ESS is the smallest bulk ESS over the shared parameters and every cell's state; both models are sampled by
-nutpie on JAX with two chains at the same target acceptance, ours then moved on (`inference.moves`), as it ships; sampling
-time leaves compiling out and tuning and moves in. The baseline starts where ours starts and is tuned longer until its
-R-hat is at most 1.05 (or the printed R-hat says not).
+nutpie on JAX with two chains at the same target acceptance, ours then moved on (`inference.moves`), as it ships;
+sampling time leaves compiling out and tuning and moves in. The baseline starts where ours starts and is tuned longer
+until its R-hat is at most 1.05 (or the printed R-hat says not).
 """
 
 from __future__ import annotations
