@@ -60,7 +60,7 @@ def test_the_same_question_has_the_same_answer(scaleband: Command) -> None:
 
 
 def test_for_people(scaleband: Command) -> None:
-    done = scaleband(*ASK, *GRID, "--budget", "4e19")
+    done = scaleband(*ASK, *GRID, "--budget", "4e19", "-n", "4")
     assert done.out.splitlines()[0].startswith("700M parameters, 30B tokens, group us/dense/web")
     for word in ("verdict", "continue: ", "regret now", "EVSI", "conventions", "lr_peak", "sb-"):
         assert word in done.out
