@@ -28,6 +28,7 @@ from numpy.typing import NDArray
 from scaleband.bayes import SHARED, Beliefs, ModelInputs
 from scaleband.bayes.beliefs import OWN, role_index
 from scaleband.bayes.mode import information, sliced
+from scaleband.inference.proposal import Proposal, student
 from scaleband.inference.unpack import coefficients_given_cells, offset_scales, scatters
 from scaleband.laws import (
     ANGLE,
@@ -47,12 +48,6 @@ Values = dict[str, Array]
 
 MOVED = ("shared_std", "log_sigma_std", "log_scatter_level_std", "log_trunk_std", "state", "trunk_effect")
 """What is moved, and what it takes: all that `unpack` needs."""
-
-_FREEDOM = 12.0
-"""Of the Student-t proposals; on Step Law's cells two thirds are accepted."""
-
-_AS_PRIOR = 20.0
-"""Draws' worth of no correlation in what proposals are fitted to."""
 
 _SCALE_STEPS = 8
 _NOISE_STEPS = 2
@@ -80,48 +75,6 @@ def run_terms(state: Array, inputs: ModelInputs, reference: Array | None) -> tup
     wide = ([v[j][..., inputs.cell] for v in (cos, sin, h, skew)] for j in (0, 1))
     first, second = (linex(c * x + s * b, g, k) for c, s, g, k in wide)
     return level, first + second
-
-
-@dataclass(frozen=True)
-class Proposal:
-    """What the draws show that runs say of every cell, as a Gaussian: precision `told` (cell, response, response) and
-    `slope` (cell, response), so that with a law of precision p a state is N((told + p)^-1 (slope + p law), ...)."""
-
-    told: Array
-    slope: Array
-
-    @classmethod
-    def of(cls, state: Array, law: Array, spread: Array) -> Proposal:
-        """From draws of states, laws and scatters (draw, response, cell)."""
-        n, weight = len(state), spread**-2.0
-        # The precision that a state has given its law (by regression), less what the law itself adds to that.
-        x, y = ((v - v.mean(0)).transpose(2, 0, 1) for v in (law, state))
-        unit = x.std(axis=1, keepdims=True) + 1e-9
-        x = x / unit
-        turned, eye = x.transpose(0, 2, 1), np.eye(x.shape[2])
-        left = y - x @ np.linalg.solve(turned @ x + _AS_PRIOR * eye, turned @ y)
-        squares = left.transpose(0, 2, 1) @ left
-        own = np.einsum("crr->cr", squares)[:, :, None] / n + 1e-12
-        precision = np.linalg.inv((squares + _AS_PRIOR * own * eye) / (n + _AS_PRIOR))
-        mean_weight = weight.mean(0).T
-        root = np.sqrt(mean_weight)
-        scaled = precision / (root[:, :, None] * root[:, None, :]) - eye
-        values, vectors = np.linalg.eigh(scaled)
-        scaled = (vectors * np.maximum(values, 0.0)[:, None, :]) @ vectors.transpose(0, 2, 1)
-        told = scaled * root[:, :, None] * root[:, None, :]
-        slope = np.einsum("crs,sc->cr", told, state.mean(0)) + (weight * (state - law)).mean(0).T
-        return cls(told, slope)
-
-    def factor(self, spread: Array) -> Array:
-        """L with L L^T = (told + p)^-1 for scatters (draw, response, cell): (draw, cell, response, response)."""
-        weight = spread.transpose(0, 2, 1) ** -2.0
-        precision = self.told + weight[..., None] * np.eye(weight.shape[2])
-        return np.linalg.inv(np.linalg.cholesky(precision)).swapaxes(2, 3)
-
-    def centre(self, factor: Array, law: Array, spread: Array) -> Array:
-        """For laws and scatters (draw, response, cell): (draw, cell, response)."""
-        right = self.slope + (law / spread**2).transpose(0, 2, 1)
-        return (factor @ (factor.swapaxes(2, 3) @ right[..., None]))[..., 0]
 
 
 def _log_scale_move(x: Array, squares: Array, n: int, lean: Array, own: float, rng: np.random.Generator) -> Array:
@@ -248,13 +201,6 @@ def _scales(at: Values, target: Target, law: Array, coefficient: Array, rng: np.
         at["log_trunk_std"] = own_scale("log_trunk", at["log_trunk_std"], squares, n)
 
 
-def _student(old: Array, rng: np.random.Generator) -> tuple[Array, Array]:
-    """Student-t steps in place of `old` (..., k), both in units of the proposal, and log q(old) - log q(new)."""
-    new = rng.standard_normal(old.shape) * np.sqrt(_FREEDOM / rng.chisquare(_FREEDOM, (*old.shape[:-1], 1)))
-    far = np.log((_FREEDOM + (new**2).sum(axis=-1)) / (_FREEDOM + (old**2).sum(axis=-1)))
-    return new, 0.5 * (_FREEDOM + old.shape[-1]) * far
-
-
 @dataclass
 class Block:
     """Draws that are moved together.
@@ -297,8 +243,11 @@ class Block:
         """Move everything once."""
         spread = self.target.scatter(self.at)
         law, coefficient = self.target.law(self.at, spread, self.rng)
-        self._states(law, spread)
-        self._shift(law, spread, coefficient, (ANGLE, SKEW)[self.rounds % 2])
+        factor = np.empty((*self.chain.shape, law.shape[2], law.shape[1], law.shape[1]))
+        for k in np.unique(self.chain):
+            factor[self.chain == k] = self.proposals[k].factor(spread[self.chain == k])
+        self._states(law, spread, factor)
+        self._shift(law, spread, factor, coefficient, (ANGLE, SKEW)[self.rounds % 2])
         self.rounds += 1
         if self.target.inputs.n_trunks:
             self._trunks()
@@ -306,16 +255,15 @@ class Block:
         for _ in range(_NOISE_STEPS):
             self._noise()
 
-    def _states(self, law: Array, spread: Array) -> None:
+    def _states(self, law: Array, spread: Array, factor: Array) -> None:
         i, old = self.target.inputs, self.at["state"]
         new, ratio = old.copy(), np.empty((len(old), len(i.cells)))
         for k in np.unique(self.chain):
             mine = self.chain == k
-            factor = self.proposals[k].factor(spread[mine])
-            centre = self.proposals[k].centre(factor, law[mine], spread[mine])
-            from_centre = np.linalg.solve(factor, (old[mine].transpose(0, 2, 1) - centre)[..., None])[..., 0]
-            step, ratio[mine] = _student(from_centre, self.rng)
-            new[mine] = (centre + (factor @ step[..., None])[..., 0]).transpose(0, 2, 1)
+            centre = self.proposals[k].centre(factor[mine], law[mine], spread[mine])
+            from_centre = np.linalg.solve(factor[mine], (old[mine].transpose(0, 2, 1) - centre)[..., None])[..., 0]
+            step, ratio[mine] = student(from_centre, self.rng)
+            new[mine] = (centre + (factor[mine] @ step[..., None])[..., 0]).transpose(0, 2, 1)
         level, away = self._terms(new)
         told = self.target.runs(level, away, self.noise, self.trunk)
         prior = 0.5 * (((old - law) / spread) ** 2 - ((new - law) / spread) ** 2).sum(axis=1)
@@ -326,7 +274,7 @@ class Block:
         self.level, self.away = np.where(each, level, self.level), np.where(each, away, self.away)
         self.told = np.where(each, told, self.told)
 
-    def _shift(self, law: Array, spread: Array, coefficient: Array, which: slice) -> None:
+    def _shift(self, law: Array, spread: Array, factor: Array, coefficient: Array, which: slice) -> None:
         """Intercepts of the laws of some responses, and states as far as they follow: all of the way where runs say
         nothing, not at all where they say everything. `law` changes in place; `coefficient` is not needed again.
 
@@ -341,8 +289,7 @@ class Block:
         for k in np.unique(self.chain):
             mine, q = self.chain == k, self.proposals[k]
             weight = spread[mine].transpose(0, 2, 1) ** -2.0
-            factor = q.factor(spread[mine])
-            inverse = factor @ factor.swapaxes(2, 3)
+            inverse = factor[mine] @ factor[mine].swapaxes(2, 3)
             follow[mine] = (inverse * weight[:, :, None, :])[..., which]
             turned = (q.told @ inverse)[:, :, which]
             away = weight * (old[mine] - law[mine]).transpose(0, 2, 1)
@@ -352,7 +299,7 @@ class Block:
             root = np.linalg.inv(np.linalg.cholesky(precision))
             turned_root = root.swapaxes(1, 2)
             centre = (turned_root @ (root @ (slope - lean[mine])[..., None]))[..., 0]
-            step, ratio[mine] = _student(np.linalg.solve(turned_root, -centre[..., None])[..., 0], self.rng)
+            step, ratio[mine] = student(np.linalg.solve(turned_root, -centre[..., None])[..., 0], self.rng)
             by[mine] = centre + (turned_root @ step[..., None])[..., 0]
         new, moved = old + (follow @ by[:, None, :, None])[..., 0].transpose(0, 2, 1), law.copy()
         moved[:, which] += by[:, :, None]
@@ -379,7 +326,7 @@ class Block:
 
         precision = total(weight) + own
         centre, old = total(weight * (i.y - self.level - self.away)) / precision, self.trunk[:, :n]
-        step, ratio = _student(((old - centre) * np.sqrt(precision))[..., None], self.rng)
+        step, ratio = student(((old - centre) * np.sqrt(precision))[..., None], self.rng)
         new = self.trunk.copy()
         new[:, :n] = centre + step[..., 0] / np.sqrt(precision)
         told = self.target.runs(self.level, self.away, self.noise, new)

@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
 from scaleband.bayes import Beliefs, ModelInputs
-from scaleband.inference.gibbs import MOVED, Block, Proposal, Target, Values
+from scaleband.inference.gibbs import MOVED, Block, Target, Values
+from scaleband.inference.proposal import Proposal
 
 Array = NDArray[np.float64]
 

@@ -21,8 +21,9 @@ from scaleband.bayes.beliefs import OWN
 from scaleband.bayes.mode import Law, Rows, information, joint_mode, typical
 from scaleband.inference.fitting import DEFAULT_FORM, Fit, facts, fit
 from scaleband.inference.gate import REPORTED, diagnose, nearly
-from scaleband.inference.gibbs import Proposal, Target, Values
+from scaleband.inference.gibbs import Target, Values
 from scaleband.inference.moves import move
+from scaleband.inference.proposal import Proposal
 from scaleband.inference.sampler import RawDraws, SamplerSettings
 from scaleband.inference.unpack import unpack
 from scaleband.laws import FORMS, LEVEL, Cells, design_for
