@@ -111,3 +111,15 @@ def test_what_cannot_be_fitted_is_refused() -> None:
         fit(frame, form="cubic")
     with pytest.raises(UserError, match="no completed run"):
         fit(frame.assign(status="failed"))
+
+
+def test_a_draw_of_nuts_is_kept_four_times_and_its_record_with_it(fits: list) -> None:
+    fitted = fits[0][0]
+    assert fitted.posterior["rho"].shape == fitted.stats["diverging"].shape == (2, SHORT.draws)
+    energy, state = fitted.stats["energy"], fitted.posterior["state"]
+    for k in range(4, 248, 4):
+        assert (energy[:, k] == energy[:, k + 3]).all()
+        assert (energy[:, k] != energy[:, k - 1]).all()
+        assert (state[:, k] != state[:, k + 3]).mean() > 0.5
+    assert not fitted.stats["diverging"][:, np.arange(SHORT.draws) % 4 != 0].any()
+    assert (fitted.stats["moved"] > 0).mean() > 0.9
