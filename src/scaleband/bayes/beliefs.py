@@ -45,6 +45,12 @@ SHARED: dict[str, tuple[float, float, str]] = {
 }
 """Unconstrained shared parameters: (mean, standard deviation, reason)."""
 
+SHARED_INDEX = {name: k for k, name in enumerate(SHARED)}
+
+SCATTER_NAMES = tuple(f"log_scatter_{name.removesuffix('_1').removesuffix('_2') if k > 4 else name}"
+                      for k, name in enumerate(RESPONSES))  # fmt: skip
+"""Which parameter is a response's scatter: both angles share one, and both skews; of levels it is each source's own."""
+
 OWN: dict[str, tuple[float, float, str]] = {
     "log_sigma": (float(np.log(0.1)), 0.7, "noise of one source's runs near the optimum, 0.03-0.3 % of the loss"),
     "log_scatter_level": (float(np.log(0.5)), 0.7, "one source's cells against the simple level law, percent"),

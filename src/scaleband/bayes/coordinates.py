@@ -175,10 +175,7 @@ def coordinates(inputs: ModelInputs, beliefs: Beliefs) -> Coordinates:
     """Coordinates for the cells of a table; a cell without rows gets empty messages."""
     at = typical(beliefs, len(inputs.sources), len(inputs.cells))
     law, keep = Law(inputs, beliefs, at), ~inputs.censored
-    rows = Rows(
-        inputs.log_lr[keep], inputs.log_batch[keep], inputs.y[keep], inputs.y_se[keep], inputs.cell[keep],
-        inputs.source[keep], inputs.trunk[keep], inputs.one_batch, len(inputs.cells), inputs.n_trunks, at,
-    )  # fmt: skip
+    rows = Rows.of(inputs, at)
     start = law.mean.copy()
     start[[0, 1, 4]] = inputs.best.T
     mode, errors = joint_mode(rows, law, start, np.zeros(inputs.n_trunks + 1))

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from scaleband.bayes.beliefs import OWN, SHARED, Beliefs, role_index
+from scaleband.bayes.beliefs import OWN, SCATTER_NAMES, SHARED, Beliefs, role_index
 from scaleband.bayes.inputs import ModelInputs
 from scaleband.laws import (
     ANGLE,
@@ -67,9 +67,8 @@ def typical(beliefs: Beliefs, n_sources: int, n_cells: int) -> Typical:
     at = dict(zip(SHARED, beliefs.shared_mean, strict=True))
     sds = dict(zip(SHARED, np.sqrt((beliefs.shared_factor**2).sum(axis=1)), strict=True))
     own = {name: float(np.exp(mean)) for name, (mean, _, _) in OWN.items()}
-    names = [f"log_scatter_{r if k < 5 else r[:-2]}" for k, r in enumerate(RESPONSES)]
-    scatter = [own[name] if name in own else np.exp(at[name]) for name in names]
-    scatter_sd = [OWN[name][1] if name in own else sds[name] for name in names]
+    scatter = [own[name] if name in own else np.exp(at[name]) for name in SCATTER_NAMES]
+    scatter_sd = [OWN[name][1] if name in own else sds[name] for name in SCATTER_NAMES]
     offset = [[np.exp(at[f"log_offset_{role}_{hyper}"]) for role in ROLES[1:]] for hyper in RESPONSES[:2]]
     return Typical(
         np.repeat(np.array(scatter)[:, None], n_cells, axis=1), np.array(scatter_sd), np.array(offset),
@@ -170,6 +169,15 @@ class Rows:
     n_cells: int
     n_trunks: int
     typical: Typical
+
+    @classmethod
+    def of(cls, inputs: ModelInputs, typical: Typical) -> Rows:
+        """Of a table."""
+        keep = ~inputs.censored
+        return cls(
+            inputs.log_lr[keep], inputs.log_batch[keep], inputs.y[keep], inputs.y_se[keep], inputs.cell[keep],
+            inputs.source[keep], inputs.trunk[keep], inputs.one_batch, len(inputs.cells), inputs.n_trunks, typical,
+        )  # fmt: skip
 
     def predicted(self, z: Array, anchor: Array | None) -> tuple[Array, Array]:
         """100 log loss and excess of every row for a state (response, cell), at the anchor or plain."""

@@ -26,7 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scaleband.bayes import SHARED, Beliefs, ModelInputs
-from scaleband.bayes.beliefs import OWN, role_index
+from scaleband.bayes.beliefs import OWN, SCATTER_NAMES, SHARED_INDEX, role_index
 from scaleband.bayes.mode import information, sliced
 from scaleband.inference.proposal import Proposal, student
 from scaleband.inference.unpack import coefficients_given_cells, offset_scales, scatters
@@ -52,11 +52,9 @@ MOVED = ("shared_std", "log_sigma_std", "log_scatter_level_std", "log_trunk_std"
 _SCALE_STEPS = 8
 _NOISE_STEPS = 2
 
-_INDEX = {name: k for k, name in enumerate(SHARED)}
-_NOISE = [_INDEX["log_rho"], _INDEX["log_nu_minus_1"]]
+_NOISE = [SHARED_INDEX["log_rho"], SHARED_INDEX["log_nu_minus_1"]]
 _SCATTERED = {
-    f"log_scatter_{name}": [r for r, response in enumerate(RESPONSES) if response in (name, f"{name}_1", f"{name}_2")]
-    for name in ("log_lr", "log_batch", "log_curvature_1", "log_curvature_2", "angle", "skew")
+    name: [r for r, own in enumerate(SCATTER_NAMES) if own == name] for name in SHARED if name in SCATTER_NAMES
 }
 
 
@@ -173,7 +171,7 @@ def _scales(at: Values, target: Target, law: Array, coefficient: Array, rng: np.
     left, n_cells = at["state"] - law, law.shape[2]
 
     def shared_scale(name: str, squares: Array, n: int) -> None:
-        k = _INDEX[name]
+        k = SHARED_INDEX[name]
         step = target.towards[k]
         x = target.beliefs.shared_mean[k] + at["shared_std"] @ target.beliefs.shared_factor[k]
         moved = _log_scale_move(x, squares, n, at["shared_std"] @ step, float(step @ step), rng)
@@ -270,9 +268,7 @@ class Block:
         gain = _sums(told - self.told, i.cell, len(i.cells)) + prior + ratio
         taken = np.log(self.rng.random(gain.shape)) < gain
         self.at["state"], self.moved = np.where(taken[:, None, :], new, old), taken.mean(axis=1)
-        each = taken[:, i.cell]
-        self.level, self.away = np.where(each, level, self.level), np.where(each, away, self.away)
-        self.told = np.where(each, told, self.told)
+        self._take(taken[:, i.cell], level, away, told)
 
     def _shift(self, law: Array, spread: Array, factor: Array, coefficient: Array, which: slice) -> None:
         """Intercepts of the laws of some responses, and states as far as they follow: all of the way where runs say
@@ -309,8 +305,12 @@ class Block:
         gain = (told - self.told).sum(axis=1) + prior - (lean * by + 0.5 * own * by**2).sum(axis=1) + ratio
         each = (np.log(self.rng.random(len(gain))) < gain)[:, None]
         self.at["state"], law[:] = np.where(each[..., None], new, old), np.where(each[..., None], moved, law)
-        self.level, self.away = np.where(each, level, self.level), np.where(each, away, self.away)
-        self.told = np.where(each, told, self.told)
+        self._take(each, level, away, told)
+
+    def _take(self, taken: NDArray[np.bool_], level: Array, away: Array, told: Array) -> None:
+        """What goes with new states, where they are `taken` (draw, run)."""
+        self.level, self.away = np.where(taken, level, self.level), np.where(taken, away, self.away)
+        self.told = np.where(taken, told, self.told)
 
     def _trunks(self) -> None:
         i, n = self.target.inputs, self.target.inputs.n_trunks

@@ -25,7 +25,7 @@ from scaleband.inference.gibbs import Target, Values
 from scaleband.inference.moves import move
 from scaleband.inference.proposal import Proposal
 from scaleband.inference.sampler import RawDraws, SamplerSettings
-from scaleband.inference.unpack import unpack
+from scaleband.inference.unpack import own_std, unpack
 from scaleband.laws import FORMS, LEVEL, Cells, design_for
 from scaleband.runs import cell_table, usable
 
@@ -153,18 +153,14 @@ def _start(
     shape = old["rho"].shape
     from_old = [earlier.inputs.sources.index(s) for s in inputs.sources]
 
-    def standard(name: str, value: Array) -> Array:
-        mean, sd, _ = OWN[name]
-        return (np.log(value) - mean) / sd
-
     at = {
         "shared_std": np.linalg.solve(prior.shared_factor, (old["shared"] - prior.shared_mean)[..., None])[..., 0],
-        "log_sigma_std": standard("log_sigma", old["sigma"][..., from_old]),
-        "log_scatter_level_std": standard("log_scatter_level", old["scatter_level"][..., from_old]),
+        "log_sigma_std": own_std("log_sigma", old["sigma"][..., from_old]),
+        "log_scatter_level_std": own_std("log_scatter_level", old["scatter_level"][..., from_old]),
     }
     if inputs.n_trunks:
         scale = old.get("trunk_scale", np.full(shape, np.exp(OWN["log_trunk"][0])))
-        at["log_trunk_std"] = standard("log_trunk", scale)
+        at["log_trunk_std"] = own_std("log_trunk", scale)
         at["trunk_effect"] = scale[..., None] * rng.standard_normal((*shape, inputs.n_trunks))
         before = dict(zip(earlier.inputs.run_ids, earlier.inputs.trunk.tolist(), strict=True))
         for run_id, trunk in zip(inputs.run_ids, inputs.trunk.tolist(), strict=True):
@@ -208,12 +204,7 @@ def _laplace(inputs: ModelInputs, prior: Beliefs, earlier: Fit) -> tuple[Array, 
         at, scatter=scatter, sigma=np.median(p["sigma"], axis=(0, 1))[from_old], rho=float(np.median(p["rho"])),
         nu=float(np.median(p["nu"])),
     )  # fmt: skip
-    keep = ~inputs.censored
-    rows = Rows(
-        inputs.log_lr[keep], inputs.log_batch[keep], inputs.y[keep], inputs.y_se[keep], inputs.cell[keep],
-        inputs.source[keep], inputs.trunk[keep], inputs.one_batch, n_cells, inputs.n_trunks, at,
-    )  # fmt: skip
-    law = Law(inputs, prior, at)
+    rows, law = Rows.of(inputs, at), Law(inputs, prior, at)
     start = law.mean.copy()
     start[[0, 1, LEVEL]] = inputs.best.T
     mode, errors = joint_mode(rows, law, start, np.zeros(inputs.n_trunks + 1))

@@ -12,7 +12,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scaleband.bayes import ModelInputs
-from scaleband.bayes.beliefs import OWN, SHARED, Beliefs, offsets_in_use, role_index
+from scaleband.bayes.beliefs import (
+    OWN,
+    SCATTER_NAMES,
+    SHARED,
+    SHARED_INDEX,
+    Beliefs,
+    offsets_in_use,
+    role_index,
+)
 from scaleband.bayes.mode import best_at
 from scaleband.laws import ANGLE, HYPERPARAMETERS, LEVEL, RESPONSES, ROLES, SKEW
 
@@ -27,6 +35,12 @@ def _own(name: str, std: Array) -> Array:
     return np.exp(mean + sd * std)
 
 
+def own_std(name: str, value: Array) -> Array:
+    """A table's own scale (a name of `OWN`) as the sampler's standard normal."""
+    mean, sd, _ = OWN[name]
+    return (np.log(value) - mean) / sd
+
+
 def coefficients_given_cells(r: Array, w: Array, scatter: Array, rng: np.random.Generator) -> Array:
     """b | r for r = w b + scatter e, b ~ N(0, I): r (s, cell), w (s, cell, k), scatter (s, cell) -> (s, k)."""
     wt = w.transpose(0, 2, 1) / scatter[:, None, :]
@@ -38,8 +52,7 @@ def coefficients_given_cells(r: Array, w: Array, scatter: Array, rng: np.random.
 
 def _offsets(shared: Array) -> Array:
     """Scales of offsets out of the shared parameters (s, shared): (s, hyperparameter, role)."""
-    index = {name: k for k, name in enumerate(SHARED)}
-    at = [[index[f"log_offset_{role}_{hyper}"] for role in ROLES[1:]] for hyper in HYPERPARAMETERS]
+    at = [[SHARED_INDEX[f"log_offset_{role}_{hyper}"] for role in ROLES[1:]] for hyper in HYPERPARAMETERS]
     return np.exp(shared[:, at])
 
 
@@ -52,9 +65,8 @@ def offset_scales(flat: Mapping[str, Array], inputs: ModelInputs, beliefs: Belie
 def scatters(flat: Mapping[str, Array], beliefs: Beliefs) -> tuple[Array, Array]:
     """Scatter of cells (s, response), of levels the geometric mean over sources; and that of levels (s, source)."""
     shared = beliefs.shared_mean + flat["shared_std"] @ beliefs.shared_factor.T
-    level, index = _own("log_scatter_level", flat["log_scatter_level_std"]), {name: k for k, name in enumerate(SHARED)}
-    names = [f"log_scatter_{name if k < LEVEL else name[:-2]}" for k, name in enumerate(RESPONSES)]
-    every = [np.log(level).mean(axis=1) if k == LEVEL else shared[:, index[n]] for k, n in enumerate(names)]
+    level = _own("log_scatter_level", flat["log_scatter_level_std"])
+    every = [np.log(level).mean(axis=1) if n in OWN else shared[:, SHARED_INDEX[n]] for n in SCATTER_NAMES]
     return np.exp(np.stack(every, axis=1)), level
 
 
