@@ -55,6 +55,39 @@ def test_budget_pays_for_what_is_out_and_no_more(make: Make) -> None:
     assert len(campaign.ask(3).runs) == 1
 
 
+def test_overhead_is_paid_by_every_attempt(make: Make) -> None:
+    # 1e15 FLOP/s at half of it: an hour is 1.8e18 FLOP, so a sixth of one costs as much as a small run trains
+    device = {"peak_flops_per_s": 1e15, "utilisation": 0.5, "overhead_hours": SMALL / 1.8e18, "price_per_hour": 3.0}
+    campaign = make(budget_flops=5 * SMALL, device=device, retries=1)
+    runs = campaign.ask(16).runs
+    assert [(r.flops, r.overhead_flops) for r in runs] == [(SMALL, pytest.approx(SMALL))] * 2
+    assert campaign.account().committed == pytest.approx(4 * SMALL)
+    first, second = (r.run_id for r in runs)
+    assert campaign.tell(first, status="failed", flops=0).spent_flops == pytest.approx(SMALL)  # started up for nothing
+    assert campaign.account().left == pytest.approx(0)
+    assert campaign.give_back(second).spent_flops == 0  # never started up
+    campaign.ask(2)
+    assert campaign.tell(second, 3.0).spent_flops == pytest.approx(2 * SMALL)
+    assert campaign.runs()[1].result.flops == SMALL
+    assert campaign.table().set_index("run_id").loc[second, "flops"] == SMALL
+    assert campaign.settings.prices().price(campaign.account().spent) == pytest.approx(3 * 3 * SMALL / 1.8e18)
+
+
+@pytest.mark.parametrize(
+    ("device", "says"),
+    [
+        ({"utilisation": 0.4}, "has no peak_flops_per_s"),
+        ({"peak_flops_per_s": 1e15, "watts": 700.0}, "has 'watts'"),
+        ({"peak_flops_per_s": 1e15, "utilisation": 1.5}, "utilisation = 1.5 cannot be"),
+        ({"peak_flops_per_s": 0.0}, "peak_flops_per_s = 0.0 cannot be"),
+        ({"peak_flops_per_s": 1e15, "overhead_hours": -1.0}, "overhead_hours = -1.0 cannot be"),
+    ],
+)
+def test_a_device_that_cannot_be_is_refused(make: Make, device: dict, says: str) -> None:
+    with pytest.raises(UserError, match=says):
+        make(device=device)
+
+
 def test_no_setting_twice_until_none_is_left(make: Make) -> None:
     campaign = make(budget_flops=1e20)
     runs = [r for _ in range(8) for r in campaign.ask(3).runs]

@@ -73,6 +73,21 @@ def test_a_campaign_from_start_to_end(folder: Path, capsys: pytest.CaptureFixtur
     assert "--fill all fits them" in err
 
 
+def test_a_campaign_in_dollars(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, _, err = call(capsys, "init", tmp_path / "a", *INIT, "--overhead-hours", 1)
+    assert (code, "needs --device-flops" in err) == (2, True)
+    device = ("--device-flops", "1e15", "--utilisation", 0.5, "--overhead-hours", 0.5, "--price-per-hour", 2)
+    assert call(capsys, "init", tmp_path / "a", *INIT, *device)[0] == 0
+    code, out, err = call(capsys, "ask", tmp_path / "a", "-n", 8)
+    assert out.splitlines()[0].split()[-1] == "dollars"
+    assert [line.split()[-1] for line in out.splitlines()[1:]] == ["$1.80"] * 3  # 0.4 h of training and 0.5 h
+    assert "in dollars: $6.67, $0.00 spent, $5.40 out, $1.27 left; overhead counted" in err
+    code, out, _ = call(capsys, "status", tmp_path / "a", "--fill", "known", "--json")
+    budget = json.loads(out)["budget"]
+    assert (budget["committed_price"], budget["price_unit"]) == (pytest.approx(5.4), "dollars")
+    assert "in dollars" in call(capsys, "status", tmp_path / "a", "--fill", "known")[1]
+
+
 def test_run_until_the_budget_is_spent(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     code, out, err = call(capsys, "run", folder, "--workers", 2, "--synthetic", "--quiet", "--json")
     said = json.loads(out)

@@ -51,6 +51,17 @@ def test_a_batch_for_a_new_team(draws: LawDraws, stranger: Cells) -> None:
     assert again == found
 
 
+def test_the_verdict_counts_the_overhead(draws: LawDraws, stranger: Cells) -> None:
+    c = grid_candidates(draws, stranger, LIMITS)
+    found = propose(draws, stranger, c, budget_flops=BUDGET, n_runs=6, price=c.flops + 1e18)
+    assert all(p.overhead_flops == pytest.approx(1e18) for p in found.proposals)
+    assert found.budget_left_flops == pytest.approx(BUDGET - sum(p.price_flops for p in found.proposals))
+    assert sum(p.price_flops for p in found.worthwhile()) == pytest.approx(found.verdict.cost_flops)
+    dear = propose(draws, stranger, c, budget_flops=1e24, n_runs=6, price=c.flops + 1e22)
+    assert dear.verdict.stop
+    assert dear.verdict.cost_flops > 1e22
+
+
 def test_pending_runs_are_conditioned_on(draws: LawDraws, stranger: Cells) -> None:
     c = grid_candidates(draws, stranger, LIMITS)
     first = propose(draws, stranger, c, budget_flops=BUDGET, n_runs=5)

@@ -331,6 +331,7 @@ class Campaign:
             draws=lambda: posterior_for(self.place.folder, history, self.settings, progress).draws,
             seed=int(seed),
             options=self.settings.options,
+            overhead_flops=self.settings.overhead_flops,
         )
 
     def _take(self, n: int, heartbeat: bool) -> list[Run]:

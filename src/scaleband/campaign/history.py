@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from scaleband.campaign.proposers import target_of
-from scaleband.campaign.records import Attempt, runs_of, table_of, told_runs
+from scaleband.campaign.records import Attempt, attempt_cost, runs_of, table_of, told_runs
 from scaleband.campaign.refit import Posterior, known_posterior, posterior_for
 from scaleband.laws import LawDraws
 from scaleband.predict import basins, interval, recommend
@@ -128,4 +128,4 @@ def _posterior(
 
 
 def _spent(attempts: list[Attempt], up_to: int) -> float:
-    return sum(a.result.flops for a in attempts if a.result is not None and a.result.order <= up_to)
+    return sum(attempt_cost(a) for a in attempts if a.result is not None and a.result.order <= up_to)

@@ -74,8 +74,8 @@ def tell_result(campaign: Campaign, run: Run, result: RunResult) -> Run:
     facts = {k: v for k in ("device", "wall_seconds", "tokens_per_second", "steps", "n_tokens", "reason", "attempts")
              if (v := getattr(result, k))}  # fmt: skip
     flops = result.flops or training_flops(float(run.inputs["n_active"]), float(result.n_tokens))
-    if abs(flops - run.price_flops) <= WHOLE_STEPS * run.price_flops:
-        flops = run.price_flops
+    if abs(flops - run.flops) <= WHOLE_STEPS * run.flops:
+        flops = run.flops
     if result.status == "failed":
         # A worker that was lost may have trained for long; one that failed of itself says what it did.
         unknown = not flops and "the worker was lost" in result.reason

@@ -27,7 +27,7 @@ def affordable(answer: Proposals, runs: Sequence[Run], settings: Settings) -> li
         bundles.setdefault(proposal.bundle or proposal.run_id, []).append(proposal)
     out = []
     for bundle in bundles.values():
-        price = sum(p.flops for p in bundle)
+        price = sum(p.price_flops for p in bundle)
         keys = [setting_key(p.inputs) for p in bundle]
         twice = [k for k, p in zip(keys, bundle, strict=True) if not p.replicate and k in known]
         if price <= left * (1 + 1e-12) and not twice:

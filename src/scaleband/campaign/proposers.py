@@ -81,16 +81,18 @@ def evsi_runs(request: Request, n: int) -> Proposals:
     """The runs whose results are expected to lower the regret at the target the most per FLOP."""
     from scaleband.design import candidates_from_table, propose
 
-    if not len(request.candidates) or request.candidates["flops"].min() > request.budget_flops:
+    if not len(request.candidates) or request.prices.min() > request.budget_flops:
         return in_order(request, _none(), n, "evsi")
     draws = request.draws()
     pending = None
     if request.pending is not None:
         pending = candidates_from_table(request.pending[[*INPUTS, "flops", "run_id"]])
+    candidates = candidates_for(request, draws)
     answer = propose(
         draws,
         target_of({k: request.target[k] for k in TARGET}),
-        candidates_for(request, draws),
+        candidates,
+        price=candidates.flops + request.overhead_flops,
         budget_flops=request.budget_flops,
         n_runs=n,
         pending=pending,

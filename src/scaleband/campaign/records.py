@@ -36,7 +36,7 @@ class Result:
     loss, loss_se
         Nats per token; None where there is none.
     flops
-        What the attempt cost, FLOP.
+        What the attempt trained, FLOP.
     order
         Position among all that was told in this campaign, from 1.
     facts
@@ -85,8 +85,8 @@ class Run:
         Its name; columns of the run table, `seed` among them.
     state
         waiting (in the pool), pending (handed out), completed, diverged, or failed (given up).
-    price_flops
-        What one attempt was expected to cost, FLOP.
+    flops, overhead_flops
+        What one attempt is expected to train, and what it costs besides; FLOP.
     spent_flops
         What all its ended attempts cost, FLOP.
     attempts
@@ -106,7 +106,8 @@ class Run:
     run_id: str
     inputs: Mapping[str, Any]
     state: State
-    price_flops: float
+    flops: float
+    overhead_flops: float
     spent_flops: float
     attempts: int
     result: Result | None
@@ -114,6 +115,11 @@ class Run:
     trial_id: int
     started: bool
     asked_at: datetime | None
+
+    @property
+    def price_flops(self) -> float:
+        """All that one attempt is expected to cost, FLOP."""
+        return self.flops + self.overhead_flops
 
     @property
     def committed_flops(self) -> float:
@@ -161,9 +167,15 @@ def attempt_cost(attempt: Attempt) -> float:
 
     A worker that was lost after a sign of life is charged in full, one that never gave any had not begun.
     """
+    overhead = overhead_of(attempt.proposal)
     if attempt.result is not None:
-        return attempt.result.flops
-    return float(attempt.proposal["flops"]) if attempt.started else 0.0
+        return 0.0 if GIVEN_BACK in attempt.result.facts else attempt.result.flops + overhead
+    return float(attempt.proposal["flops"]) + overhead if attempt.started else 0.0
+
+
+def overhead_of(proposal: Mapping[str, Any]) -> float:
+    """What an attempt costs beside its training, FLOP."""
+    return float(proposal.get("overhead_flops", 0.0))
 
 
 def runs_of(attempts: Sequence[Attempt]) -> list[Run]:
@@ -190,7 +202,8 @@ def _run(tries: Sequence[Attempt]) -> Run:
         run_id=last.run_id,
         inputs=last.proposal["inputs"],
         state=state,
-        price_flops=float(last.proposal["flops"]),
+        flops=float(last.proposal["flops"]),
+        overhead_flops=overhead_of(last.proposal),
         spent_flops=spent,
         attempts=sum(1 for a in tries if a.result is None or GIVEN_BACK not in a.result.facts),
         result=last.result,
@@ -220,7 +233,7 @@ def row_of(run: Run, settings: Settings) -> dict[str, Any]:
     return {
         "run_id": run.run_id, **run.inputs, "status": status,
         "loss": None if r is None else r.loss, "loss_se": 0.0 if r is None else r.loss_se,
-        "flops": run.price_flops if r is None or r.flops <= 0 else r.flops,
+        "flops": run.flops if r is None or r.flops <= 0 else r.flops,
         **{k: settings.stated.get(k, "") for k in STATED},
     }  # fmt: skip
 

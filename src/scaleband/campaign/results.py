@@ -66,7 +66,7 @@ def checked_result(
         raise UserError(
             f"{what}: loss_se = {loss_se:g} is no standard error; give zero or a positive number, in nats per token"
         )
-    cost = run.price_flops if flops is None else float(flops)
+    cost = run.flops if flops is None else float(flops)
     if not (math.isfinite(cost) and cost >= 0):
         raise UserError(
             f"{what}: flops = {cost:g} is no cost; give zero or a positive number, or leave it out"

@@ -18,7 +18,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from scaleband.campaign.proposers import PROPOSERS
 from scaleband.campaign.refit import check_prior, posterior_for
-from scaleband.campaign.settings import INPUTS, Settings, plain_target
+from scaleband.campaign.settings import INPUTS, Settings, device_problems, plain_target
 from scaleband.campaign.strategies import Request
 from scaleband.errors import UserError
 
@@ -51,6 +51,8 @@ class ScalebandSampler(optuna.samplers.BaseSampler):
         Run-table inputs of every trial that are not in `space`; those of the target by default.
     budget_flops
         What all further trials may cost together, FLOP; no limit by default.
+    device
+        As in a campaign's settings: what a trial costs beside its training.
     prior, trust, draws, tune, chains, seed, target_runs
         As in a campaign's settings.
     cache
@@ -71,6 +73,7 @@ class ScalebandSampler(optuna.samplers.BaseSampler):
         options: Mapping[str, Any] | None = None,
         fixed: Mapping[str, str | float] | None = None,
         budget_flops: float = math.inf,
+        device: Mapping[str, float | None] | None = None,
         prior: str = "",
         trust: float = 1.0,
         draws: int = 1000,
@@ -89,8 +92,10 @@ class ScalebandSampler(optuna.samplers.BaseSampler):
             raise UserError(f"there is no strategy {strategy!r}; choose one of {', '.join(PROPOSERS)}")
         self._settings = Settings(
             "study", plain_target(target), budget_flops, strategy=strategy, options=options or {}, prior=prior,
-            trust=trust, draws=draws, tune=tune, chains=chains, seed=seed, target_runs=target_runs,
+            trust=trust, draws=draws, tune=tune, chains=chains, seed=seed, target_runs=target_runs, device=device or {},
         )  # fmt: skip
+        if problems := device_problems(self._settings.device):
+            raise UserError(problems)
         check_prior(self._settings)
         self._space = dict(space)
         self._fixed = dict(fixed or {})
@@ -151,14 +156,15 @@ class ScalebandSampler(optuna.samplers.BaseSampler):
         folder = self._cache
         assert folder is not None  # made where none was given
         candidates = self._candidates()
-        spent = sum(row["flops"] for row in done + out)
-        budget = min(self._settings.budget_flops - spent, float(candidates["flops"].sum()))
+        overhead = self._settings.overhead_flops
+        spent = sum(row["flops"] + overhead for row in done + out)
+        budget = min(self._settings.budget_flops - spent, float((candidates["flops"] + overhead).sum()))
         return Request(
             target=self._settings.target, candidates=candidates, limits={}, history=history, pending=table(out),
             given_up=frozenset(), budget_flops=max(budget, 0.0), target_runs=self._settings.target_runs,
             draws=lambda: posterior_for(folder, history, self._settings).draws,
             seed=int(np.random.SeedSequence([self._settings.seed, number]).generate_state(1)[0]),
-            options=self._settings.options,
+            options=self._settings.options, overhead_flops=overhead,
         )  # fmt: skip
 
     def _ours(self, trial: FrozenTrial) -> bool:

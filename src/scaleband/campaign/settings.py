@@ -7,13 +7,15 @@ import json
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any
 
 from scaleband.errors import UserError
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from scaleband.design import Device
 
 FORMAT = "scaleband-campaign"
 VERSION = 1
@@ -59,6 +61,9 @@ class Settings:
         Of that grid: sizes, tokens, flops_max, ..., as `design.Limits` has them.
     given
         Column -> values: run-table rows that were there before; they cost nothing here. May be empty.
+    device
+        Fields of `design.Device`, where hours or dollars are to be told and a run costs something beside its training;
+        empty: FLOPs are all. The budget pays for the overhead too.
     target_runs
         K, final runs at the target that the decision will serve.
     strategy, options
@@ -84,6 +89,7 @@ class Settings:
     candidates: Mapping[str, Sequence[Any]] = field(default_factory=dict)
     limits: Mapping[str, Any] = field(default_factory=dict)
     given: Mapping[str, Sequence[Any]] = field(default_factory=dict)
+    device: Mapping[str, float | None] = field(default_factory=dict)
     target_runs: float = 1.0
     strategy: str = "evsi"
     options: Mapping[str, Any] = field(default_factory=dict)
@@ -106,6 +112,18 @@ class Settings:
     def digest(self) -> str:
         """SHA-256 of all of it."""
         return hashlib.sha256(json.dumps(self.to_json(), sort_keys=True).encode()).hexdigest()
+
+    def prices(self) -> Device | None:
+        """The device that was named."""
+        from scaleband.design import Device
+
+        return Device(**self.device) if self.device else None  # type: ignore[arg-type]
+
+    @property
+    def overhead_flops(self) -> float:
+        """What a run costs beside its training, as FLOP of the device's time."""
+        device = self.prices()
+        return 0.0 if device is None else device.overhead_flops
 
     def candidate_frame(self) -> pd.DataFrame:
         """The candidates, one row per run that could be made, in their order."""
@@ -179,7 +197,7 @@ def checked(settings: Settings, strategies: Sequence[str]) -> Settings:
     unknown = sorted(set(settings.stated) - set(STATED))
     if unknown:
         problems.append(f"{unknown[0]!r} is no convention; choose from {', '.join(STATED)}")
-    problems += _target_problems(settings.target)
+    problems += _target_problems(settings.target) + device_problems(settings.device)
     if bool(settings.candidates) == bool(settings.limits):
         problems.append(
             "give a table of runs that could be made, or limits to make a grid in, one of the two"
@@ -217,6 +235,26 @@ def _target_problems(target: Mapping[str, Any]) -> list[str]:
             out.append(
                 f"the target's {name} = {target.get(name)!r} is no name; write one part of a group, without '/'"
             )
+    return out
+
+
+def device_problems(device: Mapping[str, float | None]) -> list[str]:
+    from scaleband.design import Device
+
+    names = {f.name for f in fields(Device)}
+    unknown = sorted(set(device) - names)
+    if unknown or (device and "peak_flops_per_s" not in device):
+        what = f"has {unknown[0]!r}" if unknown else "has no peak_flops_per_s"
+        return [f"the device {what}; it is {', '.join(f.name for f in fields(Device))}"]
+    out = []
+    for name, value in device.items():
+        if value is None and name == "price_per_hour":
+            continue
+        at_least = 0.0 if name in ("overhead_hours", "price_per_hour") else 1e-12
+        at_most = 1.0 if name == "utilisation" else math.inf
+        if not (isinstance(value, int | float) and math.isfinite(value) and at_least <= value <= at_most):
+            limits = "between 0 and 1" if name == "utilisation" else "a positive, finite number"
+            out.append(f"the device's {name} = {value!r} cannot be; give {limits}")
     return out
 
 

@@ -46,6 +46,8 @@ class Request:
         Of this request alone.
     options
         Of the strategy.
+    overhead_flops
+        What every run costs beside its training, FLOP.
     """
 
     target: Mapping[str, str | float]
@@ -59,6 +61,12 @@ class Request:
     draws: Callable[[], LawDraws]
     seed: int
     options: Mapping[str, Any]
+    overhead_flops: float = 0.0
+
+    @property
+    def prices(self) -> NDArray[np.float64]:
+        """Of the candidates, FLOP."""
+        return self.candidates["flops"].to_numpy(float) + self.overhead_flops
 
 
 class Proposer(Protocol):
@@ -85,7 +93,7 @@ def open_candidates(request: Request) -> NDArray[np.int64]:
 
 def in_order(request: Request, order: NDArray[np.int64], n: int, name: str) -> Proposals:
     """The first `n` candidates of `order` that the budget pays for, one after another."""
-    prices = request.candidates["flops"].to_numpy(float)
+    prices = request.prices
     left = request.budget_flops
     chosen: list[int] = []
     for i in order:
@@ -99,14 +107,15 @@ def in_order(request: Request, order: NDArray[np.int64], n: int, name: str) -> P
         Proposal(
             f"{name}-{i}",
             {k: _plain(rows[i][k]) for k in INPUTS},
-            float(prices[i]),
+            float(prices[i]) - request.overhead_flops,
             math.nan,
             math.nan,
             f"{name}-{i}",
+            overhead_flops=request.overhead_flops,
         )
         for i in chosen
     )
-    cost = float(sum(p.flops for p in proposals))
+    cost = float(sum(p.price_flops for p in proposals))
     why = (
         f"{len(proposals)} runs for {cost:.3g} FLOP, {name}: this strategy does not weigh what they teach"
         if proposals
@@ -149,7 +158,7 @@ def cost_weighted_runs(request: Request, n: int) -> Proposals:
     rng = np.random.default_rng(request.seed)
     left = open_candidates(request)
     # Exponential clocks: the order in which they ring is a draw without replacement with these weights.
-    rings = rng.exponential(size=len(left)) * request.candidates["flops"].to_numpy(float)[left]
+    rings = rng.exponential(size=len(left)) * request.prices[left]
     return in_order(request, left[np.argsort(rings, kind="stable")], n, "cost-weighted")
 
 
@@ -159,7 +168,7 @@ def cheapest_runs(request: Request, n: int) -> Proposals:
     left = rng.permutation(open_candidates(request))
     return in_order(
         request,
-        left[np.argsort(request.candidates["flops"].to_numpy(float)[left], kind="stable")],
+        left[np.argsort(request.prices[left], kind="stable")],
         n,
         "cheapest-first",
     )

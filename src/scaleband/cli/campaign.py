@@ -5,8 +5,9 @@ from __future__ import annotations
 import argparse
 import math
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from scaleband.cli.accounts import account_json, account_rows
 from scaleband.cli.arguments import add_interval, add_json, path, whole
 from scaleband.cli.campaign_init import add_init, run_init
 from scaleband.cli.campaign_run import add_run, run_run
@@ -17,6 +18,9 @@ from scaleband.cli.progress import progress
 from scaleband.cli.verb import Exit, UsageError, Verb
 from scaleband.cli.words import rate, tokens
 from scaleband.labels import quantity
+
+if TYPE_CHECKING:
+    from scaleband.design import Device
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -107,57 +111,49 @@ def run_ask(asked: argparse.Namespace) -> int:
             report(stage, done, total)
 
         found = campaign.ask(asked.n, past_stop=asked.past_stop, progress=each_step)
+        device = campaign.settings.prices()
     if asked.json:
         verdict = None if found.verdict is None else vars(found.verdict)
         print_json(
             {
                 "runs": [run_json(r) for r in found.runs],
                 "verdict": verdict,
-                "budget": account_json(found.account),
+                "budget": account_json(found.account, device),
             }
         )
         return Exit.DONE
     if found.runs:
-        print_table(
-            ["run_id", "params", "tokens", "lr_peak", "batch_tokens", "seed", "FLOP", "EVSI, %"],
-            [run_row(r) for r in found.runs],
-        )
+        columns = ["run_id", "params", "tokens", "lr_peak", "batch_tokens", "seed", "FLOP", "EVSI, %"]
+        columns += [] if device is None else [device.unit]
+        print_table(columns, [run_row(r, device) for r in found.runs])
     if found.verdict is not None:
         say(f"verdict: {found.verdict.action}: {found.verdict.why.removeprefix(found.verdict.action + ': ')}")
-    a = found.account
-    say(f"budget: {a.budget:.3g} FLOP, {a.spent:.3g} spent, {a.committed:.3g} out, {a.left:.3g} left")
+    for name, words in account_rows(found.account, device):
+        say(f"{name}: {words}")
     if not found.runs and found.verdict is not None and found.verdict.stop:
         say("nothing was handed out; --past-stop proposes all the same if the budget allows it")
     return Exit.DONE
 
 
-def run_row(r: Any) -> list[str]:
+def run_row(r: Any, device: Device | None) -> list[str]:
     """A run for people."""
     i, gain, error = r.inputs, r.proposal.get("evsi"), r.proposal.get("evsi_error")
     shown = "-" if gain is None else f"{gain:.2g} +- {error or 0.0:.1g}"
     return [r.run_id, quantity(i["n_params"]), quantity(i["n_tokens"]), rate(i["lr_peak"]), tokens(i["batch_tokens"]),
-            str(i["seed"]), f"{r.price_flops:.3g}", shown]  # fmt: skip
+            str(i["seed"]), f"{r.flops:.3g}", shown,
+            *([] if device is None else [device.words(r.price_flops)])]  # fmt: skip
 
 
 def run_json(r: Any) -> dict[str, Any]:
     """A run for scripts: a row of the run table, with its price and what it was proposed for."""
     p = r.proposal
     return {
-        "run_id": r.run_id, **r.inputs, "flops": r.price_flops, "state": r.state, "attempts": r.attempts,
+        "run_id": r.run_id, **r.inputs, "flops": r.flops, "overhead_flops": r.overhead_flops, "state": r.state,
+        "attempts": r.attempts,
         "evsi": p.get("evsi"), "evsi_error": p.get("evsi_error"), "bundle": p.get("bundle"),
         "replicate": p.get("replicate"), "p_diverged": p.get("p_diverged"),
         "loss": None if r.result is None else r.result.loss,
     }  # fmt: skip
-
-
-def account_json(a: Any) -> dict[str, float]:
-    """The budget, FLOP."""
-    return {
-        "budget_flops": a.budget,
-        "spent_flops": a.spent,
-        "committed_flops": a.committed,
-        "left_flops": a.left,
-    }
 
 
 def run_tell(asked: argparse.Namespace) -> int:
@@ -183,9 +179,9 @@ def run_tell(asked: argparse.Namespace) -> int:
                 sure=asked.sure,
                 facts={"reason": asked.reason} if asked.reason else None,
             )
-        account = campaign.account()
+        account, device = campaign.account(), campaign.settings.prices()
     if asked.json:
-        print_json({**run_json(told), "budget": account_json(account)})
+        print_json({**run_json(told), "budget": account_json(account, device)})
         return Exit.DONE
     loss = None if told.result is None else told.result.loss
     state = "back in the pool" if told.state == "waiting" else told.state

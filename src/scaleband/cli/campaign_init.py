@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import re
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from scaleband.cli.arguments import add_json, add_target, count, path, trust, whole
@@ -15,6 +16,7 @@ from scaleband.cli.grid_limits import (
     refuse_limits_of_a_table,
     run_max,
 )
+from scaleband.cli.prices import add_prices, device_of
 from scaleband.cli.printing import print_json, say
 from scaleband.cli.verb import Exit, UsageError
 from scaleband.errors import UserError
@@ -36,6 +38,7 @@ def add_init(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--candidates", type=path, metavar="C.csv",
                         help="runs that can be made: n_params, n_tokens, lr_peak, batch_tokens, flops")  # fmt: skip
     add_limits(parser)
+    add_prices(parser)
     parser.add_argument(
         "--runs", nargs="+", type=path, metavar="RUNS", help="runs that you have: CSV or Parquet, at no cost"
     )
@@ -73,6 +76,8 @@ def run_init(asked: argparse.Namespace) -> int:
     if asked.candidates is None and (asked.sizes is None or asked.lengths is None):
         raise UsageError("say what can be run: --candidates C.csv, or --sizes and --lengths")
 
+    device = device_of(asked)
+
     from scaleband.campaign import Campaign, Settings
 
     target = {"source": asked.source, "arch": asked.arch or "dense", "data": asked.data, "n_params": asked.params,
@@ -86,6 +91,7 @@ def run_init(asked: argparse.Namespace) -> int:
         candidates={} if asked.candidates is None else candidates_of(asked, target),
         limits=limits_of(asked, target) if asked.candidates is None else {},
         given=given_of(asked),
+        device={} if device is None else asdict(device),
         target_runs=asked.target_runs,
         strategy=asked.strategy,
         prior="" if asked.prior is None else prior_of(asked.prior),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
+from scaleband.cli.accounts import account_json, account_rows
 from scaleband.cli.arguments import path
 from scaleband.cli.interrupts import interrupts
 from scaleband.cli.printing import print_json, print_rows, print_table, say
@@ -66,8 +67,7 @@ def run_status(asked: argparse.Namespace) -> int:
         print_json({
             "name": settings.name, "target": dict(settings.target), "strategy": settings.strategy,
             "prior": settings.prior,
-            "budget": {"budget_flops": account.budget, "spent_flops": account.spent,
-                       "committed_flops": account.committed, "left_flops": account.left},
+            "budget": account_json(account, settings.prices()),
             "runs": counts, "interval": asked.interval, "interval_kind": "eti", "steps": [step_json(s) for s in steps],
             "pending": [r.run_id for r in runs if r.state == "pending"],
             "verdict": None if verdict is None else verdict["verdict"],
@@ -96,8 +96,7 @@ def _show(
     title = (f"{settings.name}: {quantity(t['n_params'])} parameters, {quantity(t['n_tokens'])} tokens, group "
              f"{t['source']}/{t['arch']}/{t['data']}")  # fmt: skip
     rows = [
-        ("budget", f"{account.budget:.3g} FLOP: {account.spent:.3g} spent, {account.committed:.3g} out, "
-                   f"{account.left:.3g} left"),
+        *account_rows(account, settings.prices()),
         ("runs", ", ".join(f"{v} {k}" for k, v in counts.items() if v) or "none yet"),
     ]  # fmt: skip
     out = [r.run_id for r in runs if r.state == "pending"]

@@ -16,7 +16,7 @@ from scaleband.cli.grid_limits import (
     refuse_limits_of_a_table,
     run_max,
 )
-from scaleband.cli.prices import Device, add_prices, device_of
+from scaleband.cli.prices import add_prices, device_of
 from scaleband.cli.printing import print_json, print_rows, print_table
 from scaleband.cli.question import Question, ask, common_json, common_rows, mark
 from scaleband.cli.verb import Verb
@@ -25,7 +25,7 @@ from scaleband.errors import UserError
 from scaleband.labels import flops_label, quantity
 
 if TYPE_CHECKING:
-    from scaleband.design import Candidates, Proposals
+    from scaleband.design import Candidates, Device, Proposals
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -59,8 +59,7 @@ def run(asked: argparse.Namespace) -> int:
     pending = None if asked.pending is None else read_candidates(q, asked.pending)
     found = propose(
         q.draws, q.cells, candidates, n_runs=asked.n, pending=pending, seed=asked.seed, target_runs=asked.target_runs,
-        budget_flops=asked.budget if device is None else device.price(asked.budget, overhead=False),
-        price=None if device is None else device.price(candidates.flops),
+        budget_flops=asked.budget, price=None if device is None else candidates.flops + device.overhead_flops,
     )  # fmt: skip
     if asked.json:
         print_json(answer_of(q, found, asked, device))
@@ -144,10 +143,13 @@ def answer_of(q: Question, found: Proposals, asked: argparse.Namespace, device: 
             "flops", "evsi", "evsi_error", "bundle", "replicate", "p_diverged")}}
         for p in plain["proposals"]
     ]  # fmt: skip
-    budget: dict[str, Any] = {"flops": asked.budget, "left_flops": asked.budget - sum(row["flops"] for row in rows)}
+    budget: dict[str, Any] = {"flops": found.budget_flops, "left_flops": found.budget_left_flops}
     if device is not None:
-        budget |= {"price": found.budget_flops, "left_price": found.budget_left_flops, "price_unit": device.unit}
-        rows = [row | {"price": device.price(row["flops"])} for row in rows]
+        budget |= {"price": device.price(found.budget_flops), "left_price": device.price(found.budget_left_flops),
+                   "price_unit": device.unit}  # fmt: skip
+        rows = [
+            row | {"price": device.price(p.price_flops)} for row, p in zip(rows, found.proposals, strict=True)
+        ]
     return {
         "proposals": rows,
         "verdict": plain["verdict"],
@@ -162,7 +164,7 @@ def answer_of(q: Question, found: Proposals, asked: argparse.Namespace, device: 
 
 def show(q: Question, found: Proposals, asked: argparse.Namespace, device: Device | None) -> None:
     """The answer for people: the verdict, then the runs."""
-    v, left = found.verdict, asked.budget - sum(p.flops for p in found.proposals)
+    v, left = found.verdict, found.budget_left_flops
     rows = [
         ("verdict", v.why),
         ("regret now", f"{percent(v.evpi)} of the loss is expected to be lost at the target (EVPI)"),
@@ -171,8 +173,11 @@ def show(q: Question, found: Proposals, asked: argparse.Namespace, device: Devic
         ("budget", f"{flops_label(asked.budget)} FLOP, {flops_label(left)} left"),
     ]  # fmt: skip
     if device is not None:
-        spent = f"{device.words(found.budget_flops)}, {device.words(found.budget_left_flops)} left"
-        rows.append(("in " + device.unit, spent + " after these runs, overhead counted"))
+        rows.append((
+            "in " + device.unit,
+            f"{device.words(found.budget_flops)}, {device.words(left)} left after these runs, overhead counted; the "
+            f"verdict weighs {device.words(v.cost_flops)} against {device.words(v.saving_flops)}",
+        ))  # fmt: skip
     print_rows(q.title(), [*rows, *common_rows(q, asked)])
     if found.proposals:
         columns = ["run_id", "bundle", "params", "tokens", "lr_peak", "batch", "FLOP", "EVSI", "diverges", "note"]
@@ -181,7 +186,7 @@ def show(q: Question, found: Proposals, asked: argparse.Namespace, device: Devic
             [p.run_id, p.bundle, quantity(float(p.inputs["n_params"])), quantity(float(p.inputs["n_tokens"])),
              rate(float(p.inputs["lr_peak"])), tokens(float(p.inputs["batch_tokens"])), flops_label(p.flops),
              f"{percent(p.evsi)} +- {percent(p.evsi_error)}", chance(p.p_diverged),
-             "replicate" if p.replicate else "", *([] if device is None else [device.words(device.price(p.flops))])]
+             "replicate" if p.replicate else "", *([] if device is None else [device.words(p.price_flops)])]
             for p in found.proposals
         ])  # fmt: skip
 

@@ -11,7 +11,7 @@ from scaleband.design.allocation import (
     loss_outcomes,
 )
 from scaleband.design.candidates import Candidates, candidates_from_table, with_mini_sweeps
-from scaleband.design.costs import dollars_cost, flops_cost, gpu_hours_cost, then, with_overhead
+from scaleband.design.costs import Device, dollars_cost, flops_cost, gpu_hours_cost, then, with_overhead
 from scaleband.design.decisions import (
     CurveDecision,
     Decision,
@@ -35,6 +35,7 @@ __all__ = [
     "Choice",
     "CurveDecision",
     "Decision",
+    "Device",
     "Gain",
     "LawOutcomes",
     "Limits",

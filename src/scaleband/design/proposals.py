@@ -27,7 +27,7 @@ class Proposal:
     inputs
         Columns of the run table (`INPUTS`): counts, `lr_peak`, `batch_tokens` in tokens per step.
     flops
-        What it costs, FLOP.
+        Of the training.
     evsi, evsi_error
         Expected drop of the target's regret from this run's *bundle*, percent of the loss, on top of the runs
         that are pending and of the bundles before it, and its Monte-Carlo standard error. The runs of one
@@ -38,6 +38,8 @@ class Proposal:
         True where the same setting is made, pending or proposed already: another seed.
     p_diverged
         Probability that it ends above the threshold at which a loss says only "at least that high".
+    overhead_flops
+        What it costs besides (start-up, evaluation, ...), as FLOP that the device would have done in that time.
     """
 
     run_id: str
@@ -48,6 +50,12 @@ class Proposal:
     bundle: str
     replicate: bool = False
     p_diverged: float = 0.0
+    overhead_flops: float = 0.0
+
+    @property
+    def price_flops(self) -> float:
+        """All that it costs, FLOP."""
+        return self.flops + self.overhead_flops
 
 
 @dataclass(frozen=True)
@@ -131,7 +139,7 @@ class Proposals:
             return self.proposals
         prices: dict[str, float] = {}
         for p in () if self.verdict.stop else self.proposals:
-            prices[p.bundle or p.run_id] = prices.get(p.bundle or p.run_id, 0.0) + p.flops
+            prices[p.bundle or p.run_id] = prices.get(p.bundle or p.run_id, 0.0) + p.price_flops
         kept: set[str] = set()
         spent = 0.0
         for bundle, price in prices.items():

@@ -248,7 +248,7 @@ def propose(
     candidates
         What can be run; see `candidates_from_table`, `grid_candidates`, `with_mini_sweeps`.
     budget_flops
-        Most that these runs may cost together, FLOP (or the unit of `price`).
+        Most that these runs may cost together, FLOP.
     n_runs
         Most runs.
     pending
@@ -256,7 +256,8 @@ def propose(
     made
         Run table behind the fit: a candidate whose setting it has is a replicate, of which only the seed is news.
     price (run,)
-        Another price per run than FLOPs, from `design.costs`.
+        What each candidate costs, its training by default. In FLOP, because the verdict weighs it against FLOPs at the
+        target: hours and dollars (`design.costs`) are divided by what a FLOP costs, so that overhead counts.
     seed
         Of the noise in the outcome draws.
     target_runs
@@ -299,14 +300,17 @@ def propose(
     if cheapest <= budget_flops:
         why_empty = f"no bundle that is affordable has at most {n_runs} runs"
     verdict = weigh(
-        [(c.gain.evsi, c.gain.error, float(candidates.flops[c.runs].sum())) for c in chosen],
+        [(c.gain.evsi, c.gain.error, c.cost) for c in chosen],
         [share_lost(rule, slope) for rule in (start, *(c.gain.rule for c in chosen))],
         evpi=start.risk,
         target_flops=target_flops,
         target_runs=target_runs,
         why_empty=why_empty,
     )
-    proposals = [p for k, c in enumerate(chosen) for p in _runs_of(c, k, outcomes, candidates, digest, seed, target)]
+    overhead = np.zeros(len(candidates.cell)) if price is None else price - candidates.flops
+    proposals = [
+        p for k, c in enumerate(chosen) for p in _runs_of(c, k, outcomes, candidates, overhead, digest, seed, target)
+    ]
     return Proposals(
         proposals=tuple(proposals),
         verdict=verdict,
@@ -325,7 +329,8 @@ def propose(
 
 
 def _runs_of(
-    choice: Choice, k: int, outcomes: LawOutcomes, candidates: Candidates, digest: str, seed: int, target: Cells
+    choice: Choice, k: int, outcomes: LawOutcomes, candidates: Candidates, overhead: Array, digest: str, seed: int,
+    target: Cells,
 ) -> list[Proposal]:
     """One chosen bundle as rows of the run table."""
     wrecked = outcomes.p_diverged(choice.runs)
@@ -347,6 +352,7 @@ def _runs_of(
                 bundle=f"{digest[:6]}-{seed}-{k + 1}",
                 replicate=bool(repeat),
                 p_diverged=float(p),
+                overhead_flops=float(overhead[run]),
             )
         )
     return out

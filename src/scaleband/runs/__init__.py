@@ -6,7 +6,7 @@ from scaleband.runs.catalogue import CATALOGUE, DataSet, data_set, fetch
 from scaleband.runs.cells import arch_family, cell_index, cell_table, group_label, usable
 from scaleband.runs.columns import COLUMNS, CONVENTIONS, STATUSES, Column
 from scaleband.runs.conventions import conventions
-from scaleband.runs.costs import dollars, gpu_hours, training_flops
+from scaleband.runs.costs import SECONDS_PER_HOUR, dollars, gpu_hours, training_flops
 from scaleband.runs.mapping import ColumnMap, column_map, read_map
 from scaleband.runs.problems import Problem
 from scaleband.runs.shipped import data_sets, get, own_sweep, sweep_card, sweep_path
@@ -16,6 +16,7 @@ __all__ = [
     "CATALOGUE",
     "COLUMNS",
     "CONVENTIONS",
+    "SECONDS_PER_HOUR",
     "STATUSES",
     "Column",
     "ColumnMap",
