@@ -27,6 +27,10 @@ Definition (fixed before the first held-out figure was looked at):
   curvatures, angles and skews follow what the fit *to the other cells* foretells for this one (mean and spread of its
   draws), and nothing is said of the place of the optimum; coverage with its standard error added is printed beside the
   first;
+- the measure measured: `--simulated SEED` replaces the losses by those of a truth that is known, one draw of the
+  released model of that sweep (states, noise), at the same settings, and goes the same way. How often each of the
+  truths above is then held, beside the optimum that was simulated, says what these counts would be if the model were
+  right. Fixed before any simulated table was looked at;
 - the fit: one form, stated beliefs, 2 chains, seed 1, to the other cells alone; the left-out cell is then a new
   cell of the law (and its size or variant a level never seen).
 """
@@ -41,11 +45,14 @@ import pandas as pd
 
 from common import RESULTS, load
 from scaleband.bayes import ModelInputs, cells_of, model_inputs
+from scaleband.bayes.simulate import with_simulated_losses
 from scaleband.inference.fitting import fit
+from scaleband.inference.released import model_path
 from scaleband.inference.sampler import SamplerSettings
-from scaleband.laws import FORMS, LawDraws, design_for, published_optimum
+from scaleband.inference.store import read_draws
+from scaleband.laws import FORMS, Cells, LawDraws, design_for, published_optimum
 from scaleband.predict import basins, interval, joint_level, recommend, target_cells
-from scaleband.runs import cell_table, read_runs, sweep_path
+from scaleband.runs import cell_table, read_runs, sweep_path, usable
 from unpooled import Basin, fit_basin
 
 TABLES = ["steplaw_dense", "steplaw_dense_small", "steplaw_moe"]
@@ -64,14 +71,19 @@ def z_with_errors(x: np.ndarray, truth: Basin, h: int) -> float:
     return float((truth.optimum[h] - np.median(x)) / np.hypot(x.std(), truth.optimum_se[h]))
 
 
-def score_cell(draws: LawDraws, inputs: ModelInputs, truth: Basin, c: int) -> dict[str, float]:
-    """Coverage and regret of one held-out cell."""
+def one_cell(inputs: ModelInputs, c: int) -> Cells:
+    """Cell `c` as a target."""
     cells = inputs.cells
-    target = target_cells(
+    return target_cells(
         cells.n_params[c], cells.n_tokens[c], source=cells.source[c], arch=cells.arch[c], data=cells.data[c],
         n_active=cells.n_active[c],
     )  # fmt: skip
-    b = basins(draws, target)
+
+
+def score_cell(draws: LawDraws, inputs: ModelInputs, truth: Basin, c: int) -> dict[str, float]:
+    """Coverage and regret of one held-out cell."""
+    cells = inputs.cells
+    b = basins(draws, one_cell(inputs, c))
     setting = recommend(b)
     lr, batch = float(setting.lr_peak[0]), float(setting.batch_tokens[0])
     published = [float(v) for v in published_optimum(cells.n_params[c], cells.n_tokens[c])]
@@ -99,6 +111,19 @@ def score_cell(draws: LawDraws, inputs: ModelInputs, truth: Basin, c: int) -> di
     out["step_law"] = truth.regret(*published)
     out["step_law_recorded"] = nearest_recorded(inputs, c, *published)
     return out
+
+
+def simulated(frame: pd.DataFrame, inputs: ModelInputs, model: str, seed: int) -> tuple[pd.DataFrame, np.ndarray]:
+    """The table with the losses of one draw of a released model, and that draw's optima (2, cell)."""
+    rng = np.random.default_rng([seed, 20])
+    draws = read_draws(model_path(model))
+    known = list(zip(draws.cells.arch, draws.cells.data, draws.cells.n_params, draws.cells.n_tokens, strict=True))
+    own = inputs.cells
+    place = [known.index(key) for key in zip(own.arch, own.data, own.n_params, own.n_tokens, strict=True)]
+    k = int(rng.integers(draws.n_samples))
+    truth = {"state": draws.state[k][:, place], "sigma": draws.sigma[k], "rho": draws.rho[k], "nu": draws.nu[k]}
+    made = with_simulated_losses(frame.assign(status="completed"), inputs, truth, rng)
+    return made, truth["state"][:2]
 
 
 def folds(protocol: str, cells: pd.DataFrame) -> list[tuple[str, np.ndarray]]:
@@ -159,11 +184,17 @@ def main() -> None:
     parser.add_argument("--draws", type=int, default=1500)
     parser.add_argument("--tune", type=int, default=500)
     parser.add_argument("--only", type=int, nargs="*", help="indices of folds, for a quick look")
+    parser.add_argument("--simulated", type=int, metavar="SEED", help="losses of a draw of the sweep's released model")
     options = parser.parse_args()
 
     frame = load(TABLES) if options.sweep == "step-law" else read_runs(sweep_path(options.sweep)).frame
     cells = cell_table(frame)
     full = model_inputs(frame, design_for(cells_of(cells)), cells=cells)
+    optima = None
+    if options.simulated is not None:
+        frame, optima = simulated(usable(frame), full, options.sweep, options.simulated)
+        cells = cell_table(frame)
+        full = model_inputs(frame, design_for(cells_of(cells)), cells=cells)
     settings = SamplerSettings(draws=options.draws, tune=options.tune, chains=2, seed=1)
     records, first = [], None
     chosen = folds(options.protocol, cells)
@@ -178,6 +209,8 @@ def main() -> None:
         draws, gate = fitted.draws(), fitted.gate
         for c in np.flatnonzero(left_out):
             record = score_cell(draws, full, fit_basin(full, int(c)), int(c))
+            if optima is not None:
+                record |= against(draws, full, int(c), optima[:, c])
             records.append(
                 {"fold": name, "cell": cells["cell"].iloc[c], "arch": cells["arch"].iloc[c],
                  "edge": bool(cells["best_on_edge"].iloc[c]), **record}
@@ -196,7 +229,8 @@ def main() -> None:
     table = pd.DataFrame(records)
     RESULTS.mkdir(exist_ok=True)
     whose = "" if options.sweep == "step-law" else f"{options.sweep}_"
-    file = RESULTS / f"held_out_{whose}{options.protocol}_{options.form}.csv"
+    made = "" if options.simulated is None else f"_simulated_{options.simulated}"
+    file = RESULTS / f"held_out_{whose}{options.protocol}_{options.form}{made}.csv"
     table.to_csv(file, index=False, float_format="%.6g")
     what = f"{options.sweep}, protocol {options.protocol}, form {options.form}"
     print(f"\n{what}, seed 1, {options.draws} draws x 2 chains")
@@ -207,6 +241,15 @@ def main() -> None:
     ):  # fmt: skip
         if mask.any():
             summary(table[mask], what)
+    if optima is not None:
+        held = {h: (table[f"{h}_simulated"].sub(0.5).abs() <= 0.45).sum() for h in ("rate", "batch")}
+        print(f"the simulated optimum itself: 90 % cover rate {held['rate']}, batch {held['batch']} of {len(table)}")
+
+
+def against(draws: LawDraws, inputs: ModelInputs, c: int, optimum: np.ndarray) -> dict[str, float]:
+    """The share of the draws of a cell's optimum that lie below a known one."""
+    x = basins(draws, one_cell(inputs, c)).optimum[:, :, 0]
+    return {f"{name}_simulated": float((x[:, h] < optimum[h]).mean()) for h, name in enumerate(("rate", "batch"))}
 
 
 def cell_of_row(frame: pd.DataFrame, cells: pd.DataFrame) -> np.ndarray:
