@@ -147,12 +147,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--params", type=float, default=1e6)
-    parser.add_argument("--stack-params", type=float, default=2e5)
+    parser.add_argument("--stack-params", type=float, nargs="+", default=[5e4, 2e5, 1e6])
     parser.add_argument("--stack", type=int, default=8)
     parser.add_argument("--seq-len", type=int, default=128)
     parser.add_argument("--batch-sequences", type=int, default=8)
     parser.add_argument("--stack-batch-sequences", type=int, default=4)
     parser.add_argument("--steps", type=int, default=10)
+    parser.add_argument("--stack-steps", type=int, default=40)
     parser.add_argument("--warm", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--precision", default="")
@@ -175,19 +176,19 @@ def main() -> None:
             },
             options.rounds,
         )
-        small = argparse.Namespace(**vars(options) | {"batch_sequences": options.stack_batch_sequences})
-        stacked = rounds(
-            {
-                "one after the other": lambda: trainer(
-                    small, folder, int(options.stack_params), options.device, 1
-                ),
-                "stacked": lambda: trainer(
-                    small, folder, int(options.stack_params), options.device, options.stack
-                ),
-            },
-            options.rounds,
-        )
-    tokens = {name: statistics.median(each) for name, each in (alone | stacked).items()}
+        changes = {"batch_sequences": options.stack_batch_sequences, "steps": options.stack_steps}
+        small = argparse.Namespace(**vars(options) | changes)
+        stacked = {
+            f"{n:.0f}": rounds(
+                {
+                    "one after the other": lambda n=n: trainer(small, folder, int(n), options.device, 1),
+                    "stacked": lambda n=n: trainer(small, folder, int(n), options.device, options.stack),
+                },
+                options.rounds,
+            )
+            for n in options.stack_params
+        }
+    tokens = {name: statistics.median(each) for name, each in alone.items()}
     sizes = count(shape)
     per_token = 6 * (sizes.n_params + VOCAB * shape.d_model)
     per_token += 6 * shape.n_layers * options.seq_len * shape.d_model
@@ -199,9 +200,12 @@ def main() -> None:
                 "settings": vars(options),
                 "shape": dataclasses.asdict(shape) | {"n_params": sizes.n_params},
                 "tokens_per_second": tokens,
-                "rounds": alone | stacked,
+                "rounds": alone | {"stacks by parameters": stacked},
                 "trainer_over_minimal": tokens["trainer"] / tokens["minimal loop"],
-                "stacked_over_separate": tokens["stacked"] / tokens["one after the other"],
+                "stacked_over_separate": {
+                    n: statistics.median(each["stacked"]) / statistics.median(each["one after the other"])
+                    for n, each in stacked.items()
+                },
                 "model_flops_per_second": per_token * tokens["trainer"],
                 "mfu": per_token * tokens["trainer"] / options.peak if on_gpu else None,
             },
