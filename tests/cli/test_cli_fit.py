@@ -116,7 +116,7 @@ def test_a_fit_that_is_short_of_draws_samples_once_more_unless_told_how_many(
         got.append(options)
         if len(got) == len(counts):
             raise KeyboardInterrupt
-        return SimpleNamespace(gate=short)
+        return SimpleNamespace(gate=short, settings=options["settings"])
 
     monkeypatch.setattr(fitting, "fit", fit)
     done = scaleband("fit", runs_csv, "--out", tmp_path / "fit.nc", "--quiet", *words)
@@ -201,7 +201,7 @@ def test_a_full_disk_leaves_nothing(
             raise OSError(28, "No space left on device")
 
     passed = Gate(True, (1.0, "rho"), (900.0, "rho"), (900.0, "rho"), 0, ())
-    monkeypatch.setattr(fitting, "fit", lambda *_, **__: SimpleNamespace(gate=passed))
+    monkeypatch.setattr(fitting, "fit", lambda *_, **o: SimpleNamespace(gate=passed, settings=o["settings"]))
     monkeypatch.setattr(fitting, "tree_of", lambda fitted: Full())
     done = scaleband("fit", runs_csv, "--out", tmp_path / "fit.nc")
     assert done.code == 1

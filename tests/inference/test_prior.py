@@ -5,15 +5,20 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
-from made_fits import made_fit, small_inputs
+from made_fits import made_fit, small_inputs, small_sweep
 
-from scaleband.bayes import SHARED, default_beliefs
+from scaleband.bayes import SHARED, cells_of, default_beliefs, model_inputs
 from scaleband.bayes.simulate import prior_draws
 from scaleband.errors import UserError
-from scaleband.inference.fitting import Fit
+from scaleband.inference.fitting import Fit, fit, well_told
 from scaleband.inference.prior import beliefs_from, overlapping_runs, prior_data_conflict
-from scaleband.laws import FORMS, LEVEL, RESPONSES, Cells, design_for
+from scaleband.inference.released import model_path
+from scaleband.inference.sampler import SamplerSettings
+from scaleband.inference.store import read_draws
+from scaleband.laws import FORMS, LEVEL, RESPONSES, Cells, design_for, simulated_sweep
+from scaleband.runs import cell_table, run_table
 
 
 @pytest.fixture(scope="module")
@@ -115,3 +120,24 @@ def test_a_conflict_is_named_and_agreement_is_silent(fitted: Fit) -> None:
     said = prior_data_conflict(sharpened(6.0))
     assert len(said) == 1
     assert said[0].startswith("log_rho: the prior (stated beliefs) says -2.3")
+
+
+def test_which_tables_have_cells_that_their_runs_tell() -> None:
+    frame, _ = small_sweep()
+    for rows, told in ((frame, True), (frame.groupby(["source", "arch", "n_params", "n_tokens"]).head(5), False)):
+        inputs = model_inputs(rows, design_for(cells_of(cell_table(rows))))
+        assert well_told(inputs) is told
+    rates = frame[frame["batch_tokens"] == frame["batch_tokens"].iloc[0]]  # four rates at one batch, four numbers
+    assert well_told(model_inputs(rates, design_for(cells_of(cell_table(rates)))))
+
+
+def test_a_dozen_runs_of_a_new_team_start_from_a_released_model() -> None:
+    """What few runs leave open goes together in all cells of the team: every kept draw is then one of NUTS."""
+    frame = run_table(pd.DataFrame(simulated_sweep(seed=3).columns)).frame
+    some = frame[(frame["n_params"] < 5e8) & (frame["status"] == "completed")].sample(12, random_state=1)
+    prior, short = read_draws(model_path("step-law")), SamplerSettings(draws=300, tune=200)
+    fitted = fit(some, beliefs=lambda design: beliefs_from(prior, design, FORMS["quadratic"], 1.0), settings=short)
+    assert (fitted.settings.copies, fitted.settings.target_accept) == (1, 0.9)
+    assert len(np.unique(fitted.stats["energy"])) == 2 * 300
+    assert fitted.gate.rhat[0] < 1.05
+    assert fitted.gate.divergences == 0

@@ -90,10 +90,10 @@ def run(asked: argparse.Namespace) -> int:
 
         fitted = fit_with(settings)
         insist()
-        more = more_draws(fitted.gate, settings.draws) if asked.draws is None else None
+        more = more_draws(fitted.gate, fitted.settings.draws) if asked.draws is None else None
         if more is not None:
             # As many draws of NUTS as these would be made from, each kept once.
-            more = -(-more // settings.copies)
+            more = -(-more // fitted.settings.copies)
             say(f"note: {fitted.gate.messages[0]}; sampling again, {more:,} draws of NUTS a chain")
             fitted = fit_with(replace(settings, draws=more, copies=1), reuse=fitted)
     write_fit(tree_of(fitted), asked.out)

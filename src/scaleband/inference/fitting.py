@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
@@ -45,6 +45,10 @@ _TIMES_MOVED = 4
 """Draws that nothing but too few effective ones, or a little R-hat, keeps from the gate are moved on up to so often."""
 
 
+_FEW_RUNS_ACCEPT = 0.9
+"""Ten runs in seven cells: one divergence in 2,400 draws at 0.8, none in 2,000 at 0.9, for a fifth more steps."""
+
+
 @dataclass(frozen=True)
 class Fit:
     """A fitted table.
@@ -61,6 +65,8 @@ class Fit:
         Facts that travel with the fit.
     compiled
         For refits of the same cells without compiling.
+    settings
+        How it was sampled.
     """
 
     posterior: dict[str, Array]
@@ -70,6 +76,7 @@ class Fit:
     gate: Gate
     meta: dict[str, object]
     compiled: Compiled | None = None
+    settings: SamplerSettings = field(default_factory=SamplerSettings)
 
     def draws(self) -> LawDraws:
         """The posterior as draws for `predict`."""
@@ -145,7 +152,8 @@ def fit(
     beliefs
         From a design to a prior (see `inference.prior`); the stated beliefs by default.
     settings
-        Of the sampler.
+        Of the sampler. Where cells have fewer runs than numbers (`well_told`), draws of NUTS are kept once, and its
+        target acceptance is at least 0.9.
     cells
         Cell table, for cells without rows; the frame's own by default.
     reuse
@@ -168,6 +176,8 @@ def fit(
     design = design_for(cells_of(table))
     prior = default_beliefs(design, FORMS[form]) if beliefs is None else beliefs(design)
     inputs = model_inputs(frame, design, cells=table)
+    if not well_told(inputs):
+        settings = replace(settings, copies=1, target_accept=max(settings.target_accept, _FEW_RUNS_ACCEPT))
     say = progress or (lambda stage, done, total: None)
 
     started = time.perf_counter()
@@ -192,7 +202,18 @@ def fit(
         raw = moved_on(raw, settings, inputs=inputs, beliefs=prior, again=again, progress=say)
     meta = facts(frame, table, gate, prior, settings, form)
     meta["seconds"] = {"compile": compiled_at - started, "sample": time.perf_counter() - compiled_at}
-    return Fit(posterior, raw.stats, inputs, prior, gate, meta, compiled)
+    return Fit(posterior, raw.stats, inputs, prior, gate, meta, compiled, settings)
+
+
+def well_told(inputs: ModelInputs) -> bool:
+    """Whether most cells have as many runs as numbers: nine, or four where one batch was run.
+
+    Moves hold the laws fixed, then the states. Where runs say little, the cells of a new source go together, and only
+    NUTS takes them far; such tables are small, and a draw of NUTS is cheap.
+    """
+    runs = np.bincount(inputs.cell, minlength=len(inputs.cells))
+    numbers = np.where(np.isfinite(inputs.one_batch), 4, len(RESPONSES))
+    return bool(np.median((runs / numbers)[runs > 0]) >= 1)
 
 
 def _same_dims(a: ModelInputs, b: ModelInputs) -> bool:

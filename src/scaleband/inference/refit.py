@@ -130,7 +130,7 @@ def refit(
     meta["seconds"] = {"compile": 0.0, "sample": time.perf_counter() - started}
     meta["refit"] = "moved"
     same = len(inputs.cells) == len(earlier.inputs.cells)
-    return Fit(posterior, stats, inputs, prior, gate, meta, earlier.compiled if same else None)
+    return Fit(posterior, stats, inputs, prior, gate, meta, earlier.compiled if same else None, settings)
 
 
 def _names(cells: Cells) -> list[tuple[Any, ...]]:
