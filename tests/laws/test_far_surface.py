@@ -5,7 +5,18 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from scaleband.laws.far import BELIEFS, NAMES, FarDraws, Place, far_excess, softened, steps_term
+from scaleband.inference.far_fit import fit_field
+from scaleband.laws.far import (
+    BELIEFS,
+    NAMES,
+    FarDraws,
+    Place,
+    far_excess,
+    field_scale,
+    kernel,
+    softened,
+    steps_term,
+)
 
 MIDDLE = np.array([b[0] for b in BELIEFS.values()])
 
@@ -34,6 +45,28 @@ def test_the_optimum_keeps_its_loss() -> None:
     for log_steps in np.log([800.0, 5e3, 1e5]):
         at = Place(np.zeros(50), np.zeros(50), np.full(50, log_steps), np.zeros(50), np.zeros(50))
         np.testing.assert_allclose(far_excess(theta, at, np.full(50, log_steps)), 0.0, atol=1e-12)
+
+
+def test_the_field_learns_what_all_cells_have_in_common_and_is_zero_at_the_optimum() -> None:
+    rng = np.random.default_rng(1)
+    cell = np.repeat(np.arange(8), 60)
+    place = np.column_stack([rng.uniform(-2, 2, (480, 2)), rng.uniform(-8, -5, 480), rng.uniform(7, 11, 480)])
+    middle = (place[:, :2] ** 2).sum(axis=1)
+
+    def missed(at: np.ndarray) -> np.ndarray:
+        return np.sin(2 * at[:, 0]) * np.cos(at[:, 1])
+
+    own = rng.standard_normal((8, 2))  # a slope that each cell has for itself
+    left = missed(place) + 0.2 * (own[cell] * place[:, :2]).sum(axis=1) + 0.2 * rng.standard_normal(480)
+    seen = middle + field_scale(middle) * left
+    known = cell < 6
+    points, weights = fit_field(place[known], middle[known], seen[known], cell[known])
+    assert len(weights) == 200
+    told = weights.mean(axis=0) @ kernel(place[~known], points).T
+    assert np.corrcoef(told, missed(place[~known]))[0, 1] > 0.9
+    far = FarDraws(MIDDLE[None], points, weights)
+    at = Place(*np.zeros((2, 200, 1)), np.full((200, 1), np.log(5e3)), *np.zeros((2, 200, 1)))
+    np.testing.assert_allclose(far.excess(at, np.full((200, 1), np.log(5e3)), np.array([-6.5])), 0.0, atol=1e-12)
 
 
 def test_draws_are_repeated_to_pair_with_another_fit() -> None:

@@ -12,7 +12,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scaleband.laws import ANGLE, CENSOR_ABOVE, CURVATURE, LEVEL, REFERENCE, SKEW, LawDraws, linex
-from scaleband.laws.far import BELIEFS, LENGTHS, FarDraws, Place, far_excess, half_way, kernel
+from scaleband.laws.far import (
+    BELIEFS,
+    LENGTHS,
+    FarDraws,
+    Place,
+    far_excess,
+    field_scale,
+    kernel,
+    towards_family,
+)
 from scaleband.runs import cell_index, cell_table
 
 if TYPE_CHECKING:
@@ -27,8 +36,12 @@ _SIGMA, _SHARE, _ROBUST = 0.15, 0.15, 1.5
 """Scale of a residual, 0.15 % and 15 % of the excess (assumption: about the basins' own misfit); where tails begin."""
 
 
-_AMPLITUDE, _POINTS = 0.7, 80
-"""Size of the field, square root of percent: 0.7 % where the excess is 1 %, 2 % where it is 10 %; what it stands on."""
+_AMPLITUDE, _POINTS, _FIELD_DRAWS = 0.9, 600, 200
+"""Size of the field in units of its scale; how many points it stands on; draws of it that are kept."""
+
+_OWN, _OWN_LENGTH, _NOISE = 0.35, 1.6, 0.55
+"""What a cell has for itself, over rate and batch, and what a run has, in units of what basins miss. As `LENGTHS`,
+round numbers near the maximum of the marginal likelihood on Step Law's dense cells."""
 
 
 def far_places(draws: LawDraws, runs: pd.DataFrame) -> tuple[Place, Array, Array, Array, NDArray[np.int64]]:
@@ -42,9 +55,9 @@ def far_places(draws: LawDraws, runs: pd.DataFrame) -> tuple[Place, Array, Array
     known = np.array([draws.matching_cell(cells, c) is not None for c in range(len(cells))], dtype=bool)
     several = np.array([len(set(runs["batch_tokens"][index == c])) > 2 for c in range(len(cells))], dtype=bool)
     own = np.median(draws.at(cells), axis=0)
-    # Cells as if they were new: without their own runs' word on the shape, and half-way to their family's mean.
+    # Cells as if they were new: without their own runs' word on the shape, and nearer to their family's mean.
     new = draws.without_scatter().at(cells, as_new=True)
-    law = np.median(half_way(draws, cells, new, as_new=True), axis=0)
+    law = np.median(towards_family(draws, cells, new, as_new=True), axis=0)
     x = np.log(runs["lr_peak"].to_numpy(float) / REFERENCE["lr_peak"]) - own[0, index]
     z = np.log(runs["batch_tokens"].to_numpy(float) / REFERENCE["batch_tokens"]) - own[1, index]
     angle, skew = law[ANGLE][:, index], law[SKEW][:, index]
@@ -101,7 +114,7 @@ def fit_far(draws: LawDraws, runs: pd.DataFrame, *, n_draws: int = 1000, seed: i
     theta = found.x + unit @ np.linalg.cholesky(covariance + 1e-12 * np.eye(len(mean))).T
     middle = far_excess(found.x, at, best)
     place = np.stack([at.log_rate, at.log_batch, log_lr, at.log_steps], axis=-1)
-    points, weights = fit_field(place, middle, seen, n_draws=n_draws, seed=seed)
+    points, weights = fit_field(place, middle, seen, cell, seed=seed)
     return FarDraws(theta, points, weights)
 
 
@@ -116,25 +129,33 @@ def spread_points(place: Array, count: int) -> Array:
     return place[chosen]
 
 
-def fit_field(place: Array, middle: Array, seen: Array, *, n_draws: int, seed: int) -> tuple[Array, Array]:
+def fit_field(
+    place: Array, middle: Array, seen: Array, cell: NDArray[np.int64], *, n_draws: int = _FIELD_DRAWS, seed: int = 0
+) -> tuple[Array, Array]:
     """The field's points and draws of its weights: conjugate, given the middle of the rest.
+
+    Runs of one cell share what the cell has for itself; counted as news each, they would teach the field that cell.
 
     Parameters
     ----------
     place (run, coordinate)
         As `FarDraws.points`.
-    middle, seen (run,)
-        Excess without the field, and observed; percent.
+    middle, seen, cell (run,)
+        Excess without the field, and observed, percent; the run's cell.
     n_draws, seed
         Of the Gaussian.
     """
     points = spread_points(place, _POINTS)
-    features = np.sqrt(np.maximum(middle, 0.0))[:, None] * kernel(place, points)
-    precision = 1 / (_SIGMA**2 + (0.2 * np.maximum(seen, 0.0)) ** 2)
+    features, left = field_scale(middle)[:, None] * kernel(place, points), seen - middle
+    scale = np.hypot(_SIGMA, 0.2 * np.maximum(middle, 0.0))
+    for c in np.unique(cell):
+        own = np.flatnonzero(cell == c)
+        common = _OWN**2 * kernel(place[own, :2], place[own, :2], np.full(2, _OWN_LENGTH))
+        covariance = (common + _NOISE**2 * np.eye(len(own))) * scale[own, None] * scale[own]
+        white = np.linalg.inv(np.linalg.cholesky(covariance))
+        features[own], left[own] = white @ features[own], white @ left[own]
     inner = kernel(points, points) / _AMPLITUDE**2 + 1e-6 * np.eye(len(points))
-    total = inner + features.T @ (precision[:, None] * features)
-    factor = np.linalg.cholesky(total)
-    mean = np.linalg.solve(total, features.T @ (precision * (seen - middle)))
+    factor = np.linalg.cholesky(inner + features.T @ features)
+    mean = np.linalg.solve(factor.T, np.linalg.solve(factor, features.T @ left))
     unit = np.random.default_rng(seed + 1).standard_normal((len(points), n_draws))
     return points, mean + np.linalg.solve(factor.T, unit).T
-

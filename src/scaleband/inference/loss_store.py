@@ -4,8 +4,8 @@
     /loss/cells              source, arch, data, n_params, n_active, n_tokens, batch_tokens, unique_tokens,
                              log_loss, log_loss_se, kind, trunk   (observation)
     /loss/draws/LAW          theta (sample, entry), entry: names as in `bayes.loss_model.Layout`
-    /loss/far                theta (sample, 6), points (point, 4), field (sample, point): as in `laws.far.FarDraws`;
-                             only beside basins
+    /loss/far                theta (sample, 6), field_points (point, 4), field_weights (sample, point): as in
+                             `laws.far.FarDraws`; only beside basins
 """
 
 from __future__ import annotations
@@ -30,6 +30,8 @@ from scaleband.laws.loss.table import LossTable, Reference
 LOSS_FORMAT, LOSS_VERSION = "scaleband-loss", 1
 _TEXTS = ("source", "arch", "data", "kind", "trunk")
 _NUMBERS = ("n_params", "n_active", "n_tokens", "batch_tokens", "unique_tokens", "log_loss", "log_loss_se")
+_FAR = {"theta": "theta", "points": "field_points", "field": "field_weights"}
+"""Entry of `FarDraws` -> its name in the file."""
 _MAX_VALUES = 2**27
 
 
@@ -89,8 +91,8 @@ def _write(group: Any, draws: LossDraws) -> None:
         own.create_dataset("theta", data=part.theta.astype("float32"), compression="gzip", shuffle=True)
     if draws.far is not None:
         own = group.create_group("far")
-        for name in ("theta", "points", "field"):
-            own.create_dataset(name, data=getattr(draws.far, name).astype("float32"))
+        for name, kept in _FAR.items():
+            own.create_dataset(kept, data=getattr(draws.far, name).astype("float32"))
 
 
 def _damaged(path: Path, what: str) -> UserError:
@@ -197,7 +199,7 @@ def _read(group: Any, path: Path) -> LossDraws:
         raise _damaged(path, "there is no law in them")
     far = None
     if "far" in group:
-        far = FarDraws(*(_numbers(group["far"], name, path) for name in ("theta", "points", "field")))
+        far = FarDraws(*(_numbers(group["far"], kept, path) for kept in _FAR.values()))
         shapes = far.theta.shape[1:], far.points.shape[1:], far.field.shape[1:]
         if shapes != ((len(NAMES),), (4,), far.points.shape[:1]) or not len(far.theta) or not len(far.field):
             raise _damaged(path, "the draws of the far surface are not numbers by entry")

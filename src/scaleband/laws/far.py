@@ -1,6 +1,6 @@
 """The surface far from the optimum: walls that rise more slowly than LINEX, and a term in the number of steps.
 
-    excess = m + sqrt(max(m, 0)) f(x)
+    excess = m + s(m) f(x),   s(m) = 0.2 m + 0.15 m / (m + 0.3)
     m = T(e_1; k_1) + T(e_2; k_2) + g(S, u) - g(S*, u*),   T(e; k) = k log(1 + e / k)
     g = exp(a - p log(S / 2000)) + exp(b - q log(u / 1000))
 
@@ -8,7 +8,8 @@ e_1, e_2 are the basin's two LINEX terms; S = n_tokens / batch_tokens optimizer 
 the rate is worth at the cell's best rate; S*, u* the same at the optimum, so that the excess there stays zero. Few
 steps, or a low rate that makes little of them, leave a model untrained: what the basin, fitted around its optimum,
 cannot know. f is what these still miss in all cells alike: a smooth field over the run's log distances from the
-optimum, its log rate and its log steps, a Gaussian process on a few points.
+optimum, its log rate and its log steps, a Gaussian process on some hundred points; s is about what basins miss, and
+zero at the optimum.
 Percent of the loss throughout.
 """
 
@@ -84,12 +85,16 @@ def far_excess(theta: Array, at: Place, log_steps_best: ArrayLike) -> Array:
     return np.asarray(walls + gained)
 
 
-def half_way(draws: LawDraws, cells: Cells, state: Array, *, as_new: bool = False) -> Array:
-    """States (sample, response, cell), the shape of every new cell half-way to the mean of its family's fitted cells.
+FAMILY_SHARE = 0.25
+"""Of a new cell's shape. On Step Law's cells of at most 537M parameters and 40B tokens, left out five at a time, 0.25
+foretold whole surfaces better than 0, 0.5 and 1 (docs/architecture.md)."""
 
-    Curvatures, angles and skews follow laws that are weakly known; carried far, they bend walls out of all measure. On
-    cells left out inside the range of Step Law's sweep the mean of law and family foretold whole surfaces better than
-    either. Optimum and level stay what they are; so do cells that were fitted.
+
+def towards_family(draws: LawDraws, cells: Cells, state: Array, *, as_new: bool = False) -> Array:
+    """States (sample, response, cell), the shape of every new cell some way to the mean of its family's fitted cells.
+
+    Curvatures, angles and skews follow laws that are weakly known; carried far, they bend walls out of all measure.
+    Optimum and level stay what they are; so do cells that were fitted.
     """
     out = np.array(state)
     family = [a.split("-")[0] for a in draws.cells.arch]
@@ -98,17 +103,26 @@ def half_way(draws: LawDraws, cells: Cells, state: Array, *, as_new: bool = Fals
         if as_new or draws.matching_cell(cells, c) is None:
             own = np.array([f == cells.arch[c].split("-")[0] for f in family], dtype=bool)
             middle = draws.state[:, :, own if own.any() else slice(None)].mean(2)
-            out[:, shape, c] = (state[:, shape, c] + middle[:, shape]) / 2
+            out[:, shape, c] += FAMILY_SHARE * (middle[:, shape] - state[:, shape, c])
     return out
 
 
-LENGTHS = np.array([1.0, 1.0, 1.0, 1.5])
-"""How far the field reaches, e-folds: along rate and batch over their best, the rate itself, steps (assumption)."""
+LENGTHS = np.array([0.5, 1.0, 1.0, 0.8])
+"""How far the field reaches, e-folds: along rate and batch over their best, the rate itself, steps. Round numbers near
+the maximum of the marginal likelihood on Step Law's dense cells."""
 
 
-def kernel(a: Array, b: Array) -> Array:
-    """exp(-|a - b|^2 / 2) in units of `LENGTHS`: (..., coordinate) and (point, coordinate) to (..., point)."""
-    return np.asarray(np.exp(-0.5 * (((a[..., None, :] - b) / LENGTHS) ** 2).sum(-1)))
+def kernel(a: Array, b: Array, lengths: Array = LENGTHS) -> Array:
+    """exp(-|a - b|^2 / 2) in units of `lengths`: (place, coordinate) and (point, coordinate) to (place, point)."""
+    a, b = a / lengths, b / lengths
+    far = (a * a).sum(1)[:, None] + (b * b).sum(1) - 2 * a @ b.T
+    return np.asarray(np.exp(-0.5 * np.maximum(far, 0.0)))
+
+
+def field_scale(middle: Array) -> Array:
+    """s(m): what the field is in units of, percent."""
+    m = np.maximum(middle, 0.0)
+    return np.asarray(0.2 * m + 0.15 * m / (m + 0.3))
 
 
 @dataclass(frozen=True)
@@ -122,7 +136,7 @@ class FarDraws:
     points (point, coordinate)
         Where the field stands on: log rate and batch over their best, log rate, log steps. Empty: no field.
     field (sample, point)
-        Weights of the kernel at those points, square root of percent.
+        Weights of the kernel at those points.
     """
 
     theta: Array
@@ -151,4 +165,4 @@ class FarDraws:
             [np.median(at.log_rate, 0), np.median(at.log_batch, 0), log_lr, np.median(at.log_steps, 0)], axis=-1
         )
         weights = self.field[np.arange(len(middle)) % len(self.field)]
-        return np.asarray(middle + np.sqrt(np.maximum(middle, 0.0)) * (weights @ kernel(place, self.points).T))
+        return np.asarray(middle + field_scale(middle) * (weights @ kernel(place, self.points).T))

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from scaleband.laws import ANGLE, CURVATURE, REFERENCE, SKEW, LawDraws, linex, noise_scale
-from scaleband.laws.far import FarDraws, Place, half_way
+from scaleband.laws.far import FarDraws, Place, towards_family
 from scaleband.laws.loss.draws import LossDraws
 from scaleband.predict.optimum import regret
 from scaleband.predict.targets import Basins
@@ -33,9 +33,9 @@ def with_loss_law(draws: LawDraws, b: Basins, laws: LossDraws) -> Basins:
 
 
 def far_shape(draws: LawDraws, b: Basins) -> Basins:
-    """Basins for the far surface: new cells get a shape half-way to their family's (`laws.far.half_way`)."""
+    """Basins for the far surface: new cells get a shape nearer to their family's (`laws.far.towards_family`)."""
     state = np.concatenate([b.optimum, np.log(b.curvature), b.level[:, None], b.angle, b.skew], axis=1)
-    state = half_way(draws, b.cells, state)
+    state = towards_family(draws, b.cells, state)
     return replace(b, curvature=np.exp(state[:, CURVATURE]), angle=state[:, ANGLE], skew=state[:, SKEW])
 
 
