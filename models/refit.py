@@ -193,7 +193,7 @@ def card(name: str, recipe: Recipe, meta: dict, coverage: str) -> str:
 
 **Diagnostics.** Gate {verdict}. Worst R-hat {gate["rhat"][0]:.3f} ({gate["rhat"][1]}), bulk ESS
 {gate["ess_bulk"][0]:.0f} ({gate["ess_bulk"][1]}), tail ESS {gate["ess_tail"][0]:.0f}, divergences
-{gate["divergences"]}. Shipped: {meta["draws_shipped"]} draws, thinned, float32.
+{gate["divergences"]}. Shipped: {meta["draws_shipped"]} draws, thinned, 16 significant bits.
 
 **Coverage measured.** {coverage}
 
@@ -236,7 +236,7 @@ def main() -> None:
     folder = HERE / options.name
     folder.mkdir(exist_ok=True)
     path = folder / "posterior.nc"
-    write_netcdf(to_tree(posterior, constants(first.inputs), meta, dtype="float32"), path)
+    write_netcdf(to_tree(posterior, constants(first.inputs), meta, short=True), path)
     size = path.stat().st_size
     print(f"{path}: {size / 1e6:.2f} MB")
     if size > MAX_BYTES:

@@ -82,8 +82,8 @@ def main() -> None:
     write_loss(draws, path)
     size = path.stat().st_size
     print(f"{path}: {size / 1e6:.2f} MB, {draws.n_samples} draws")
-    if size > MAX_BYTES:
-        raise SystemExit(f"{path} is above {MAX_BYTES} bytes: keep fewer draws")
+    if sum(file.stat().st_size for file in folder.glob("*.nc")) > MAX_BYTES:
+        raise SystemExit(f"{folder} is above {MAX_BYTES} bytes: keep fewer draws")
     card = folder / "card.md"
     own = paragraph(options.name, fitted, draws.n_samples, None if far is None else far.theta)
     text = re.sub(rf"\n*{BEGIN}.*?{END}\n*", "\n\n", card.read_text(), flags=re.DOTALL).rstrip("\n")

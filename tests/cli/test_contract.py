@@ -13,6 +13,7 @@ from scaleband.cli.program import VERBS, build_parser
 FIT = {"--fit", "--model"}
 TARGET = {"--params", "--tokens", "--source", "--arch", "--data", "--active-params"}
 TABLES = {"--map", "--batch-in-sequences"}
+PRICES = {"--device-flops", "--utilisation", "--overhead-hours", "--price-per-hour"}
 
 FLAGS = {
     "check": TABLES | {"--json", "--loss"},
@@ -33,7 +34,7 @@ FLAGS = {
     | TARGET
     | {"--budget", "--candidates", "-n", "--n", "--pending", "--target-runs", "--seed", "--json"}
     | {"--sizes", "--lengths", "--run-max", "--batch-multiple", "--batch-max", "--device-memory"}
-    | {"--device-flops", "--utilisation", "--overhead-hours", "--price-per-hour"},
+    | PRICES,
     "campaign": set(),
     "models": set(),
     "data": set(),
@@ -43,7 +44,8 @@ CAMPAIGN = {
     "init": TARGET
     | {"--budget", "--target-runs", "--candidates", "--sizes", "--lengths", "--run-max", "--batch-multiple"}
     | {"--batch-max", "--device-memory", "--runs", "--map", "--prior", "--trust", "--strategy", "--state"}
-    | {"--retries", "--name", "--storage", "--draws", "--tune", "--chains", "--seed", "--json"},
+    | {"--retries", "--name", "--storage", "--draws", "--tune", "--chains", "--seed", "--json"}
+    | PRICES,
     "join": {"--storage", "--name"},
     "ask": {"-n", "--n", "--past-stop", "--quiet", "--json"},
     "tell": {"--diverged", "--failed", "--give-back", "--loss-se", "--flops", "--unit", "--loss-kind"}

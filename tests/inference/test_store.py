@@ -15,7 +15,7 @@ from made_fits import made_fit
 from scaleband.bayes.simulate import prior_draws
 from scaleband.errors import UserError
 from scaleband.inference.fitting import Fit, log_likelihood, tree_of
-from scaleband.inference.store import DIMS, VERSION, read_draws, write_netcdf
+from scaleband.inference.store import DIMS, VERSION, read_draws, shortened, write_netcdf
 from scaleband.laws import DRAWN, RESPONSES, LawDraws
 from scaleband.predict import basins, recommend, target_cells
 
@@ -159,3 +159,11 @@ def test_a_file_of_version_1_loads_and_answers_as_it_did() -> None:
     np.testing.assert_allclose(fitted_cell.lr_peak(), 1e-3 * np.exp(draws.state[:, 0]), rtol=1e-12)
     setting = recommend(basins(draws, target_cells(1e9, 5e10, source="team-a", data="web")))
     assert np.isfinite([setting.lr_peak[0], setting.batch_tokens[0]]).all()
+
+
+def test_shortened_draws_keep_sixteen_bits() -> None:
+    value = np.concatenate([np.random.default_rng(0).standard_normal(1000) * 1e3, [0.0, -0.0, 1e-30, 96.123456]])
+    short = shortened(value)
+    np.testing.assert_allclose(short, value, rtol=2.0**-16)
+    assert (short.view(np.uint32) & 0xFF == 0).all()
+    np.testing.assert_array_equal(shortened(short.astype(float)), short)
