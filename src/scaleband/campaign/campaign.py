@@ -240,7 +240,7 @@ class Campaign:
         status
             "completed" (the default with a loss), "diverged" or "failed".
         flops
-            What it really cost; its price by default.
+            What it really trained; as proposed by default. Overhead is added to it.
         unit, loss_kind
             Unit and kind of this loss, to be checked against the campaign's.
         sure

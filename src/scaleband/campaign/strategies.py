@@ -107,7 +107,7 @@ def in_order(request: Request, order: NDArray[np.int64], n: int, name: str) -> P
         Proposal(
             f"{name}-{i}",
             {k: _plain(rows[i][k]) for k in INPUTS},
-            float(prices[i]) - request.overhead_flops,
+            float(request.candidates["flops"].iloc[i]),
             math.nan,
             math.nan,
             f"{name}-{i}",

@@ -56,7 +56,7 @@ def add(parser: argparse.ArgumentParser) -> None:
         "--loss-se", type=number, default=0.0, metavar="SE", help="standard error of the loss; 0"
     )
     tell.add_argument(
-        "--flops", type=number, metavar="FLOPS", help="what it really cost; its price by default"
+        "--flops", type=number, metavar="FLOPS", help="what it really trained; as proposed by default"
     )
     tell.add_argument(
         "--unit", metavar="UNIT", help="unit of this loss, to be checked against the campaign's"
