@@ -91,7 +91,7 @@ def work(folder: Path, seed: int, notes: Path, heartbeat: bool) -> None:
                         campaign.tell(run.run_id, status="failed")
                         note(failed=run.run_id)
                     elif chance < 0.15:
-                        campaign.tell(run.run_id, status="diverged", flops=run.price_flops / 2)
+                        campaign.tell(run.run_id, status="diverged", flops=run.flops / 2)
                         note(told=run.run_id, loss=None)
                     else:
                         campaign.tell(run.run_id, loss_of(run.run_id))
