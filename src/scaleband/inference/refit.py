@@ -36,7 +36,7 @@ Array = NDArray[np.float64]
 
 _BURN = 20
 """Rounds before draws are kept; as many again, up to so often, until the start is forgotten."""
-_BURNS = 3
+_BURNS = 6
 _KEPT = 6
 """How often a draw is kept: few draws are moved many rounds."""
 _KEEPS = 3
