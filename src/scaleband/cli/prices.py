@@ -34,11 +34,12 @@ def device_of(asked: argparse.Namespace) -> Device | None:
     UsageError
         A part of a price without the device.
     """
+    given = {name: value for name in _DEPENDENT if (value := getattr(asked, name)) is not None}
     if asked.device_flops is None:
-        alone = [name for name in _DEPENDENT if getattr(asked, name) is not None]
-        if alone:
-            raise UsageError(f"--{alone[0].replace('_', '-')} needs --device-flops, e.g. --device-flops 989e12")
+        if given:
+            first = next(iter(given)).replace("_", "-")
+            raise UsageError(f"--{first} needs --device-flops, e.g. --device-flops 989e12")
         return None
     from scaleband.design import Device
 
-    return Device(asked.device_flops, asked.utilisation or 0.4, asked.overhead_hours or 0.0, asked.price_per_hour)
+    return Device(asked.device_flops, **given)

@@ -282,10 +282,10 @@ def propose(
     digest = draws_digest(draws)
     some = thinned(draws)
     under_way = np.zeros(0, np.int64)
+    price = candidates.flops if price is None else price
     if pending is not None and len(pending.cell):
         candidates, under_way = joined(candidates, pending)
-        if price is not None:
-            price = np.concatenate([price, np.zeros(len(under_way))])
+        price = np.concatenate([price, np.zeros(len(under_way))])  # paid already
     known = made_before(candidates, made)
     outcomes = law_outcomes(some, candidates, seed=seed, seed_share=seed_share, made=known)
     decision = setting_decision(basins(some, target))
@@ -307,7 +307,7 @@ def propose(
         target_runs=target_runs,
         why_empty=why_empty,
     )
-    overhead = np.zeros(len(candidates.cell)) if price is None else price - candidates.flops
+    overhead = price - candidates.flops
     proposals = [
         p for k, c in enumerate(chosen) for p in _runs_of(c, k, outcomes, candidates, overhead, digest, seed, target)
     ]
