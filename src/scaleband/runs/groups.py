@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import numpy as np
 import pandas as pd
 
 from scaleband.runs.cells import cell_table, group_label, n_distinct, usable
 from scaleband.runs.columns import GRID_TOLERANCE, GROUP, MUST_AGREE, SHOULD_AGREE
 from scaleband.runs.problems import ROWS_LISTED, Places, Problem, Severity, shown_value
+from scaleband.runs.repeats import repeated_losses
 
 
 def convention_problems(frame: pd.DataFrame, places: Places) -> list[Problem]:
@@ -89,6 +91,14 @@ def content_findings(frame: pd.DataFrame, purpose: str) -> Iterator[tuple[Severi
         yield "warning", "n_active", message, "name the variants in arch (moe-1in8, moe-1in89): optima differ"
     if purpose != "optimum":
         return
+    conflicting, copied = repeated_losses(frame)
+    if conflicting.any():
+        ids = some(frame, conflicting)
+        message = f"{conflicting.sum():,} runs have the loss of another setting of their cell, as {ids}"
+        yield "warning", "loss", message, "at most one of each can be right: look them up, or remove them"
+    if copied.any():
+        message = f"{copied.sum():,} runs repeat another's setting and loss, as {some(frame, copied)}"
+        yield "warning", "loss", message, "another seed would have changed the loss: remove the copies"
     if len(useful) == 1:
         remedy = "add runs of the same size and tokens at other rates and batches"
         yield "error", None, f"there is only one usable run, {nothing}", remedy
@@ -109,3 +119,8 @@ def content_findings(frame: pd.DataFrame, purpose: str) -> Iterator[tuple[Severi
     if len(cells) == 1:
         remedy = "it cannot tell how the optimum moves with size or tokens: expect wide bands elsewhere"
         yield "warning", None, "there is one cell only", remedy
+
+
+def some(frame: pd.DataFrame, which: np.ndarray) -> str:
+    """The first run ids out of some rows, for a message."""
+    return " and ".join(shown_value(run_id) for run_id in frame.loc[which, "run_id"].head(2))
