@@ -68,6 +68,20 @@ def test_what_the_model_does_not_know_keeps_the_stated_beliefs(fitted: Fit) -> N
     np.testing.assert_array_equal(beliefs.law_factor[LEVEL], stated.law_factor[LEVEL])
 
 
+def test_a_team_that_the_model_does_not_know_may_have_other_exponents(fitted: Fit) -> None:
+    """Whatever the form; known teams and families keep the model's."""
+    design = new_design()
+    beliefs = beliefs_from(fitted.draws(), design, FORMS["linear"])
+    own = [k for k, name in enumerate(design.columns) if name.startswith("exponent") and name.endswith("team-c")]
+    known = [k for k, role in enumerate(design.roles) if role == "exponent" and k not in own]
+    assert len(own) == 2
+    assert known
+    for r in (0, 1):
+        np.testing.assert_array_equal(spread(beliefs.law_factor[r])[own], 1.0)  # times the learned scale
+        assert beliefs.pooled[own].all()
+        assert (spread(beliefs.law_factor[r])[known] < 1e-5).all()
+
+
 def test_trust_widens_and_zero_trust_is_no_trust(fitted: Fit) -> None:
     draws, design = fitted.draws(), new_design()
     full, quarter = (beliefs_from(draws, design, FORMS["linear"], trust) for trust in (1.0, 0.25))

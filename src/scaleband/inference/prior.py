@@ -43,7 +43,9 @@ def beliefs_from(draws: LawDraws, design: Design, form: Form, trust: float = 1.0
 
     Shared parameters and every coefficient of optimum and curvature that the model knows (features, families,
     and groups of the same name) become jointly normal, covariance divided by `trust`; offsets of new groups
-    keep their learned pooling; the loss level keeps the stated beliefs, because levels are never compared.
+    keep their learned pooling, and so do small deviations of their exponents, whatever the form: a model of one team
+    is surer of its exponents than of another team's. The loss level keeps the stated beliefs, because levels are
+    never compared.
 
     Parameters
     ----------
@@ -61,11 +63,11 @@ def beliefs_from(draws: LawDraws, design: Design, form: Form, trust: float = 1.0
     """
     if not 0 <= trust <= 1:
         raise UserError(f"trust = {trust:g} is outside 0 to 1; 1 takes the model at its word, 0 ignores it")
-    stated = default_beliefs(design, form)
     if trust == 0:
-        return stated
+        return default_beliefs(design, form)
     if draws.shared.shape[1] != len(SHARED):
         raise UserError("the model comes from a version with other shared parameters; refit it to use it as a prior")
+    stated = default_beliefs(design, replace(form, lr=form.lr | {"exponent"}, batch=form.batch | {"exponent"}))
     shared_mean, shared_factor = _moments(draws.shared, trust)
     here, there = _known_columns(design, draws)
     mean, factor, pooled = stated.law_mean.copy(), stated.law_factor.copy(), stated.pooled.copy()
