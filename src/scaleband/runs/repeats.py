@@ -11,8 +11,8 @@ Mask = NDArray[np.bool_]
 _CELL = ["source", "arch", "data", "n_params", "n_active", "n_tokens"]
 _SETTING = ["lr_peak", "batch_tokens"]
 _DECIMALS = 6
-"""A loss given to fewer is another run's by chance: 120 runs within 0.1 of each other collide once in a hundred
-tables at seven decimals, and in half of them at five."""
+"""A loss that has no more of them is another run's by chance: of cells of 120 runs within 0.1 of each other every
+second one has such a pair at five decimals, one in 140 at seven."""
 
 
 def repeated_losses(frame: pd.DataFrame) -> tuple[Mask, Mask]:
