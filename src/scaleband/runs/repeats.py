@@ -6,9 +6,11 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from scaleband.runs.cells import cell_keys
+from scaleband.runs.rules import completed
+
 Mask = NDArray[np.bool_]
 
-_CELL = ["source", "arch", "data", "n_params", "n_active", "n_tokens"]
 _SETTING = ["lr_peak", "batch_tokens"]
 _DECIMALS = 6
 """A loss that has no more of them is another run's by chance: of cells of 120 runs within 0.1 of each other every
@@ -30,19 +32,19 @@ def repeated_losses(frame: pd.DataFrame) -> tuple[Mask, Mask]:
     copied (row,)
         Further runs at a setting whose loss is there already, and that do not conflict: the same run twice.
     """
-    loss = frame["loss"].to_numpy(float)
-    loss = np.where(np.isfinite(loss), loss, 0.0)
-    exact = (frame["status"] == "completed").to_numpy(bool) & (np.abs(np.round(loss, _DECIMALS) - loss) > 1e-9)
+    loss = np.where(np.isfinite(frame["loss"]), frame["loss"], 0.0)
+    exact = completed(frame) & (np.abs(np.round(loss, _DECIMALS) - loss) > 1e-9)
     conflicting, copied = np.zeros(len(frame), bool), np.zeros(len(frame), bool)
-    key = [*_CELL, "loss"]
-    # No grouping before it is needed: a table may have a million rows, and nearly all have a loss of their own.
-    shared = frame[exact & frame.duplicated(key, keep=False).to_numpy()]
-    if shared.empty:
+    # Cells are looked up only for losses that stand there twice: few even in a table of a million rows.
+    at = np.flatnonzero(exact)
+    at = at[frame["loss"].iloc[at].duplicated(keep=False).to_numpy()]
+    if not at.size:
         return conflicting, copied
-    settings = shared.drop_duplicates([*key, *_SETTING])
-    several = settings.duplicated(key, keep=False)
-    bad = pd.MultiIndex.from_frame(shared[key]).isin(pd.MultiIndex.from_frame(settings.loc[several, key]))
-    at = frame.index.get_indexer(shared.index)
-    conflicting[at] = bad
-    copied[at] = shared.duplicated([*key, *_SETTING]).to_numpy() & ~bad
+    shared = frame.iloc[at].reset_index(drop=True)
+    same = cell_keys(shared).assign(loss=shared["loss"])
+    run = same.join(shared[_SETTING])
+    settings = run.drop_duplicates()
+    n_settings = settings.groupby(list(same.columns)).size().rename("n").reset_index()
+    conflicting[at] = same.merge(n_settings, how="left")["n"].to_numpy() > 1
+    copied[at] = run.duplicated().to_numpy() & ~conflicting[at]
     return conflicting, copied
