@@ -3,6 +3,8 @@
     python benchmarks/replay.py run --start 0 1 2           every target and policy; goes on where it stopped
     python benchmarks/replay.py run --warm --policy evsi    warm-started campaigns
     python benchmarks/replay.py everything                  all candidates bought: what there is to learn
+    python benchmarks/replay.py everything --nuts           the same by NUTS (vague priors)
+    python benchmarks/replay.py run --out OTHER --target dense-537M     a target for development, of four
     python benchmarks/replay.py table                       the figures
 
 Definition (fixed before the first figure was looked at):
@@ -62,8 +64,10 @@ from scaleband.design import (
     thinned,
     with_mini_sweeps,
 )
+from scaleband.inference.fitting import fit, tree_of
 from scaleband.inference.prior import beliefs_from
 from scaleband.inference.released import model_path
+from scaleband.inference.sampler import SamplerSettings
 from scaleband.inference.store import read_draws, write_netcdf
 from scaleband.laws import FORMS, REFERENCE, Cells, Design, LawDraws, design_for
 from scaleband.predict import basins, expected_regret, interval, recommend
@@ -79,6 +83,12 @@ TARGETS = {
     "moe-3in8": (STEP_LAW, "step-law/moe-3in8/steplaw_main 2.16B/20B"),
     "oellm-983M": (OELLM, "open-euro-llm/dense/oellm_english 983M/120B"),
     "oellm-302M": (OELLM, "open-euro-llm/dense/oellm_english 302M/200B"),
+}
+DEVELOPMENT = {
+    "dense-537M": (STEP_LAW, "step-law/dense/steplaw_main 537M/28.4B"),
+    "dense-268M": (STEP_LAW, "step-law/dense/steplaw_main 268M/80B"),
+    "moe-1in8": (STEP_LAW, "step-law/moe-1in8/steplaw_main 2.16B/20B"),
+    "oellm-589M": (OELLM, "open-euro-llm/dense/oellm_english 589M/120B"),
 }
 BUDGETS = (0.05, 0.25, 1.0)
 N_PARTICLES, N_DRAWS, JUDGED, ASKS, BATCH = 64, 1000, 4000, 4, 8
@@ -101,7 +111,7 @@ class Oracle:
 
 def oracle_of(name: str) -> Oracle:
     """Tables to an oracle."""
-    tables, label = TARGETS[name]
+    tables, label = (TARGETS | DEVELOPMENT)[name]
     frame = load(tables)
     frame = frame[frame["status"].isin(("completed", "diverged"))].reset_index(drop=True)
     cells = cell_table(frame)
@@ -253,9 +263,6 @@ def prior_for(o: Oracle, warm: bool) -> Beliefs:
         return beliefs_from(read_draws(model_path("step-law")), o.design, form, 1.0)
     path = RESULTS / "without_step_law.nc"
     if not path.is_file():
-        from scaleband.inference.fitting import fit, tree_of
-        from scaleband.inference.sampler import SamplerSettings
-
         frame = load(["oellm_dense", "misfitting_lr", "marin_moe_lr"])
         fitted = fit(frame, settings=SamplerSettings(draws=700, tune=500, chains=2, seed=1))
         print("model without step-law:", fitted.gate.messages or "gate passed", flush=True)
@@ -331,14 +338,19 @@ def everything(options: argparse.Namespace) -> None:
     """Regret and band at each target when every candidate has been bought, at whatever price."""
     for name in options.target:
         o = oracle_of(name)
-        beliefs, rng = prior_for(o, options.warm), np.random.default_rng(1)
-        inputs = model_inputs(o.runs, o.design)
-        particles = start_particles(16, 1, 1)
-        draws = draws_of(particles, update(particles, inputs, beliefs, rng, moves=4), inputs, beliefs, JUDGED, rng)
+        if options.nuts:
+            fitted = fit(o.runs, settings=SamplerSettings(draws=1600))
+            draws, how = fitted.draws(), f" by NUTS, gate {'passed' if fitted.gate.passed else 'failed'}"
+        else:
+            beliefs, rng = prior_for(o, options.warm), np.random.default_rng(1)
+            inputs = model_inputs(o.runs, o.design)
+            particles = start_particles(16, 1, 1)
+            draws = draws_of(particles, update(particles, inputs, beliefs, rng, moves=4), inputs, beliefs, JUDGED, rng)
+            how = " warm" if options.warm else ""
         b = basins(draws, o.target)
         best = recommend(b)
         width = [np.exp(np.ptp(np.quantile(b.optimum[:, h, 0], [0.05, 0.95]))) for h in (0, 1)]
-        print(f"{name}{' warm' if options.warm else ''}: {len(o.price):,} runs for "
+        print(f"{name}{how}: {len(o.price):,} runs for "
               f"{o.price.sum() / o.target_flops:.1f} target runs; regret "
               f"{o.truth.regret(float(best.lr_peak[0]), float(best.batch_tokens[0])):.4f} (expected "
               f"{best.expected_regret[0]:.4f}); bands {width[0]:.1f} and {width[1]:.1f} times wide",
@@ -375,12 +387,15 @@ def table(options: argparse.Namespace) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("do", choices=["run", "everything", "table"])
-    parser.add_argument("--target", nargs="+", choices=list(TARGETS), default=list(TARGETS))
+    parser.add_argument("--target", nargs="+", choices=list(TARGETS | DEVELOPMENT), default=list(TARGETS))
     parser.add_argument("--policy", nargs="+", choices=list(POLICIES), default=list(POLICIES))
     parser.add_argument("--start", nargs="+", type=int, default=list(range(10)))
     parser.add_argument("--warm", action="store_true")
+    parser.add_argument("--nuts", action="store_true", help="`everything` by NUTS and not by the quick posterior")
     parser.add_argument("--out", default=str(RESULTS / "replay.csv"))
     options = parser.parse_args()
+    if options.nuts and options.warm:
+        parser.error("--nuts is for vague priors; check_quick_posterior.py --warm has NUTS from a warm prior")
     {"run": run, "everything": everything, "table": table}[options.do](options)
 
 
