@@ -100,8 +100,6 @@ def effective(options: argparse.Namespace) -> None:
 
 def cells_of_frame(frame):  # type: ignore[no-untyped-def]
     """Cells of a frame."""
-    from scaleband.runs import cell_table
-
     return cells_of(cell_table(frame))
 
 

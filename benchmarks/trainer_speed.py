@@ -130,8 +130,9 @@ def _clock(device: str) -> float:
     """Seconds, once the device has done what it was told."""
     if device.startswith("cuda"):
         torch.cuda.synchronize(device)
-    wall = device.startswith("cuda") or torch.get_num_threads() > 1
-    return time.perf_counter() if wall else time.process_time()
+    elif torch.get_num_threads() == 1:
+        return time.process_time()
+    return time.perf_counter()
 
 
 def rounds(contenders: dict[str, Callable[[], float]], n: int) -> dict[str, list[float]]:
@@ -197,7 +198,7 @@ def main() -> None:
     print(
         json.dumps(
             {
-                "device": torch.cuda.get_device_name(options.device) if on_gpu else f"cpu, {options.threads} threads",
+                "device": torch.cuda.get_device_name(options.device) if on_gpu else f"cpu, threads: {options.threads}",
                 "torch": torch.__version__,
                 "settings": vars(options),
                 "shape": dataclasses.asdict(shape) | {"n_params": sizes.n_params},
