@@ -55,12 +55,19 @@ class Basin:
         )
 
 
-def fit_basin(inputs: ModelInputs, c: int, shape: tuple[np.ndarray, np.ndarray] | None = None) -> Basin:
+def fit_basin(
+    inputs: ModelInputs,
+    c: int,
+    shape: tuple[np.ndarray, np.ndarray] | None = None,
+    noise: tuple[float, float, float] | None = None,
+) -> Basin:
     """Fit cell `c` alone, from four starts; the best of them.
 
     With `shape`, mean and standard deviation of (two log curvatures, two angles, two skews), these take the place of
-    the beliefs about the basin's shape: what other cells say of it. Nothing is ever said of the place of the optimum.
+    the beliefs about the basin's shape: what other cells say of it. With `noise` (sigma, percent; rho; nu) the noise of
+    runs is known. Nothing is ever said of the place of the optimum.
     """
+    rho, nu = (RHO, NU) if noise is None else noise[1:]
     rows = inputs.cell == c
     x, z, y, censored = (v[rows] for v in (inputs.log_lr, inputs.log_batch, inputs.y, inputs.censored))
     y_se = inputs.y_se[rows]
@@ -72,7 +79,8 @@ def fit_basin(inputs: ModelInputs, c: int, shape: tuple[np.ndarray, np.ndarray] 
     def objective(p: np.ndarray) -> float:
         optimum, h, angle, skew = split(p)
         e = excess(x - optimum[0], z - optimum[1], angle, h, skew)
-        fit = run_log_density(y, p[2], e, np.exp(p[9]), RHO, NU, censored, y_se).sum()
+        sigma = np.exp(p[9]) if noise is None else noise[0]
+        fit = run_log_density(y, p[2], e, sigma, rho, nu, censored, y_se).sum()
         belief = ((p[9] - np.log(0.1)) / 0.7) ** 2 / 2
         if shape is None:
             belief += (
