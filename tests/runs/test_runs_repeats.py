@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from malformed import good
 
-from scaleband.runs import repeated_losses, run_table
+from scaleband.runs import repeated_losses, run_table, without_repeated_losses
 
 
 def with_rows(*rows: dict[str, object]) -> pd.DataFrame:
@@ -37,6 +37,15 @@ def test_the_same_run_twice_is_a_copy_and_the_first_stays() -> None:
     assert not conflicting.any()
     assert table.frame.loc[copied, "run_id"].tolist() == ["again-0", "again-1"]
     assert any("repeat another's setting and loss" in str(p) for p in table.warnings)
+
+
+def test_without_them_no_loss_stands_twice() -> None:
+    frame = run_table(with_rows({}, {"lr_peak": good()["lr_peak"].iloc[0] * 2})).frame
+    left = without_repeated_losses(frame)
+    assert left["run_id"].tolist() == frame["run_id"].tolist()[1:-2]  # both settings' runs go, and the copy
+    copied = run_table(with_rows({})).frame
+    assert len(without_repeated_losses(copied)) == len(copied) - 1
+    assert not np.any(repeated_losses(left))
 
 
 def test_other_cells_rounded_losses_and_diverged_runs_may_agree() -> None:

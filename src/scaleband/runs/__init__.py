@@ -9,7 +9,7 @@ from scaleband.runs.conventions import conventions
 from scaleband.runs.costs import SECONDS_PER_HOUR, dollars, gpu_hours, training_flops
 from scaleband.runs.mapping import ColumnMap, column_map, read_map
 from scaleband.runs.problems import Problem
-from scaleband.runs.repeats import repeated_losses
+from scaleband.runs.repeats import repeated_losses, without_repeated_losses
 from scaleband.runs.shipped import data_sets, get, own_sweep, sweep_card, sweep_path
 from scaleband.runs.table import RunTable, read_runs, read_steplaw, run_table
 
@@ -46,4 +46,5 @@ __all__ = [
     "sweep_path",
     "training_flops",
     "usable",
+    "without_repeated_losses",
 ]

@@ -48,3 +48,9 @@ def repeated_losses(frame: pd.DataFrame) -> tuple[Mask, Mask]:
     conflicting[at] = same.merge(n_settings, how="left")["n"].to_numpy() > 1
     copied[at] = run.duplicated().to_numpy() & ~conflicting[at]
     return conflicting, copied
+
+
+def without_repeated_losses(frame: pd.DataFrame) -> pd.DataFrame:
+    """`frame` without what `repeated_losses` doubts: all runs that conflict, and of copies all but the first."""
+    conflicting, copied = repeated_losses(frame)
+    return frame[~(conflicting | copied)]
