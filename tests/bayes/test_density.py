@@ -97,6 +97,9 @@ def scatter_and_design(table: Simulated, point: Point, r: int) -> tuple[np.ndarr
     else:
         one = np.exp(shared[f"log_scatter_{name}" if r < 4 else f"log_scatter_{name[:-2]}"])
         scatter = np.full(len(inputs.cells), one)
+        for c in np.flatnonzero(np.isfinite(inputs.one_batch)):
+            if r > 1 and len(set(inputs.log_lr[inputs.cell == c])) == 3:
+                scatter[c] *= 0.1  # its shape is its law's
     sd = np.ones(len(inputs.design.columns))
     for k, role in enumerate(inputs.design.roles):
         if r < len(HYPERPARAMETERS) and role != "shared":
@@ -118,6 +121,16 @@ def log_volume(values: Callable[[Point], list[np.ndarray]], point: Point) -> flo
     sign, log_det = np.linalg.slogdet(np.stack(columns))
     assert sign != 0
     return float(log_det)
+
+
+def straight_line(mode: np.ndarray, state: np.ndarray, log_batch: float) -> float:
+    """The best rate at a batch beside the optimum's, for a state, along the tangent at the mode."""
+
+    def best(z: np.ndarray) -> float:
+        return float(conditional_log_lr(log_batch - z[1], z[5:7], np.exp(z[2:4]), z[7:9]))
+
+    towards = (state - mode) * 1e-4
+    return best(mode) + (best(mode + towards) - best(mode - towards)) / 2e-4
 
 
 def expected_density(table: Simulated, point: Point, values: Callable[[Point], list[np.ndarray]]) -> float:
@@ -152,6 +165,8 @@ def expected_density(table: Simulated, point: Point, values: Callable[[Point], l
             # One LINEX around the best rate at that batch; curvature and skew follow the shape of the state in a
             # straight line from the mode.
             best, mode = conditional_log_lr(batch, angle, curvature, skew), reference[:, c]
+            if len(set(inputs.log_lr[inputs.cell == c])) == 3:
+                best = straight_line(mode, state[:, c], inputs.one_batch[c])
             own, moved = along_rate(mode[5:7], np.exp(mode[2:4]), mode[7:9]), (state[:, c] - mode)[[2, 3, 5, 6, 7, 8]]
             e = linex(x - best, np.exp(own.log_h + own.log_h_slope @ moved), own.skew + own.skew_slope @ moved)
         else:
@@ -199,19 +214,22 @@ def test_joint_density_with_settled_laws_is_the_same(
     assert not np.allclose(got(point)[0], values(point)[0], atol=1e-3), "other coordinates, or this test shows nothing"
 
 
-def test_joint_density_of_cells_with_one_batch(table: Simulated) -> None:
+@pytest.mark.parametrize("n_rates", [3, 4])
+def test_joint_density_of_cells_with_one_batch(table: Simulated, n_rates: int) -> None:
     """A dense cell and one that trunks tie, each left with one batch, among others that keep four."""
-    batch = table.inputs.log_batch
-    keep = ~np.isin(table.inputs.cell, (0, 4)) | (batch == np.sort(np.unique(batch))[1])
+    batch, rate = table.inputs.log_batch, table.inputs.log_lr
+    few = (batch == np.sort(np.unique(batch))[1]) & (rate < np.sort(np.unique(rate))[n_rates - 1] + 1e-9)
+    keep = ~np.isin(table.inputs.cell, (0, 4)) | few
     rows = ("log_lr", "log_batch", "y", "censored", "y_se", "cell", "source", "trunk")
     inputs = replace(table.inputs, **{name: getattr(table.inputs, name)[keep] for name in rows})
     assert list(np.flatnonzero(np.isfinite(inputs.one_batch))) == [0, 4]
-    few = replace(table, inputs=inputs)
+    assert (inputs.scatter_share[:, [0, 4]] < 1).any() == (n_rates == 3)
+    cut = replace(table, inputs=inputs)
     model = build_model(inputs, table.beliefs)
     rng, start = np.random.default_rng(3), initial_point(shapes_of(model), 0)
     point = {name: value + 0.3 * rng.standard_normal(value.shape) for name, value in start.items()}
     got = computed(model)
-    assert log_density(model)(point) == pytest.approx(expected_density(few, point, got), rel=1e-7, abs=1e-4)
+    assert log_density(model)(point) == pytest.approx(expected_density(cut, point, got), rel=1e-7, abs=1e-4)
 
 
 def test_what_a_settled_law_is_told_along_its_axes_is_exact() -> None:
@@ -317,15 +335,15 @@ def test_messages_are_the_schur_complements_of_a_gaussian_cell() -> None:
 def test_messages_of_tied_cells_are_schur_complements_with_the_laws_in_them(table: Simulated) -> None:
     """As above for all cells at once: a matrix over the cells in place of each number."""
     inputs, n, c = table.inputs, len(RESPONSES), len(table.inputs.cells)
-    law, rng = Law(inputs, table.beliefs, typical(table.beliefs, 2, len(inputs.cells))), np.random.default_rng(3)
+    law, rng = Law(inputs, table.beliefs, typical(table.beliefs, inputs)), np.random.default_rng(3)
     half = rng.normal(size=(n * c, 2 * c))
     runs, slope, mode = half @ half.T, rng.normal(size=(n, c)), rng.normal(size=(n, c))
     turn, precision, told, lean = _dense_messages(
-        runs.reshape(n, c, n, c), slope, law.pull(mode), law.precision, law.low, law.source
+        runs.reshape(n, c, n, c), slope, law.pull(mode), law.precision, law.low, law.alike
     )
-    one_source = law.source[:, None] == law.source
-    assert not one_source.all()
-    assert not turn[:, ~one_source].any()
+    alike = law.alike[:, None] == law.alike
+    assert not alike.all()
+    assert not turn[:, ~alike].any()
     prior = [np.diag(law.precision[r]) - law.low[r] @ law.low[r].T for r in range(n)]
     joint, right, order = runs.copy(), (slope - law.pull(mode)).ravel(), list(ORDER)
     for r in range(n):
@@ -339,7 +357,7 @@ def test_messages_of_tied_cells_are_schur_complements_with_the_laws_in_them(tabl
         up = joint[np.ix_(own, after)] @ np.linalg.inv(joint[np.ix_(after, after)])
         block = joint[np.ix_(own, np.concatenate([own, before]))]
         block = block - up @ joint[np.ix_(after, np.concatenate([own, before]))]
-        told_alone = np.where(one_source, block[:, :c] - prior[r], 0.0)
+        told_alone = np.where(alike, block[:, :c] - prior[r], 0.0)
         np.testing.assert_allclose(turn[r] * precision[r] @ turn[r].T, told_alone, rtol=1e-5, atol=1e-5)
         got = [turn[r] @ lean[r, m] for m in order[:k]]
         sides = np.concatenate([np.zeros((c, 0)), *got], axis=1)
@@ -357,7 +375,7 @@ def test_tables_of_nearly_the_same_length_are_padded_to_the_same(n: int) -> None
 def test_the_joint_mode_has_the_trunks_in_it(table: Simulated) -> None:
     """Neither a cell's state nor a trunk's error can be moved to a better fit."""
     inputs = table.inputs
-    at = typical(table.beliefs, 2, len(inputs.cells))
+    at = typical(table.beliefs, inputs)
     law, keep = Law(inputs, table.beliefs, at), ~inputs.censored
     columns = (inputs.log_lr, inputs.log_batch, inputs.y, inputs.y_se, inputs.cell, inputs.source, inputs.trunk)
     rows = Rows(*(column[keep] for column in columns), inputs.one_batch, len(inputs.cells), inputs.n_trunks, at)

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 
+from scaleband.bayes.one_batch import asked, best_at, heard, sliced
 from scaleband.inference.fitting import Fit, fit, log_likelihood
 from scaleband.inference.sampler import Compiled, SamplerSettings, sample
 from scaleband.laws import (
@@ -84,7 +87,40 @@ def test_a_model_without_such_cells_does_not_serve_a_table_with_them(fitted: Fit
     rows = ("log_lr", "log_batch", "y", "censored", "y_se", "cell", "source", "trunk")
     few = replace(fitted.inputs, **{name: getattr(fitted.inputs, name)[keep] for name in rows})
     assert np.isnan(few.one_batch).all()
-    for compiled_for, asked in ((few, fitted.inputs), (fitted.inputs, few)):
+    for compiled_for, other in ((few, fitted.inputs), (fitted.inputs, few)):
         compiled = Compiled(None, None, compiled_for, fitted.beliefs, {})
         with pytest.raises(ValueError, match="compile the model for this one anew"):
-            sample(compiled, SamplerSettings(), inputs=asked, beliefs=fitted.beliefs)
+            sample(compiled, SamplerSettings(), inputs=other, beliefs=fitted.beliefs)
+
+
+def test_states_of_cells_with_one_batch_there_and_back() -> None:
+    """What its runs said is the answer to a question about the batch that a cell ran, thin or not."""
+    rng = np.random.default_rng(0)
+    middle = np.array([0.0, 0.0, 0.5, 0.3, 90.0, -1.0, 0.3, 0.5, 0.5])[:, None]
+    state = middle[:, None] + 0.3 * rng.standard_normal((9, 50, 6))
+    one_batch = np.array([np.nan, 1.0, np.nan, 2.0, -1.0, 0.5])
+    thin = np.array([False, True, False, False, True, False])
+    cells, around = SimpleNamespace(one_batch=one_batch, thin=thin), np.repeat(middle, 6, axis=1)
+    there: Any = asked(state, cells, around)  # type: ignore[arg-type]
+    np.testing.assert_allclose(heard(there, cells, around), state, atol=1e-12)  # type: ignore[arg-type]
+    seen, best = sliced(state, one_batch, around, thin), best_at(there, one_batch)
+    told = np.isfinite(one_batch)
+    np.testing.assert_allclose((there[0] + best.log_lr)[:, told], seen[0][:, told], atol=1e-12)
+    np.testing.assert_allclose(there[LEVEL] + best.cost, seen[LEVEL], atol=1e-12)
+    np.testing.assert_array_equal(there[:, :, ~told], state[:, :, ~told])
+    in_full = sliced(state, one_batch, around)[0] - seen[0]
+    assert (np.abs(in_full[:, thin]).max(axis=0) > 0.01).all(), "or the first order was never left"
+    assert not in_full[:, ~thin].any()
+
+
+def test_a_cell_of_three_rates_at_one_batch_is_thin_however_often_they_were_run(fitted: Fit) -> None:
+    """Seeds tell of the noise, not of a fourth number."""
+    inputs = fitted.inputs
+    rates = np.sort(np.unique(inputs.log_lr[inputs.cell == 0]))
+    assert len(rates) > 3
+    assert not inputs.thin.any()
+    three = np.where(inputs.cell == 0, np.minimum(inputs.log_lr, rates[2]), inputs.log_lr)
+    thin = replace(inputs, log_lr=three)
+    np.testing.assert_array_equal(thin.thin, [True, False, False])
+    assert (thin.scatter_share[:, 0] == [1.0, 1.0, 0.1, 0.1, 1.0, 0.1, 0.1, 0.1, 0.1]).all()
+    assert (thin.scatter_share[:, 1:] == 1.0).all()

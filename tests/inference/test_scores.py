@@ -6,20 +6,36 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from made_fits import small_inputs
+from made_fits import as_raw, small_inputs
 from scipy.integrate import trapezoid
 from scipy.special import logsumexp
 
+from scaleband.bayes import ModelInputs
 from scaleband.bayes.beliefs import role_index
+from scaleband.bayes.coordinates import coordinates
 from scaleband.bayes.simulate import prior_draws
 from scaleband.inference import scores
 from scaleband.inference.scores import BASIN, LawGivenOthers, cell_log_density, law_given_others, thin
 from scaleband.inference.stacking import mix, stacking_weights
+from scaleband.inference.unpack import unpack
 from scaleband.laws import excess, run_log_density
 
 
-def test_a_cell_given_the_others_is_the_conditional_of_the_joint_gaussian() -> None:
+def with_thin_cells(inputs: ModelInputs) -> ModelInputs:
+    """Two cells with three rates at one batch."""
+    one, rates = np.isin(inputs.cell, [0, 3]), np.unique(inputs.log_lr)
+    inputs = replace(
+        inputs, log_batch=np.where(one, 1.5, inputs.log_batch),
+        log_lr=np.where(one, np.minimum(inputs.log_lr, rates[2]), inputs.log_lr),
+    )  # fmt: skip
+    assert inputs.thin.sum() == 2
+    return inputs
+
+
+@pytest.mark.parametrize("some_thin", [False, True])
+def test_a_cell_given_the_others_is_the_conditional_of_the_joint_gaussian(some_thin: bool) -> None:
     inputs, beliefs = small_inputs(0)
+    inputs = with_thin_cells(inputs) if some_thin else inputs
     flat = {name: value[0] for name, value in prior_draws(inputs, beliefs, 3, 2).items()}
     law = law_given_others(flat, inputs, beliefs)
     mean, design, role = inputs.prior_mean(beliefs), inputs.scaled_design(beliefs), role_index(inputs.design)
@@ -27,13 +43,27 @@ def test_a_cell_given_the_others_is_the_conditional_of_the_joint_gaussian() -> N
         for k, r in enumerate(BASIN):
             scale = np.where(beliefs.pooled, flat["offset_scale"][s, r][role], 1.0) if r < 2 else 1.0
             w = design[r] * scale
-            joint = w @ w.T + flat["scatter"][s, r] ** 2 * np.eye(len(inputs.cells))
+            scatter = flat["scatter"][s, r] * np.where(inputs.thin & (r > 1), 0.1, 1.0)
+            joint = w @ w.T + np.diag(scatter**2)
             for c in range(len(inputs.cells)):
                 rest = np.arange(len(inputs.cells)) != c
                 gain = joint[c, rest] @ np.linalg.inv(joint[np.ix_(rest, rest)])
                 expected = mean[r, c] + gain @ (flat["state"][s, r, rest] - mean[r, rest])
                 assert law.mean[s, k, c] == pytest.approx(expected, rel=1e-6, abs=1e-6)
                 assert law.variance[s, k, c] == pytest.approx(joint[c, c] - gain @ joint[rest, c], rel=1e-6)
+
+
+def test_states_of_thin_cells_are_the_models_again() -> None:
+    """`unpack` moves their rate and level to the optimum; laws are asked about where the model had them."""
+    inputs, beliefs = small_inputs(0)
+    inputs = with_thin_cells(inputs)
+    raw = as_raw(prior_draws(inputs, beliefs, 20, 2), inputs, beliefs)
+    raw = replace(raw, reference=coordinates(inputs, beliefs).reference)
+    posterior = unpack(raw, inputs, beliefs, seed=1)
+    moved = np.abs(posterior["state"] - raw.values["state"]).max(axis=(0, 1))
+    assert (moved[0] > 1e-3).tolist() == inputs.thin.tolist()
+    back = scores.states_of_the_model(posterior, inputs, beliefs)
+    np.testing.assert_allclose(back["state"], raw.values["state"], atol=1e-9)
 
 
 def test_the_density_of_a_cells_contrasts_is_the_integral() -> None:

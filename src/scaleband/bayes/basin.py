@@ -6,7 +6,8 @@ import numpy as np
 import pytensor.tensor as pt
 from pytensor.scan import scan
 
-from scaleband.bayes.mode import SHAPE
+from scaleband.bayes.inputs import SHAPE
+from scaleband.bayes.one_batch import BENDS
 from scaleband.bayes.stop_gradient import stop_gradient
 from scaleband.laws import RESPONSES
 
@@ -73,8 +74,15 @@ def best_at(state, log_batch):  # type: ignore[no-untyped-def]
     return x - _along_rate(state, log_batch, x)[0] / _along_rate(still, log_batch, x)[1]
 
 
+def rate_at(state, d):  # type: ignore[no-untyped-def]
+    """Best log rate at a cell's one batch minus the optimum's, for thin cells to first order around the mode."""
+    away = [state[RESPONSES[r]] - d["reference"][r] for r in BENDS]
+    straight = d["rate"] + sum(d["rate_slope"][j] * z for j, z in enumerate(away))
+    return pt.switch(d["thin"], straight, best_at(state, d["anchor"][1]))
+
+
 def sliced(state, d, best):  # type: ignore[no-untyped-def]
-    """What runs see of their cell, `mode.sliced` around the mode: `d` of `model.model_data`, `best` of `best_at`."""
+    """What runs see of their cell, `one_batch.sliced`: `d` of `model.model_data`, `best` of `rate_at`."""
     one, batch = d["one_batch"], d["anchor"][1]
     away = [state[RESPONSES[r]] - d["reference"][r] for r in SHAPE]
     log_h, skew = (d["slice"][k] + sum(d["slice_slope"][k, j] * z for j, z in enumerate(away)) for k in (0, 1))

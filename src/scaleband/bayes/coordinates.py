@@ -1,7 +1,7 @@
 """Coordinates for the sampler: what each cell's runs say of its state, as Gaussian messages.
 
 A choice of coordinates, not of the model: any value gives the same posterior (but for `reference` at cells with one
-batch, see `mode.sliced`). The model draws the law's coefficients and the cells' states from the Gaussian that they
+batch, see `bayes.one_batch`). The model draws the law's coefficients and the cells' states from the Gaussian that they
 would follow if the runs pinned each state linearly, given the sampled scatters, offset scales and noise. What NUTS
 moves in is then nearly N(0, I) whatever those are: cells that their runs pin are centred, cells without runs follow
 their law, and everything between is between.
@@ -123,11 +123,11 @@ def _messages(runs: Array, slope: Array, away: Array, scatter: Array) -> tuple[A
 
 
 def _dense_messages(
-    runs: Array, slope: Array, pull: Array, precisions: Array, low: Array, source: NDArray[np.int64]
+    runs: Array, slope: Array, pull: Array, precisions: Array, low: Array, alike: NDArray[np.int64]
 ) -> tuple[Array, Array, Array, Array]:
     """Turn, precision, slope and lean where cells are tied together: as `_messages`, with a matrix over the cells in
     place of each number, and the later responses' laws integrated out too. runs (response, cell, response, cell),
-    slope (response, cell); the law's pull on the cells, and its precision as in `Law`. Only cells of one source are
+    slope (response, cell); the law's pull on the cells, and its precision as in `Law`. Only cells that are `alike` are
     mixed, since only they have one scatter."""
     n, n_cells = slope.shape
     runs, pulled = runs.copy(), slope - pull
@@ -137,9 +137,9 @@ def _dense_messages(
     for k in range(n - 1, -1, -1):
         r, before = ORDER[k], list(ORDER[:k])
         own = 0.5 * (runs[r, :, r] + runs[r, :, r].T)
-        for s in np.unique(source):
-            block = np.ix_(source == s, source == s)
-            precision[r, source == s], turn[r][block] = np.linalg.eigh(own[block])
+        for s in np.unique(alike):
+            block = np.ix_(alike == s, alike == s)
+            precision[r, alike == s], turn[r][block] = np.linalg.eigh(own[block])
         precision[r], told[r] = np.maximum(precision[r], 0.0), turn[r].T @ slope[r]
         prior = np.diag(precisions[r]) - low[r] @ low[r].T
         inverse = np.linalg.inv(own + prior)
@@ -173,7 +173,7 @@ def _trunks(
 
 def coordinates(inputs: ModelInputs, beliefs: Beliefs) -> Coordinates:
     """Coordinates for the cells of a table; a cell without rows gets empty messages."""
-    at = typical(beliefs, len(inputs.sources), len(inputs.cells))
+    at = typical(beliefs, inputs)
     law, keep = Law(inputs, beliefs, at), ~inputs.censored
     rows = Rows.of(inputs, at)
     start = law.mean.copy()
@@ -215,7 +215,7 @@ def coordinates(inputs: ModelInputs, beliefs: Beliefs) -> Coordinates:
         dense, told = tied(rows, jacobian, less * weight, resid)
         dense, told = dense[:, t][:, :, :, t], told[:, t]
         turn, precision[:, t], slope[:, t], lean_tied = _dense_messages(
-            dense, told, law.pull(mode)[:, t], law.precision[:, t], law.low[:, t], law.source[t]
+            dense, told, law.pull(mode)[:, t], law.precision[:, t], law.low[:, t], law.alike[t]
         )
         lean[:, :, t] = 0.0
         inverse = np.linalg.inv(runs + law.by_itself())

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from scaleband.bayes.beliefs import Beliefs
-from scaleband.laws import CENSOR_ABOVE, REFERENCE, RESPONSES, Cells, Design
+from scaleband.laws import ANGLE, CENSOR_ABOVE, CURVATURE, REFERENCE, RESPONSES, SKEW, Cells, Design
 from scaleband.runs import cell_index, cell_table, usable
 
 if TYPE_CHECKING:
@@ -19,6 +20,12 @@ Array = NDArray[np.float64]
 
 MIN_RATES = 3
 """From so many rates on, a cell's runs at one batch tell a curvature along the rate."""
+
+SHAPE = tuple(r for part in (CURVATURE, ANGLE, SKEW) for r in range(len(RESPONSES))[part])
+"""Responses that are a basin's shape, in the order of `laws.Slice`."""
+
+_AS_ITS_LAW = 0.1
+"""Share of the scatter of shapes that is left to a cell whose runs cannot tell a shape of its own."""
 
 
 @dataclass(frozen=True)
@@ -59,12 +66,12 @@ class ModelInputs:
     sources: tuple[str, ...]
     run_ids: tuple[str, ...]
 
-    @property
+    @cached_property
     def cell_source(self) -> NDArray[np.int64]:
         """Index of every cell's source: (cell,)."""
         return np.array([self.sources.index(s) for s in self.cells.source], dtype=np.int64)
 
-    @property
+    @cached_property
     def one_batch(self) -> Array:
         """log_batch of a cell that ran one batch at three rates or more, NaN for the others: (cell,)."""
         batch = np.full(len(self.cells), np.nan)
@@ -74,12 +81,31 @@ class ModelInputs:
                 batch[c] = self.log_batch[mine][0]
         return batch
 
+    @cached_property
+    def thin(self) -> NDArray[np.bool_]:
+        """Cells that ran one batch at three rates: (cell,).
+
+        Their runs would tell four numbers (rate, loss, curvature, skew), which any noise lets trade for each other.
+        """
+        few = [len(np.unique(self.log_lr[self.cell == c])) <= MIN_RATES for c in range(len(self.cells))]
+        return np.isfinite(self.one_batch) & np.array(few)
+
+    @cached_property
+    def scatter_share(self) -> Array:
+        """How much of the cells' scatter a cell has: all of it, but the shape of a thin cell is nearly its law's.
+
+        (response, cell).
+        """
+        share = np.ones((len(RESPONSES), len(self.cells)))
+        share[np.ix_(SHAPE, self.thin)] = _AS_ITS_LAW
+        return share
+
     @property
     def some_one_batch(self) -> bool:
         """Whether any cell ran one batch: the model is then another one."""
         return bool(np.isfinite(self.one_batch).any())
 
-    @property
+    @cached_property
     def tied(self) -> NDArray[np.int64]:
         """Cells whose states are told only together: trunks tie them, or each ran one batch: (k,)."""
         linked = self.cell[(self.trunk < self.n_trunks) & ~self.censored]

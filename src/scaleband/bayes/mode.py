@@ -1,36 +1,23 @@
 """The joint mode of all cells' states under their law, and the runs' likelihood to second order: plain NumPy.
 
-The choice of coordinates (`bayes.coordinates`) rests on it. Answers do not, but for one thing: where a cell ran one
-batch, its curvature and skew along the rate are taken to first order around this mode (`sliced`).
+The choice of coordinates (`bayes.coordinates`) rests on it. Answers do not, but for one thing: what is taken to first
+order around this mode where a cell ran one batch (`bayes.one_batch`).
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from scaleband.bayes.beliefs import OWN, SCATTER_NAMES, SHARED, Beliefs, role_index
 from scaleband.bayes.inputs import ModelInputs
-from scaleband.laws import (
-    ANGLE,
-    CURVATURE,
-    LEVEL,
-    RESPONSES,
-    ROLES,
-    SKEW,
-    along_rate,
-    conditional_log_lr,
-    excess,
-    noise_scale,
-)
+from scaleband.bayes.one_batch import best_at, curvature, sliced
+from scaleband.laws import ANGLE, LEVEL, RESPONSES, ROLES, SKEW, excess, noise_scale
 
 Array = NDArray[np.float64]
-
-SHAPE = tuple(r for part in (CURVATURE, ANGLE, SKEW) for r in range(len(RESPONSES))[part])
-"""Responses that are a basin's shape, in the order of `laws.Slice`."""
 
 _STEP = 1e-4
 _ITERATIONS = 40
@@ -62,7 +49,7 @@ class Typical:
     trunk: float
 
 
-def typical(beliefs: Beliefs, n_sources: int, n_cells: int) -> Typical:
+def typical(beliefs: Beliefs, inputs: ModelInputs) -> Typical:
     """Medians of the shared parameters and of a table's own."""
     at = dict(zip(SHARED, beliefs.shared_mean, strict=True))
     sds = dict(zip(SHARED, np.sqrt((beliefs.shared_factor**2).sum(axis=1)), strict=True))
@@ -71,8 +58,8 @@ def typical(beliefs: Beliefs, n_sources: int, n_cells: int) -> Typical:
     scatter_sd = [OWN[name][1] if name in own else sds[name] for name in SCATTER_NAMES]
     offset = [[np.exp(at[f"log_offset_{role}_{hyper}"]) for role in ROLES[1:]] for hyper in RESPONSES[:2]]
     return Typical(
-        np.repeat(np.array(scatter)[:, None], n_cells, axis=1), np.array(scatter_sd), np.array(offset),
-        np.full(n_sources, own["log_sigma"]),
+        np.array(scatter)[:, None] * inputs.scatter_share, np.array(scatter_sd), np.array(offset),
+        np.full(len(inputs.sources), own["log_sigma"]),
         float(np.exp(at["log_rho"])), float(sds["log_rho"]), float(1 + np.exp(at["log_nu_minus_1"])), own["log_trunk"],
     )  # fmt: skip
 
@@ -82,56 +69,13 @@ def information(nu: Any) -> Any:
     return (nu + 1) / (nu + 3)
 
 
-def _curvature(z: Array) -> Array:
-    return np.exp(np.clip(z[CURVATURE], -6, 6))
-
-
 def _excess(x: Array, b: Array, z: Array) -> Array:
-    return excess(x - z[0], b - z[1], z[ANGLE], _curvature(z), z[SKEW])
-
-
-def sliced(z: Array, one_batch: Array, around: Array | None = None) -> Array:
-    """States as their runs see them: where a cell ran one batch, one LINEX along the rate (`laws.along_rate`) around
-    the best rate at that batch.
-
-    z (response, ..., cell); `one_batch` (cell,) as in `ModelInputs`. With `around` (response, cell), curvature and skew
-    along the rate are taken to first order around it, as the model does.
-    """
-    one = np.isfinite(one_batch)
-    if not one.any():
-        return z
-    best, around = best_at(z, one_batch), z if around is None else around
-    own = along_rate(around[ANGLE], _curvature(around), around[SKEW])
-    moved = np.moveaxis(z, 0, -2)[..., SHAPE, :] - np.moveaxis(around, 0, -2)[..., SHAPE, :]
-    seen = z.copy()
-    seen[0], seen[1] = z[0] + best.log_lr, one_batch
-    seen[2] = own.log_h + np.einsum("j...c,...jc->...c", own.log_h_slope, moved)
-    seen[7] = own.skew + np.einsum("j...c,...jc->...c", own.skew_slope, moved)
-    seen[5], seen[6] = 0.0, np.pi / 2
-    return np.where(one, seen, z)
-
-
-class AtBatch(NamedTuple):
-    """Best log rate at a cell's one batch minus the optimum's, and what that batch costs with it, percent of the loss.
-
-    Both (..., cell); the cost is 0 where a cell ran several batches.
-    """
-
-    log_lr: Array
-    cost: Array
-
-
-def best_at(z: Array, one_batch: Array) -> AtBatch:
-    """What the one batch that a cell ran does; arguments as in `sliced`."""
-    away = np.where(np.isfinite(one_batch), one_batch - z[1], 0.0)
-    shape = z[ANGLE], _curvature(z), z[SKEW]
-    best = conditional_log_lr(away, *shape)
-    return AtBatch(best, excess(best, away, *shape))
+    return excess(x - z[0], b - z[1], z[ANGLE], curvature(z), z[SKEW])
 
 
 def _rate_shift(z: Array, anchor: Array, one_batch: Array) -> Array:
     """Best log rate at the anchor's batch minus the optimum's: exact where a cell ran one batch, else first order."""
-    h, c, s = _curvature(z), np.cos(z[ANGLE]), np.sin(z[ANGLE])
+    h, c, s = curvature(z), np.cos(z[ANGLE]), np.sin(z[ANGLE])
     straight = -(h * c * s).sum(0) / (h * c * c).sum(0) * (anchor[1] - z[1])
     one = np.isfinite(one_batch)
     return np.where(one, best_at(z, one_batch).log_lr, straight) if one.any() else straight
@@ -241,7 +185,9 @@ class Law:
         scale[:2] = np.where(beliefs.pooled, typical.offset[:, role_index(inputs.design)], 1.0)
         w = inputs.scaled_design(beliefs) * scale[:, None, :]
         turned = w.transpose(0, 2, 1)
-        self.precision, self.source = typical.scatter**-2.0, inputs.cell_source
+        self.precision, self.source, self.share = typical.scatter**-2.0, inputs.cell_source, inputs.scatter_share
+        # Cells with one scatter in every response: the same source and the same share of it.
+        self.alike = np.unique(np.vstack([self.source, self.share]), axis=1, return_inverse=True)[1].ravel()
         self.w = w
         factor = np.linalg.cholesky(np.eye(w.shape[2]) + turned @ (self.precision[:, :, None] * w))
         # precision of the law = diag(1 / scatter^2) - low low^T
@@ -359,11 +305,11 @@ def measured(rows: Rows, law: Law, z: Array, errors: Array, believed: Typical) -
         runs = rows.precision(jacobian, weight)
     inverse = np.linalg.inv(runs + law.by_itself())
     unknown = np.diagonal(inverse, axis1=1, axis2=2).T + at.scatter**4 * (law.low**2).sum(axis=2)
-    squares, scatter = (z - law.predicted(z)) ** 2 + unknown, np.empty_like(at.scatter)
-    scatter[:] = _scale(squares, believed.scatter[:, 0], believed.scatter_sd[:, None])[:, None]
+    squares, median = ((z - law.predicted(z)) ** 2 + unknown) / law.share**2, believed.scatter[:, 0] / law.share[:, 0]
+    scatter = _scale(squares, median, believed.scatter_sd[:, None])[:, None] * law.share
     for s in np.unique(law.source):
         own = law.source == s
-        scatter[LEVEL, own] = _scale(squares[LEVEL, own], believed.scatter[LEVEL, 0], believed.scatter_sd[LEVEL])
+        scatter[LEVEL, own] = _scale(squares[LEVEL, own], median[LEVEL], believed.scatter_sd[LEVEL])
     give = np.append(1 / (at.trunk**-2.0 + rows.by_trunk(weight)[: rows.n_trunks]), 0.0)
     trunk = at.trunk
     if rows.n_trunks:

@@ -21,17 +21,31 @@ import numpy as np
 import pymc as pm
 import pytensor.tensor as pt
 
-from scaleband.bayes.basin import best_at, excess, sliced, straight
+from scaleband.bayes.basin import excess, rate_at, sliced, straight
 from scaleband.bayes.beliefs import OWN, SHARED, Beliefs, role_index
 from scaleband.bayes.coordinates import ORDER, coordinates
 from scaleband.bayes.inputs import ModelInputs
 from scaleband.bayes.mode import information
-from scaleband.laws import ANGLE, CURVATURE, HYPERPARAMETERS, RESPONSES, ROLES, SKEW, SPONTANEOUS, along_rate
+from scaleband.bayes.one_batch import rate_to_first_order
+from scaleband.laws import (
+    ANGLE,
+    CURVATURE,
+    HYPERPARAMETERS,
+    LEVEL,
+    RESPONSES,
+    ROLES,
+    SKEW,
+    SPONTANEOUS,
+    along_rate,
+)
 
 _HALF_LOG_2PI = 0.5 * float(np.log(2 * np.pi))
-# From so many cells on, the laws of all but rate and batch are settled (`settled_law`): cheaper by a third there, while
+# From so many cells on, the laws of all but `FACTORED` are settled (`settled_law`): cheaper by a third there, while
 # in a table of 17 cells, whose scatters are learned from few, half the effective draws were lost.
 MANY_CELLS = 100
+FACTORED = (0, 1, LEVEL)
+"""Responses whose laws are factored even then: the offset scales of rate and batch are learned, and the coefficients of
+levels are as good as free while every source has a scatter of its own."""
 
 
 def factored(weight, design):  # type: ignore[no-untyped-def]
@@ -138,6 +152,8 @@ def build_model(inputs: ModelInputs, beliefs: Beliefs) -> pm.Model:
         scatter.append((mean + sd * pm.Normal("log_scatter_level_std", 0, 1, dims="source"))[d["cell_source"]])
         scatter += [shared[index[f"log_scatter_{name}"]] for name in ("angle", "angle", "skew", "skew")]
         spread = pt.exp(pt.stack([s * pt.ones(len(inputs.cells)) for s in scatter]))  # (response, cell)
+        if inputs.some_one_batch:
+            spread = spread * d["scatter_share"]
         start = index["log_offset_source_log_lr"]
         offset = pt.exp(shared[start : start + 2 * n_roles].reshape((2, n_roles)))
 
@@ -162,8 +178,8 @@ def build_model(inputs: ModelInputs, beliefs: Beliefs) -> pm.Model:
         precision = told * d["precision"]
         share = 1 + precision * spread**2
         design = pt.concatenate([d["design"][:2] * scale[:, None, :], d["design"][2:]])
-        n_factored = len(HYPERPARAMETERS) if _settled(inputs) else len(RESPONSES)
-        inverse, log_det = factored((precision / share)[:n_factored], design[:n_factored])
+        anew = FACTORED if _settled(inputs) else tuple(range(len(RESPONSES)))
+        inverse, log_det = factored((precision / share)[list(anew)], design[list(anew)])
         state: dict[str, Any] = {}
         away: dict[int, Any] = {}
         coefficients: dict[int, Any] = {}
@@ -173,7 +189,7 @@ def build_model(inputs: ModelInputs, beliefs: Beliefs) -> pm.Model:
             if name == "log_lr":
                 shift = straight(state, d["anchor"][1])
                 if some_sliced:
-                    best = best_at(state, d["anchor"][1])
+                    best = rate_at(state, d)
                     shift = pt.switch(d["one_batch"], best, shift)
             elif name == "level":
                 seen = sliced(state, d, best) if some_sliced else state
@@ -188,9 +204,10 @@ def build_model(inputs: ModelInputs, beliefs: Beliefs) -> pm.Model:
                     side = pt.inc_subtensor(side[t], sum(pt.dot(d["lean_tied"][r, m], away[m][t]) for m in away))
             slope = told[r] * (d["slope"][r] - side)
             prior = d["prior"][r] if shift is None else d["prior"][r] + turned
-            if r < n_factored:
-                half_log_det = log_det[r]
-                coefficient, pull = pooled_law(law_std[r], prior, design[r], inverse[r], share[r], precision[r], slope)
+            if r in anew:
+                k = anew.index(r)
+                half_log_det = log_det[k]
+                coefficient, pull = pooled_law(law_std[r], prior, design[r], inverse[k], share[r], precision[r], slope)
             else:
                 coefficient, pull, half_log_det = settled_law(
                     law_std[r], prior, design[r], share[r], precision[r], slope,
@@ -281,8 +298,13 @@ def model_data(inputs: ModelInputs, beliefs: Beliefs) -> dict[str, np.ndarray]:
     if inputs.some_one_batch:
         z = where.reference
         along = along_rate(z[ANGLE], np.exp(z[CURVATURE]), z[SKEW])
+        rate, rate_slope = rate_to_first_order(z, inputs.one_batch)
         more |= {
             "one_batch": np.isfinite(inputs.one_batch),
+            "scatter_share": inputs.scatter_share,
+            "thin": inputs.thin,
+            "rate": rate,
+            "rate_slope": rate_slope,
             "slice": np.stack([along.log_h, along.skew]),
             "slice_slope": np.stack([along.log_h_slope, along.skew_slope]),
         }

@@ -44,7 +44,8 @@ def _own(name: str, rng: np.random.Generator, *shape: int) -> Array:
 
 
 def simulate_states(
-    cells: Cells, design: Design, beliefs: Beliefs, rng: np.random.Generator, n: int, *, n_trunks: int = 0
+    cells: Cells, design: Design, beliefs: Beliefs, rng: np.random.Generator, n: int, *, n_trunks: int = 0,
+    scatter_share: Array | None = None,
 ) -> dict[str, Array]:
     """Draws of everything above the runs.
 
@@ -58,6 +59,8 @@ def simulate_states(
         Generator and number of draws.
     n_trunks
         Trunks that several runs share.
+    scatter_share (response, cell)
+        How much of the scatter a cell has (`ModelInputs.scatter_share`); all of it by default.
 
     Returns
     -------
@@ -89,7 +92,7 @@ def simulate_states(
         law[:, r] = beliefs.law_mean[r] + z @ beliefs.law_factor[r].T
     noise = rng.standard_normal((n, len(RESPONSES), len(cells)))
     noise[:, LEVEL] *= scatter_level[:, [sources.index(s) for s in cells.source]] / scatter[:, [LEVEL]]
-    state = law @ x.T + scatter[:, :, None] * noise
+    state = law @ x.T + scatter[:, :, None] * noise * (1.0 if scatter_share is None else scatter_share)
     out = {
         "angle": state[:, ANGLE].mean(axis=2),
         "skew": state[:, SKEW].mean(axis=2),
@@ -125,7 +128,9 @@ def prior_draws(inputs: ModelInputs, beliefs: Beliefs, n: int, seed: int) -> dic
     The names and dims of the posterior, with chain = 1: (1, n, ...).
     """
     rng = np.random.default_rng([seed, 11])
-    draws = simulate_states(inputs.cells, inputs.design, beliefs, rng, n, n_trunks=inputs.n_trunks)
+    draws = simulate_states(
+        inputs.cells, inputs.design, beliefs, rng, n, n_trunks=inputs.n_trunks, scatter_share=inputs.scatter_share
+    )
     return {name: value[None] for name, value in draws.items()}
 
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from scaleband.bayes import SHARED, Beliefs, ModelInputs, cells_of, default_beliefs, model_inputs
 from scaleband.bayes.beliefs import fixed_offset_scales
 from scaleband.bayes.coordinates import coordinates
-from scaleband.bayes.mode import best_at
+from scaleband.bayes.one_batch import heard
 from scaleband.errors import UserError
 from scaleband.inference.gate import Gate, diagnose, nearly
 from scaleband.inference.gibbs import run_terms
@@ -25,7 +25,6 @@ from scaleband.laws import (
     DRAWN,
     FORMS,
     HYPERPARAMETERS,
-    LEVEL,
     RESPONSES,
     ROLES,
     LawDraws,
@@ -232,9 +231,8 @@ def log_likelihood(fitted: Fit) -> Array:
     p, i = fitted.posterior, fitted.inputs
     state, reference = np.moveaxis(p["state"], 2, 0), None  # (response, chain, draw, cell)
     if i.some_one_batch:
-        cost = best_at(state, i.one_batch).cost
-        state, reference = state.copy(), coordinates(i, fitted.beliefs).reference
-        state[LEVEL] += cost
+        reference = coordinates(i, fitted.beliefs).reference
+        state = heard(state, i, reference)
     base, away = run_terms(state, i, reference)
     if "trunk_effect" in p:
         none = np.zeros((*p["trunk_effect"].shape[:2], 1))

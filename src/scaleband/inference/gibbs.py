@@ -27,7 +27,8 @@ from numpy.typing import NDArray
 
 from scaleband.bayes import SHARED, Beliefs, ModelInputs
 from scaleband.bayes.beliefs import OWN, SCATTER_NAMES, SHARED_INDEX, role_index
-from scaleband.bayes.mode import information, sliced
+from scaleband.bayes.mode import information
+from scaleband.bayes.one_batch import sliced
 from scaleband.inference.proposal import Proposal, student
 from scaleband.inference.unpack import coefficients_given_cells, offset_scales, scatters
 from scaleband.laws import (
@@ -62,10 +63,10 @@ def run_terms(state: Array, inputs: ModelInputs, reference: Array | None) -> tup
     """Level and excess of every run, both (..., run).
 
     state (response, ..., cell); the level of a cell that ran one batch is the loss at the best rate there.
-    `reference` (response, cell) is where such cells are sliced (`mode.sliced`).
+    `reference` (response, cell) is where such cells are sliced (`one_batch.sliced`).
     """
     if inputs.some_one_batch:
-        state = sliced(state, inputs.one_batch, reference)
+        state = sliced(state, inputs.one_batch, reference, inputs.thin)
     level, log_lr, log_batch = (state[r][..., inputs.cell] for r in (LEVEL, 0, 1))
     x, b = inputs.log_lr - log_lr, inputs.log_batch - log_batch
     # `laws.excess`, with sines and exponentials taken per cell: runs are fifty times as many.
@@ -135,7 +136,7 @@ class Target:
     def scatter(self, at: Values) -> Array:
         """(draw, response, cell)."""
         spread, level = scatters(at, self.beliefs)
-        out = np.repeat(spread[:, :, None], len(self.inputs.cells), axis=2)
+        out = spread[:, :, None] * self.inputs.scatter_share
         out[:, LEVEL] = level[:, self.inputs.cell_source]
         return out
 
@@ -168,7 +169,7 @@ def _sums(values: Array, index: NDArray[np.int64], n: int) -> Array:
 
 def _scales(at: Values, target: Target, law: Array, coefficient: Array, rng: np.random.Generator) -> None:
     """Move scatters of cells, scales of offsets and of trunks, in place; `law` and `coefficient` of `Target.law`."""
-    left, n_cells = at["state"] - law, law.shape[2]
+    left, n_cells, share = at["state"] - law, law.shape[2], target.inputs.scatter_share
 
     def shared_scale(name: str, squares: Array, n: int) -> None:
         k = SHARED_INDEX[name]
@@ -178,7 +179,8 @@ def _scales(at: Values, target: Target, law: Array, coefficient: Array, rng: np.
         at["shared_std"] += moved[:, None] * step
 
     for name, responses in _SCATTERED.items():
-        shared_scale(name, (left[:, responses] ** 2).sum(axis=(1, 2)), n_cells * len(responses))
+        away = left[:, responses] / share[responses]
+        shared_scale(name, (away**2).sum(axis=(1, 2)), n_cells * len(responses))
     role = role_index(target.inputs.design)
     for h, hyper in enumerate(HYPERPARAMETERS):
         for k, name in enumerate(ROLES[1:]):

@@ -196,8 +196,8 @@ def _start(
 def _laplace(inputs: ModelInputs, prior: Beliefs, earlier: Fit) -> tuple[Array, Array]:
     """`Proposal.told` and `slope` of every cell at the joint mode, noise and scatters as the earlier fit has them."""
     p = earlier.posterior
-    at, n_cells = typical(prior, len(inputs.sources), len(inputs.cells)), len(inputs.cells)
-    scatter = np.repeat(np.median(p["scatter"], axis=(0, 1))[:, None], n_cells, axis=1)
+    at = typical(prior, inputs)
+    scatter = np.median(p["scatter"], axis=(0, 1))[:, None] * inputs.scatter_share
     from_old = [earlier.inputs.sources.index(s) for s in inputs.sources]
     scatter[LEVEL] = np.median(p["scatter_level"], axis=(0, 1))[from_old][inputs.cell_source]
     at = replace(

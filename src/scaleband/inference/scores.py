@@ -21,7 +21,8 @@ from scipy.special import gammaln, logsumexp
 
 from scaleband.bayes import Beliefs, ModelInputs
 from scaleband.bayes.beliefs import role_index
-from scaleband.bayes.mode import sliced
+from scaleband.bayes.coordinates import coordinates
+from scaleband.bayes.one_batch import heard, sliced
 from scaleband.laws import ANGLE, CURVATURE, LEVEL, SKEW, excess, run_log_density
 
 Array = NDArray[np.float64]
@@ -43,14 +44,24 @@ class LawGivenOthers:
     variance: Array
 
 
+def states_of_the_model(posterior: dict[str, Array], inputs: ModelInputs, beliefs: Beliefs) -> dict[str, Array]:
+    """A posterior with its states as the model has them: thin cells follow their law there, and not where answers are
+    made of them (`bayes.one_batch`)."""
+    if not inputs.thin.any():
+        return posterior
+    state = np.moveaxis(posterior["state"], -2, 0)  # (response, ..., cell)
+    return posterior | {"state": np.moveaxis(heard(state, inputs, coordinates(inputs, beliefs).reference), 0, -2)}
+
+
 def law_given_others(flat: dict[str, Array], inputs: ModelInputs, beliefs: Beliefs) -> LawGivenOthers:
-    """Leave-one-out conditionals of the marginal law, by Woodbury; `flat` has a leading sample dim."""
+    """Leave-one-out conditionals of the marginal law, by Woodbury; `flat` has a leading sample dim, and its states are
+    the model's."""
     design, prior = inputs.scaled_design(beliefs), inputs.prior_mean(beliefs)
     n, n_cells = len(flat["rho"]), len(inputs.cells)
     mean, variance = np.empty((n, len(BASIN), n_cells)), np.empty((n, len(BASIN), n_cells))
-    role = role_index(inputs.design)
+    role, share = role_index(inputs.design), inputs.scatter_share
     for k, r in enumerate(BASIN):
-        tau2 = flat["scatter"][:, r] ** 2
+        tau2 = (flat["scatter"][:, [r]] * share[r]) ** 2
         if r < 2:
             scale = np.where(beliefs.pooled, flat["offset_scale"][:, r][:, role], 1.0)
         else:
@@ -58,10 +69,10 @@ def law_given_others(flat: dict[str, Array], inputs: ModelInputs, beliefs: Belie
         resid = flat["state"][:, r] - prior[r]
         for s in range(n):
             w = design[r] * scale[s]
-            a = np.eye(w.shape[1]) + w.T @ w / tau2[s]
+            a = np.eye(w.shape[1]) + (w.T / tau2[s]) @ w
             half = np.linalg.solve(np.linalg.cholesky(a), w.T)
             precision = (1 - (half**2).sum(0) / tau2[s]) / tau2[s]
-            alpha = (resid[s] - half.T @ (half @ resid[s]) / tau2[s]) / tau2[s]
+            alpha = (resid[s] - half.T @ (half @ (resid[s] / tau2[s]))) / tau2[s]
             mean[s, k] = flat["state"][s, r] - alpha / precision
             variance[s, k] = 1 / precision
     return LawGivenOthers(mean, variance)
@@ -188,6 +199,7 @@ def leave_one_cell_out(
     """Score every cell from one fit that saw them all; no refits."""
     from arviz_stats.base import array_stats
 
+    posterior = states_of_the_model(posterior, inputs, beliefs)
     flat = thin(posterior, n_draws)
     law = law_given_others(flat, inputs, beliefs)
     everything = thin(posterior, 4 * n_draws)["state"]

@@ -21,7 +21,7 @@ from scaleband.bayes.beliefs import (
     offsets_in_use,
     role_index,
 )
-from scaleband.bayes.mode import best_at
+from scaleband.bayes.one_batch import asked
 from scaleband.laws import ANGLE, HYPERPARAMETERS, LEVEL, RESPONSES, ROLES, SKEW
 
 if TYPE_CHECKING:
@@ -89,20 +89,19 @@ def unpack(raw: RawDraws, inputs: ModelInputs, beliefs: Beliefs, *, seed: int) -
     scatter, scatter_level = scatters(flat, beliefs)
     offset = _offsets(shared)
     design, mean = inputs.scaled_design(beliefs), inputs.prior_mean(beliefs)
-    scale = offset_scales(flat, inputs, beliefs)
+    scale, share = offset_scales(flat, inputs, beliefs), inputs.scatter_share
 
     state = flat["state"]
     law = np.empty((len(shared), len(RESPONSES), design.shape[2]))
     for r in range(len(RESPONSES)):
         pooled = scale[:, r] if r < len(HYPERPARAMETERS) else np.ones_like(scale[:, 0])
-        tau = scatter_level[:, inputs.cell_source] if r == LEVEL else np.repeat(scatter[:, [r]], state.shape[2], axis=1)
+        tau = scatter_level[:, inputs.cell_source] if r == LEVEL else scatter[:, [r]] * share[r]
         b = coefficients_given_cells(state[:, r] - mean[r], design[r][None] * pooled[:, None, :], tau, rng)
         law[:, r] = beliefs.law_mean[r] + (pooled * b) @ beliefs.law_factor[r].T
 
     if inputs.some_one_batch:
-        # Until here the level of a cell with one batch was the loss at the best rate there.
-        state = state.copy()
-        state[:, LEVEL] -= best_at(state.transpose(1, 0, 2), inputs.one_batch).cost
+        assert raw.reference is not None
+        state = asked(state.transpose(1, 0, 2), inputs, raw.reference).transpose(1, 0, 2)
 
     out = {
         "angle": state[:, ANGLE].mean(axis=2),
