@@ -1,7 +1,7 @@
 """Teams that ran one batch a cell: is the best rate *at that batch* foretold by a model that never saw them?
 
-    python benchmarks/rate_at_batch.py                       Marin from `step-law`, the misfitting study from
-                                                             `public-sweeps` (which Marin is in by now)
+    python benchmarks/rate_at_batch.py                       Marin and the misfitting study from `step-law`, which
+                                                             never saw them (`public-sweeps` has both by now)
     python benchmarks/rate_at_batch.py --own --source marin  the same with most of the source's own cells added
 
 Definition (fixed before the first figure was looked at):

@@ -71,7 +71,7 @@ from scaleband.inference.sampler import SamplerSettings
 from scaleband.inference.store import read_draws, write_netcdf
 from scaleband.laws import FORMS, REFERENCE, Cells, Design, LawDraws, design_for
 from scaleband.predict import basins, expected_regret, interval, recommend
-from scaleband.runs import cell_table
+from scaleband.runs import cell_table, without_repeated_losses
 from unpooled import Basin, fit_basin
 
 STEP_LAW = ["steplaw_dense", "steplaw_dense_small", "steplaw_moe"]
@@ -263,7 +263,7 @@ def prior_for(o: Oracle, warm: bool) -> Beliefs:
         return beliefs_from(read_draws(model_path("step-law")), o.design, form, 1.0)
     path = RESULTS / "without_step_law.nc"
     if not path.is_file():
-        frame = load(["oellm_dense", "misfitting_lr", "marin_moe_lr"])
+        frame = without_repeated_losses(load(["oellm_dense", "misfitting_lr", "marin_moe_lr"]))
         fitted = fit(frame, settings=SamplerSettings(draws=700, tune=500, chains=2, seed=1))
         print("model without step-law:", fitted.gate.messages or "gate passed", flush=True)
         write_netcdf(tree_of(fitted), path)

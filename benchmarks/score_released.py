@@ -15,6 +15,7 @@ Cells whose runs share trunks are not scored: what the trunks have in common was
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 
 import h5py
 import numpy as np
@@ -26,9 +27,9 @@ from scaleband.bayes import cells_of, default_beliefs, model_inputs
 from scaleband.inference.fitting import Fit, fit
 from scaleband.inference.gate import Gate
 from scaleband.inference.released import model_path
-from scaleband.inference.scores import leave_one_cell_out
+from scaleband.inference.scores import leave_one_cell_out, states_of_the_model
 from scaleband.laws import FORMS, LEVEL, design_for
-from scaleband.runs import cell_table, own_sweep, usable
+from scaleband.runs import cell_table, own_sweep, usable, without_repeated_losses
 from score_forms import N_DRAWS, left_out_draws
 from unpooled import fit_basin
 
@@ -41,15 +42,15 @@ def main() -> None:
     parser.add_argument("--refit", action="store_true", help="fit anew without a cell whose weights are rough")
     asked = parser.parse_args()
     name = asked.model
-    tiny, more = name == "scaleband-tiny", ["oellm_dense", "marin_moe_lr"] if name == "public-sweeps" else []
-    tables = TABLES + more
+    tiny = name == "scaleband-tiny"
+    tables = TABLES + (["oellm_dense", "marin_moe_lr", "misfitting_lr"] if name == "public-sweeps" else [])
     with h5py.File(model_path(name)) as file:
         kept = file["posterior"]
         posterior = {each: np.asarray(kept[each], float) for each in NAMES}
         # files of one source need not have it
         level = kept["scatter_level"] if "scatter_level" in kept else kept["scatter"][..., [LEVEL]]
         posterior["scatter_level"] = np.asarray(level, float)
-    frame = usable(own_sweep().frame if tiny else load(tables))
+    frame = without_repeated_losses(usable(own_sweep().frame if tiny else load(tables)))
     cells = cell_table(frame)
     design = design_for(cells_of(cells))
     form = "linear" if tiny else "quadratic"
@@ -57,6 +58,8 @@ def main() -> None:
     gate = Gate(True, (1.0, ""), (0.0, ""), (0.0, ""), 0, ())
     fitted = Fit(posterior, {}, full, beliefs, gate, {})
     scores = leave_one_cell_out(posterior, full, beliefs, n_draws=N_DRAWS)
+    # What `left_out_draws` asks of the laws given the other cells.
+    fitted = replace(fitted, posterior=states_of_the_model(posterior, full, beliefs))
     scored = np.setdiff1d(np.arange(len(cells)), full.tied)  # runs of common trunks, or of one batch
     effective, k = 1 / np.exp(2 * scores.log_weight[scored]).sum(axis=1), scores.pareto_k[scored]
     print(
