@@ -82,8 +82,9 @@ def more_draws(gate: Gate, n_draws: int) -> int | None:
 
 
 def _enough(n_draws: int, ess: float) -> int:
-    """Draws a chain for the least effective number, a third to spare, where n_draws gave `ess`."""
-    return int(np.ceil(n_draws * 1.3 * ESS_MIN / float(np.fmax(ess, 20.0)) / 100) * 100)
+    """Draws a chain for the least effective number, half to spare, where n_draws gave `ess`: it is the worst of
+    hundreds, and another number may be worse the next time."""
+    return int(np.ceil(n_draws * 1.5 * ESS_MIN / float(np.fmax(ess, 20.0)) / 100) * 100)
 
 
 REPORTED = (
