@@ -9,7 +9,8 @@ The released draws (all of one form: linear for `scaleband-tiny`, else quadratic
 1 / p(cell | draw), and the cell's state comes from its law given the other cells. Where Pareto k is above 0.7 the
 weights are not to be trusted; with `--refit` such cells are left out of a fit of their own (1,200 draws, seed 1, the
 same form). The least effective number of draws is printed beside the count of such cells.
-Cells whose runs share trunks are not scored: what the trunks have in common was learned from those runs too.
+Cells whose runs share trunks are not scored: what the trunks have in common was learned from those runs too. Nor are
+cells of one batch, or of fewer runs than a basin has numbers.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from scaleband.inference.fitting import Fit, fit
 from scaleband.inference.gate import Gate
 from scaleband.inference.released import model_path
 from scaleband.inference.scores import leave_one_cell_out, states_of_the_model
-from scaleband.laws import FORMS, LEVEL, design_for
+from scaleband.laws import FORMS, LEVEL, RESPONSES, design_for
 from scaleband.runs import cell_table, own_sweep, usable, without_repeated_losses
 from score_forms import N_DRAWS, left_out_draws
 from unpooled import fit_basin
@@ -60,7 +61,9 @@ def main() -> None:
     scores = leave_one_cell_out(posterior, full, beliefs, n_draws=N_DRAWS)
     # What `left_out_draws` asks of the laws given the other cells.
     fitted = replace(fitted, posterior=states_of_the_model(posterior, full, beliefs))
-    scored = np.setdiff1d(np.arange(len(cells)), full.tied)  # runs of common trunks, or of one batch
+    # Not with runs of common trunks or of one batch, nor where fewer runs than numbers tell no basin of their own.
+    told = np.flatnonzero(np.bincount(full.cell, minlength=len(cells)) >= len(RESPONSES))
+    scored = np.setdiff1d(told, full.tied)
     effective, k = 1 / np.exp(2 * scores.log_weight[scored]).sum(axis=1), scores.pareto_k[scored]
     print(
         f"score {scores.log_density[scored].sum():.1f}, Pareto k > 0.7 in {(k > 0.7).sum()} of {len(scored)} cells "
