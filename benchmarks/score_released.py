@@ -61,6 +61,11 @@ def main() -> None:
     scores = leave_one_cell_out(posterior, full, beliefs, n_draws=N_DRAWS)
     # What `left_out_draws` asks of the laws given the other cells.
     fitted = replace(fitted, posterior=states_of_the_model(posterior, full, beliefs))
+    away = fitted.posterior["state"][..., :2, :] - fitted.posterior["law"][..., :2, :] @ full.x.T
+    spread = {s: np.sqrt((away[..., full.cell_source == k] ** 2).mean(axis=(0, 1, 3))) for k, s in enumerate(full.sources)}
+    print(f"scatter of all cells around their law, median: rate {np.median(posterior['scatter'][..., 0]):.3f}, batch "
+          f"{np.median(posterior['scatter'][..., 1]):.3f}; found, rms: "
+          + "; ".join(f"{s} {rate:.3f}, {batch:.3f}" for s, (rate, batch) in spread.items()))  # fmt: skip
     # Not with runs of common trunks or of one batch, nor where fewer runs than numbers tell no basin of their own.
     told = np.flatnonzero(np.bincount(full.cell, minlength=len(cells)) >= len(RESPONSES))
     scored = np.setdiff1d(told, full.tied)
