@@ -24,7 +24,7 @@ import pandas as pd
 
 from common import RESULTS, load
 from held_out import TABLES, cell_of_row, score_cell, summary
-from scaleband.bayes import cells_of, default_beliefs, model_inputs
+from scaleband.bayes import ModelInputs, cells_of, default_beliefs, model_inputs
 from scaleband.inference.fitting import Fit, fit
 from scaleband.inference.gate import Gate
 from scaleband.inference.released import model_path
@@ -35,6 +35,17 @@ from score_forms import N_DRAWS, left_out_draws
 from unpooled import fit_basin
 
 NAMES = ("angle", "skew", "rho", "nu", "sigma", "scatter", "offset_scale", "state", "law", "shared")
+
+
+def scatter_by_source(posterior: dict[str, np.ndarray], inputs: ModelInputs) -> str:
+    """How far rate and batch of every source's cells are from their law, beside the scatter that all share."""
+    away = posterior["state"][..., :2, :] - posterior["law"][..., :2, :] @ inputs.x.T
+    one = np.median(posterior["scatter"][..., :2], axis=(0, 1))
+    found = []
+    for k, source in enumerate(inputs.sources):
+        rate, batch = np.sqrt((away[..., inputs.cell_source == k] ** 2).mean(axis=(0, 1, 3)))
+        found.append(f"{source} {rate:.3f}, {batch:.3f}")
+    return f"scatter of rate and batch, all cells: {one[0]:.3f}, {one[1]:.3f}; found, rms: {'; '.join(found)}"
 
 
 def main() -> None:
@@ -61,11 +72,7 @@ def main() -> None:
     scores = leave_one_cell_out(posterior, full, beliefs, n_draws=N_DRAWS)
     # What `left_out_draws` asks of the laws given the other cells.
     fitted = replace(fitted, posterior=states_of_the_model(posterior, full, beliefs))
-    away = fitted.posterior["state"][..., :2, :] - fitted.posterior["law"][..., :2, :] @ full.x.T
-    spread = {s: np.sqrt((away[..., full.cell_source == k] ** 2).mean(axis=(0, 1, 3))) for k, s in enumerate(full.sources)}
-    print(f"scatter of all cells around their law, median: rate {np.median(posterior['scatter'][..., 0]):.3f}, batch "
-          f"{np.median(posterior['scatter'][..., 1]):.3f}; found, rms: "
-          + "; ".join(f"{s} {rate:.3f}, {batch:.3f}" for s, (rate, batch) in spread.items()))  # fmt: skip
+    print(scatter_by_source(fitted.posterior, full))
     # Not with runs of common trunks or of one batch, nor where fewer runs than numbers tell no basin of their own.
     told = np.flatnonzero(np.bincount(full.cell, minlength=len(cells)) >= len(RESPONSES))
     scored = np.setdiff1d(told, full.tied)
