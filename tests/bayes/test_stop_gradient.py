@@ -7,7 +7,7 @@ import pytensor
 import pytensor.tensor as pt
 
 from scaleband.bayes.basin import best_at
-from scaleband.bayes.mode import SHAPE
+from scaleband.bayes.inputs import SHAPE
 from scaleband.bayes.stop_gradient import stop_gradient, translate
 from scaleband.laws import ANGLE, CURVATURE, RESPONSES, SKEW, conditional_log_lr
 

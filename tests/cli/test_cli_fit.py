@@ -104,7 +104,7 @@ def test_a_swallowed_interrupt_still_counts(
     assert signal.getsignal(signal.SIGINT) is before
 
 
-@pytest.mark.parametrize(("words", "counts"), [((), [1200, 700]), (("--draws", 2500), [2500])])
+@pytest.mark.parametrize(("words", "counts"), [((), [1200, 800]), (("--draws", 2500), [2500])])
 def test_a_fit_that_is_short_of_draws_samples_once_more_unless_told_how_many(
     words: tuple[Any, ...], counts: list[int], scaleband: Command, runs_csv: Path, tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -123,7 +123,7 @@ def test_a_fit_that_is_short_of_draws_samples_once_more_unless_told_how_many(
     assert done.code == 130
     assert [options["settings"].draws for options in got] == counts
     assert [options["settings"].copies for options in got] == [4, 1][: len(counts)]
-    assert ("sampling again, 700 draws of NUTS a chain" in done.err) == (len(counts) == 2)
+    assert ("sampling again, 800 draws of NUTS a chain" in done.err) == (len(counts) == 2)
     assert got[0]["reuse"] is None
     assert (got[-1]["reuse"] is not None) == (len(counts) == 2)
 

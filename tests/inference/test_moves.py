@@ -123,7 +123,7 @@ def test_proposals_come_from_the_other_chains(weak: tuple) -> None:
 
 
     def one_cell(v: np.ndarray) -> np.ndarray:
-        return v[..., 8, 0] - v[..., 8, 1:].mean(axis=-1)
+        return v[..., 8, 1] - v[..., 8, 2:].mean(axis=-1)  # a cell with a shape of its own
 
     order = np.argsort(one_cell(draws["state"][0]))
     half = {name: v[0, order].reshape(2, N // 2, *v.shape[2:]) for name, v in draws.items()}
