@@ -87,7 +87,7 @@ RECIPES = {
         forms=("linear",),
         settings=SamplerSettings(draws=4500, tune=700, chains=2, seed=1, copies=1),
         draws_kept=250,
-        title="The package's own trainer on very small models; to see how it works, its bands are too narrow",
+        title="The package's own trainer on very small models; to see how it works",
         fitted_to=(
             "The sweep that is shipped as `sweeps/scaleband-tiny` (all its runs, all its seeds; its data card says how "
             "many, and on what text)."
