@@ -45,7 +45,6 @@ from __future__ import annotations
 
 import argparse
 import time
-from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -106,20 +105,16 @@ def score_cell(draws: LawDraws, inputs: ModelInputs, truth: Basin, c: int) -> di
         out[f"{name}_z"] = float((truth.optimum[h] - np.median(x)) / x.std())
         out[f"{name}_z_both"] = z_with_errors(x, truth, h)
     state = np.concatenate([np.log(b.curvature[..., 0]), b.angle[..., 0], b.skew[..., 0]], axis=1)
-    shaped = fit_basin(inputs, c, (state.mean(axis=0), state.std(axis=0)))
-    for h, name in enumerate(("rate", "batch")):
-        out[f"{name}_se_shaped"] = float(shaped.optimum_se[h])
-        out[f"{name}_z_shaped"] = z_with_errors(b.optimum[:, h, 0], shaped, h)
-    out["regret_shaped"] = shaped.regret(lr, batch)
-    # Noise as in the other cells too, for a source that has some.
-    if cells.source[c] in draws.sources:
+    noises: dict[str, tuple[float, float, float] | None] = {"shaped": None}
+    if cells.source[c] in draws.sources:  # noise as in the other cells too, for a source that has some
         sigma = float(np.median(draws.sigma[:, draws.sources.index(cells.source[c])]))
-        noise = sigma, float(np.median(draws.rho)), float(np.median(draws.nu))
-        heard = fit_basin(inputs, c, (state.mean(axis=0), state.std(axis=0)), noise)
+        noises["heard"] = sigma, float(np.median(draws.rho)), float(np.median(draws.nu))
+    for which, noise in noises.items():
+        basin = fit_basin(inputs, c, (state.mean(axis=0), state.std(axis=0)), noise)
         for h, name in enumerate(("rate", "batch")):
-            out[f"{name}_se_heard"] = float(heard.optimum_se[h])
-            out[f"{name}_z_heard"] = z_with_errors(b.optimum[:, h, 0], heard, h)
-        out["regret_heard"] = heard.regret(lr, batch)
+            out[f"{name}_se_{which}"] = float(basin.optimum_se[h])
+            out[f"{name}_z_{which}"] = z_with_errors(b.optimum[:, h, 0], basin, h)
+        out[f"regret_{which}"] = basin.regret(lr, batch)
     out["joint"] = float(joint_level(b, truth.lr_peak, truth.batch_tokens)[0])
     out["expected_regret"] = float(setting.expected_regret[0])
     out["regret"] = truth.regret(lr, batch)
@@ -203,7 +198,6 @@ def main() -> None:
     parser.add_argument("--form", choices=list(FORMS), default="quadratic")
     parser.add_argument("--draws", type=int, default=1500)
     parser.add_argument("--tune", type=int, default=500)
-    parser.add_argument("--nuts", action="store_true", help="every draw of NUTS kept once (four times by default)")
     parser.add_argument("--only", type=int, nargs="*", help="indices of folds, for a quick look")
     parser.add_argument("--simulated", type=int, metavar="SEED", help="losses of a draw of the sweep's released model")
     options = parser.parse_args()
@@ -217,8 +211,6 @@ def main() -> None:
         cells = cell_table(frame)
         full = model_inputs(frame, design_for(cells_of(cells)), cells=cells)
     settings = SamplerSettings(draws=options.draws, tune=options.tune, chains=2, seed=1)
-    if options.nuts:
-        settings = replace(settings, copies=1)
     records, first = [], None
     chosen = folds(options.protocol, cells)
     for k, (name, left_out) in enumerate(chosen):

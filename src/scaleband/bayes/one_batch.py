@@ -63,12 +63,14 @@ def rate_to_first_order(around: Array, one_batch: Array) -> tuple[Array, Array]:
     return best_at(around, one_batch).log_lr, np.stack(slopes)
 
 
-def _bends(z: Array, one_batch: Array, around: Array, thin: Mask) -> Array:
-    """What the first order leaves out of the best rate at a thin cell's batch, 0 elsewhere: (..., cell)."""
+def _bends(best: Array, z: Array, one_batch: Array, around: Array, thin: Mask) -> Array:
+    """What the first order leaves out of the `best` rate at a thin cell's batch, 0 elsewhere: (..., cell)."""
+    if not thin.any():
+        return np.zeros_like(best)
     value, slope = rate_to_first_order(around, one_batch)
     moved = np.moveaxis(z, 0, -2)[..., BENDS, :] - around[list(BENDS)]
     straight = value + np.einsum("jc,...jc->...c", slope, moved)
-    return np.where(thin, best_at(z, one_batch).log_lr - straight, 0.0)
+    return np.where(thin, best - straight, 0.0)
 
 
 def sliced(z: Array, one_batch: Array, around: Array | None = None, thin: Mask | None = None) -> Array:
@@ -81,12 +83,12 @@ def sliced(z: Array, one_batch: Array, around: Array | None = None, thin: Mask |
     one = np.isfinite(one_batch)
     if not one.any():
         return z
-    seen = z.copy()
-    seen[0] = z[0] + best_at(z, one_batch).log_lr
+    seen, best = z.copy(), best_at(z, one_batch).log_lr
+    seen[0] = z[0] + best
     if around is None:
         around = z
-    elif thin is not None and thin.any():
-        seen[0] -= _bends(z, one_batch, around, thin)
+    elif thin is not None:
+        seen[0] -= _bends(best, z, one_batch, around, thin)
     own = along_rate(around[ANGLE], curvature(around), around[SKEW])
     moved = np.moveaxis(z, 0, -2)[..., SHAPE, :] - np.moveaxis(around, 0, -2)[..., SHAPE, :]
     seen[1] = one_batch
@@ -99,15 +101,15 @@ def sliced(z: Array, one_batch: Array, around: Array | None = None, thin: Mask |
 def asked(z: Array, inputs: ModelInputs, around: Array) -> Array:
     """From the model's states (response, ..., cell) to those that answers are made of: level and rate of the optimum,
     such that what its runs said is the answer to a question about the batch that a cell ran."""
-    out = z.copy()
-    out[LEVEL] -= best_at(z, inputs.one_batch).cost
-    out[0] -= _bends(z, inputs.one_batch, around, inputs.thin)
+    out, best = z.copy(), best_at(z, inputs.one_batch)
+    out[LEVEL] -= best.cost
+    out[0] -= _bends(best.log_lr, z, inputs.one_batch, around, inputs.thin)
     return out
 
 
 def heard(z: Array, inputs: ModelInputs, around: Array) -> Array:
     """The inverse of `asked`."""
-    out = z.copy()
-    out[LEVEL] += best_at(z, inputs.one_batch).cost
-    out[0] += _bends(z, inputs.one_batch, around, inputs.thin)
+    out, best = z.copy(), best_at(z, inputs.one_batch)
+    out[LEVEL] += best.cost
+    out[0] += _bends(best.log_lr, z, inputs.one_batch, around, inputs.thin)
     return out

@@ -30,7 +30,7 @@ from scaleband.bayes.beliefs import OWN, SCATTER_NAMES, SHARED_INDEX, role_index
 from scaleband.bayes.mode import information
 from scaleband.bayes.one_batch import sliced
 from scaleband.inference.proposal import Proposal, student
-from scaleband.inference.unpack import coefficients_given_cells, offset_scales, scatters
+from scaleband.inference.unpack import coefficients_given_cells, offset_scales, scatters, scatters_of_cells
 from scaleband.laws import (
     ANGLE,
     CURVATURE,
@@ -135,10 +135,7 @@ class Target:
 
     def scatter(self, at: Values) -> Array:
         """(draw, response, cell)."""
-        spread, level = scatters(at, self.beliefs)
-        out = spread[:, :, None] * self.inputs.scatter_share
-        out[:, LEVEL] = level[:, self.inputs.cell_source]
-        return out
+        return scatters_of_cells(*scatters(at, self.beliefs), self.inputs)
 
     def noise(self, at: Values) -> Array:
         """log rho, log (nu - 1) and every source's log sigma: (draw, 2 + source)."""

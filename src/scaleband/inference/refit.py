@@ -25,7 +25,7 @@ from scaleband.inference.gibbs import Target, Values
 from scaleband.inference.moves import move
 from scaleband.inference.proposal import Proposal
 from scaleband.inference.sampler import RawDraws, SamplerSettings
-from scaleband.inference.unpack import own_std, unpack
+from scaleband.inference.unpack import own_std, scatters_of_cells, unpack
 from scaleband.laws import FORMS, LEVEL, Cells, design_for
 from scaleband.runs import cell_table, usable
 
@@ -197,9 +197,9 @@ def _laplace(inputs: ModelInputs, prior: Beliefs, earlier: Fit) -> tuple[Array, 
     """`Proposal.told` and `slope` of every cell at the joint mode, noise and scatters as the earlier fit has them."""
     p = earlier.posterior
     at = typical(prior, inputs)
-    scatter = np.median(p["scatter"], axis=(0, 1))[:, None] * inputs.scatter_share
     from_old = [earlier.inputs.sources.index(s) for s in inputs.sources]
-    scatter[LEVEL] = np.median(p["scatter_level"], axis=(0, 1))[from_old][inputs.cell_source]
+    middle = np.median(p["scatter"], axis=(0, 1)), np.median(p["scatter_level"], axis=(0, 1))[from_old]
+    scatter = scatters_of_cells(middle[0][None], middle[1][None], inputs)[0]
     at = replace(
         at, scatter=scatter, sigma=np.median(p["sigma"], axis=(0, 1))[from_old], rho=float(np.median(p["rho"])),
         nu=float(np.median(p["nu"])),

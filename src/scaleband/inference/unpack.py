@@ -70,6 +70,13 @@ def scatters(flat: Mapping[str, Array], beliefs: Beliefs) -> tuple[Array, Array]
     return np.exp(np.stack(every, axis=1)), level
 
 
+def scatters_of_cells(scatter: Array, level: Array, inputs: ModelInputs) -> Array:
+    """What `scatters` gives, for every cell: (s, response, cell)."""
+    out = scatter[:, :, None] * inputs.scatter_share
+    out[:, LEVEL] = level[:, inputs.cell_source]
+    return out
+
+
 def unpack(raw: RawDraws, inputs: ModelInputs, beliefs: Beliefs, *, seed: int) -> dict[str, Array]:
     """Named posterior, every entry (chain, draw, ...).
 
@@ -89,14 +96,13 @@ def unpack(raw: RawDraws, inputs: ModelInputs, beliefs: Beliefs, *, seed: int) -
     scatter, scatter_level = scatters(flat, beliefs)
     offset = _offsets(shared)
     design, mean = inputs.scaled_design(beliefs), inputs.prior_mean(beliefs)
-    scale, share = offset_scales(flat, inputs, beliefs), inputs.scatter_share
+    scale, tau = offset_scales(flat, inputs, beliefs), scatters_of_cells(scatter, scatter_level, inputs)
 
     state = flat["state"]
     law = np.empty((len(shared), len(RESPONSES), design.shape[2]))
     for r in range(len(RESPONSES)):
         pooled = scale[:, r] if r < len(HYPERPARAMETERS) else np.ones_like(scale[:, 0])
-        tau = scatter_level[:, inputs.cell_source] if r == LEVEL else scatter[:, [r]] * share[r]
-        b = coefficients_given_cells(state[:, r] - mean[r], design[r][None] * pooled[:, None, :], tau, rng)
+        b = coefficients_given_cells(state[:, r] - mean[r], design[r][None] * pooled[:, None, :], tau[:, r], rng)
         law[:, r] = beliefs.law_mean[r] + (pooled * b) @ beliefs.law_factor[r].T
 
     if inputs.some_one_batch:
