@@ -36,10 +36,15 @@ def build_baseline(inputs: ModelInputs, beliefs: Beliefs) -> pm.Model:
         sigma = pt.exp(mean + sd * pm.Normal("log_sigma_std", 0, 1, shape=len(inputs.sources)))
         mean, sd, _ = OWN["log_scatter_level"]
         scatter_level = pt.exp(mean + sd * pm.Normal("log_scatter_level_std", 0, 1, shape=len(inputs.sources)))
+        mean, sd, _ = OWN["log_scatter_ratio"]
+        ratio = np.ones((2, 1))
+        if inputs.several_sources:
+            ratio = pt.exp(mean + sd * pm.Normal("log_scatter_ratio_std", 0, 1, shape=(2, len(inputs.sources))))
         role = role_index(inputs.design)
 
         state = []
-        spreads = [scatter[0], scatter[1], scatter[2], scatter[3], scatter_level[inputs.cell_source]]
+        own = ratio[:, inputs.cell_source]
+        spreads = [scatter[0] * own[0], scatter[1] * own[1], scatter[2], scatter[3], scatter_level[inputs.cell_source]]
         spreads += [pt.exp(shared[index[f"log_scatter_{name}"]]) for name in ("angle", "angle", "skew", "skew")]
         for r in range(len(RESPONSES)):
             scale = pt.switch(beliefs.pooled, offset[r][role], 1.0) if r < 2 else np.ones(n_columns)

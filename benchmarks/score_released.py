@@ -29,23 +29,25 @@ from scaleband.inference.fitting import Fit, fit
 from scaleband.inference.gate import Gate
 from scaleband.inference.released import model_path
 from scaleband.inference.scores import leave_one_cell_out, states_of_the_model
+from scaleband.inference.store import DIMS
+from scaleband.inference.unpack import scatters_of_cells
 from scaleband.laws import FORMS, LEVEL, RESPONSES, design_for
 from scaleband.runs import cell_table, own_sweep, usable, without_repeated_losses
 from score_forms import N_DRAWS, left_out_draws
 from unpooled import fit_basin
 
-NAMES = ("angle", "skew", "rho", "nu", "sigma", "scatter", "offset_scale", "state", "law", "shared")
-
 
 def scatter_by_source(posterior: dict[str, np.ndarray], inputs: ModelInputs) -> str:
-    """How far rate and batch of every source's cells are from their law, beside the scatter that all share."""
+    """Scatter of rate and batch by source, beside how far its cells are from their law."""
     away = posterior["state"][..., :2, :] - posterior["law"][..., :2, :] @ inputs.x.T
-    one = np.median(posterior["scatter"][..., :2], axis=(0, 1))
-    found = []
+    flat = {name: value.reshape(-1, *value.shape[2:]) for name, value in posterior.items()}
+    scatter = np.median(scatters_of_cells(flat, inputs)[:, :2], axis=0)
+    lines = []
     for k, source in enumerate(inputs.sources):
-        rate, batch = np.sqrt((away[..., inputs.cell_source == k] ** 2).mean(axis=(0, 1, 3)))
-        found.append(f"{source} {rate:.3f}, {batch:.3f}")
-    return f"scatter of rate and batch, all cells: {one[0]:.3f}, {one[1]:.3f}; found, rms: {'; '.join(found)}"
+        mine = inputs.cell_source == k
+        (a, b), (rate, batch) = scatter[:, mine][:, 0], np.sqrt((away[..., mine] ** 2).mean(axis=(0, 1, 3)))
+        lines.append(f"scatter of rate and batch, {source}: {a:.3f}, {b:.3f}; found, rms: {rate:.3f}, {batch:.3f}")
+    return "\n".join(lines)
 
 
 def main() -> None:
@@ -58,10 +60,9 @@ def main() -> None:
     tables = TABLES + (["oellm_dense", "marin_moe_lr", "misfitting_lr"] if name == "public-sweeps" else [])
     with h5py.File(model_path(name)) as file:
         kept = file["posterior"]
-        posterior = {each: np.asarray(kept[each], float) for each in NAMES}
+        posterior = {each: np.asarray(kept[each], float) for each in kept if each in DIMS}
         # files of one source need not have it
-        level = kept["scatter_level"] if "scatter_level" in kept else kept["scatter"][..., [LEVEL]]
-        posterior["scatter_level"] = np.asarray(level, float)
+        posterior.setdefault("scatter_level", posterior["scatter"][..., [LEVEL]])
     frame = without_repeated_losses(usable(own_sweep().frame if tiny else load(tables)))
     cells = cell_table(frame)
     design = design_for(cells_of(cells))

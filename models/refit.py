@@ -104,7 +104,7 @@ RECIPES = {
         tables=("steplaw_dense", "steplaw_dense_small", "steplaw_moe", "oellm_dense", "marin_moe_lr", "misfitting_lr"),
         forms=("quadratic",),
         settings=SamplerSettings(draws=3500, tune=600, chains=2, seed=1, copies=1),
-        draws_kept=250,
+        draws_kept=245,
         title="Public learning-rate and batch sweeps of four teams, dense and mixture of experts",
         fitted_to=(
             "4,918 runs in 207 cells: Step Law (dense and MoE, as in `step-law`), OpenEuroLLM (dense, 48M to 1.7B, "

@@ -100,6 +100,8 @@ def scatter_and_design(table: Simulated, point: Point, r: int) -> tuple[np.ndarr
         for c in np.flatnonzero(np.isfinite(inputs.one_batch)):
             if r > 1 and len(set(inputs.log_lr[inputs.cell == c])) == 3:
                 scatter[c] *= 0.1  # its shape is its law's
+        if r < len(HYPERPARAMETERS) and len(inputs.sources) > 1:
+            scatter *= np.exp(0.3 * point["log_scatter_ratio_std"][r][inputs.cell_source])
     sd = np.ones(len(inputs.design.columns))
     for k, role in enumerate(inputs.design.roles):
         if r < len(HYPERPARAMETERS) and role != "shared":
@@ -428,6 +430,7 @@ def test_names_dims_and_coords(table: Simulated, model: Any) -> None:
     n_cells = len(table.inputs.cells)
     assert shapes_of(model) == {
         "shared_std": (len(SHARED),), "log_sigma_std": (2,), "log_scatter_level_std": (2,),
+        "log_scatter_ratio_std": (2, 2),
         "state_std": (len(RESPONSES), n_cells), "law_std": (len(RESPONSES), len(table.inputs.design.columns)),
         "log_trunk_std": (), "trunk_std": (4,),
     }  # fmt: skip

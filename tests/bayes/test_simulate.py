@@ -38,6 +38,7 @@ def named_draws(drawn: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Prior draws under the names of the beliefs' table."""
     out = {"rho": drawn["rho"], "nu": drawn["nu"], "trunk": drawn["trunk_scale"], "sigma": drawn["sigma"][:, 0]}
     out["scatter_level"] = drawn["scatter_level"][:, 0]
+    out["scatter_ratio"] = drawn["scatter_ratio"][:, 1, 1]
     for r, response in enumerate(RESPONSES):
         if r < 4:
             out[f"scatter_{response}"] = drawn["scatter"][:, r]
@@ -121,6 +122,7 @@ def test_states_scatter_around_the_law(table: Simulated, drawn: dict[str, np.nda
     centre = drawn["law"] @ table.inputs.x.T
     scatter = np.repeat(drawn["scatter"][:, :, None], len(table.inputs.cells), axis=2)
     scatter[:, LEVEL] = drawn["scatter_level"][:, table.inputs.cell_source]
+    scatter[:, :2] *= drawn["scatter_ratio"][:, :, table.inputs.cell_source]
     z = (drawn["state"] - centre) / scatter
     assert z.std(0) == pytest.approx(np.ones(z.shape[1:]), abs=0.03)
     assert z.mean(0) == pytest.approx(np.zeros(z.shape[1:]), abs=0.04)

@@ -73,6 +73,7 @@ def as_raw(draws: dict[str, np.ndarray], inputs: ModelInputs, beliefs: Beliefs) 
             "shared_std": (draws["shared"] - beliefs.shared_mean) @ np.linalg.inv(beliefs.shared_factor).T,
             "log_sigma_std": standard("log_sigma", draws["sigma"]),
             "log_scatter_level_std": standard("log_scatter_level", draws["scatter_level"]),
+            "log_scatter_ratio_std": standard("log_scatter_ratio", draws["scatter_ratio"]),
             "state": draws["state"],
             "log_trunk_std": standard("log_trunk", draws["trunk_scale"]),
             "trunk_effect": draws["trunk_effect"],

@@ -17,7 +17,7 @@ FINE = np.zeros((CHAINS, DRAWS), bool)
 def posterior() -> dict[str, np.ndarray]:
     rng = np.random.default_rng(0)
     dims = {
-        "angle": (2,), "skew": (2,), "rho": (), "nu": (), "sigma": (2,), "scatter_level": (2,),
+        "angle": (2,), "skew": (2,), "rho": (), "nu": (), "sigma": (2,), "scatter_level": (2,), "scatter_ratio": (2, 2),
         "scatter": (9,), "offset_scale": (2, 6),
         "state": (9, 3), "trunk_scale": (), "law": (9, 5),
     }  # fmt: skip

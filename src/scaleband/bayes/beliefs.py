@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from scaleband.laws import FEATURES, HYPERPARAMETERS, RESPONSES, ROLES, Design, Form
+from scaleband.laws import FEATURES, HYPERPARAMETERS, RESPONSES, ROLES, SCATTER_RATIO_SD, Design, Form
 
 Array = NDArray[np.float64]
 
@@ -49,11 +49,13 @@ SHARED_INDEX = {name: k for k, name in enumerate(SHARED)}
 
 SCATTER_NAMES = tuple(f"log_scatter_{name.removesuffix('_1').removesuffix('_2') if k > 4 else name}"
                       for k, name in enumerate(RESPONSES))  # fmt: skip
-"""Which parameter is a response's scatter: both angles share one, and both skews; of levels it is each source's own."""
+"""Which parameter is a response's scatter: both angles share one, and both skews; of levels it is each source's own.
+In a table of several sources that of rate and batch is the one here times the source's own ratio."""
 
 OWN: dict[str, tuple[float, float, str]] = {
     "log_sigma": (float(np.log(0.1)), 0.7, "noise of one source's runs near the optimum, 0.03-0.3 % of the loss"),
     "log_scatter_level": (float(np.log(0.5)), 0.7, "one source's cells against the simple level law, percent"),
+    "log_scatter_ratio": (0.0, SCATTER_RATIO_SD, "one source's scatter of rate or batch over what several share"),
     "log_trunk": (float(np.log(0.1)), 0.7, "error shared by runs that branch off one trunk, percent"),
 }
 """Parameters of one table alone; never taken from a released posterior."""

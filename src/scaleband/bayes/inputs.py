@@ -71,6 +71,11 @@ class ModelInputs:
         """Index of every cell's source: (cell,)."""
         return np.array([self.sources.index(s) for s in self.cells.source], dtype=np.int64)
 
+    @property
+    def several_sources(self) -> bool:
+        """Whether the scatter of rate and batch is every source's own: one source's is what all share."""
+        return len(self.sources) > 1
+
     @cached_property
     def one_batch(self) -> Array:
         """log_batch of a cell that ran one batch at three rates or more, NaN for the others: (cell,)."""

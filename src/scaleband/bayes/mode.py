@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from scaleband.bayes.beliefs import OWN, SCATTER_NAMES, SHARED, Beliefs, role_index
 from scaleband.bayes.inputs import ModelInputs
 from scaleband.bayes.one_batch import best_at, curvature, sliced
-from scaleband.laws import ANGLE, LEVEL, RESPONSES, ROLES, SKEW, excess, noise_scale
+from scaleband.laws import ANGLE, HYPERPARAMETERS, LEVEL, RESPONSES, ROLES, SKEW, excess, noise_scale
 
 Array = NDArray[np.float64]
 
@@ -30,8 +30,8 @@ class Typical:
     Attributes
     ----------
     scatter (response, cell), scatter_sd (response,)
-        Of the cells around their law, for levels each source's own; standard deviation of the belief about its
-        logarithm.
+        Of the cells around their law, for rate, batch and levels each source's own; standard deviation of the belief
+        about its logarithm.
     offset (hyperparameter, role)
         Scales of offsets, `shared` left out.
     sigma (source,), rho, rho_sd, nu, trunk
@@ -307,9 +307,12 @@ def measured(rows: Rows, law: Law, z: Array, errors: Array, believed: Typical) -
     unknown = np.diagonal(inverse, axis1=1, axis2=2).T + at.scatter**4 * (law.low**2).sum(axis=2)
     squares, median = ((z - law.predicted(z)) ** 2 + unknown) / law.share**2, believed.scatter[:, 0] / law.share[:, 0]
     scatter = _scale(squares, median, believed.scatter_sd[:, None])[:, None] * law.share
-    for s in np.unique(law.source):
+    every = np.unique(law.source)
+    for s in every:
         own = law.source == s
         scatter[LEVEL, own] = _scale(squares[LEVEL, own], median[LEVEL], believed.scatter_sd[LEVEL])
+        for h in range(len(HYPERPARAMETERS)) if len(every) > 1 else ():
+            scatter[h, own] = _scale(squares[h, own], scatter[h, own][0], OWN["log_scatter_ratio"][1])
     give = np.append(1 / (at.trunk**-2.0 + rows.by_trunk(weight)[: rows.n_trunks]), 0.0)
     trunk = at.trunk
     if rows.n_trunks:

@@ -1,6 +1,6 @@
 """The hierarchical model of the optimum: one flat `with pm.Model`.
 
-    x*_c        cell optimum:   N(X (mean + factor scale b), scatter^2), b ~ N(0, I)
+    x*_c        cell optimum:   N(X (mean + factor scale b), (scatter ratio of its source)^2), b ~ N(0, I)
     log h_c     curvatures:     N(law, scatter)
     t_c, s_c    angles, skews:  N(law, scatter)
     L_c         level:          N(law, scatter of its source)
@@ -127,8 +127,9 @@ def build_model(inputs: ModelInputs, beliefs: Beliefs) -> pm.Model:
     -------
     A model whose free variables are `shared_std` (shared), `log_sigma_std` and `log_scatter_level_std`
     (source), `state_std` (response, cell) and `law_std` (response, coefficient) in the coordinates of
-    `bayes.coordinates` and, when runs share trunks, `log_trunk_std` and `trunk_std` (trunk); `state` (response, cell),
-    `coefficient` (response, coefficient; in units of its prior) and `trunk_effect` (trunk) are computed from them.
+    `bayes.coordinates`; where there are several sources, `log_scatter_ratio_std` (hyperparameter, source); and when
+    runs share trunks, `log_trunk_std` and `trunk_std` (trunk). `state` (response, cell), `coefficient` (response,
+    coefficient; in units of its prior) and `trunk_effect` (trunk) are computed from them.
     """
     data = model_data(inputs, beliefs)
     index = {name: k for k, name in enumerate(SHARED)}
@@ -148,6 +149,10 @@ def build_model(inputs: ModelInputs, beliefs: Beliefs) -> pm.Model:
         nu = 1 + pt.exp(shared[index["log_nu_minus_1"]])
         start = index["log_scatter_log_lr"]
         scatter = [shared[start + r] for r in range(4)]  # log_lr, log_batch, log_curvature_1, log_curvature_2
+        if inputs.several_sources:
+            mean, sd, _ = OWN["log_scatter_ratio"]
+            ratio = mean + sd * pm.Normal("log_scatter_ratio_std", 0, 1, dims=("hyperparameter", "source"))
+            scatter[:2] = [scatter[h] + ratio[h, d["cell_source"]] for h in range(len(HYPERPARAMETERS))]
         mean, sd, _ = OWN["log_scatter_level"]
         scatter.append((mean + sd * pm.Normal("log_scatter_level_std", 0, 1, dims="source"))[d["cell_source"]])
         scatter += [shared[index[f"log_scatter_{name}"]] for name in ("angle", "angle", "skew", "skew")]

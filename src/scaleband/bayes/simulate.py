@@ -69,9 +69,9 @@ def simulate_states(
     sources = sorted(set(cells.source))
     shared = beliefs.shared_mean + rng.standard_normal((n, len(SHARED))) @ beliefs.shared_factor.T
     named = dict(zip(SHARED, shared.T, strict=True))
-    # The first source's from the stream itself and the others' beside it, so that a seed's truth, but for their levels,
-    # does not depend on how many sources there are.
-    first, others = _own("log_scatter_level", rng, n, 1), rng.spawn(1)[0]
+    # The first source's from the stream itself and the others' beside it, so that a seed's truth, but for their levels
+    # and what follows from ratios, does not depend on how many sources there are.
+    first, (others, of_ratios) = _own("log_scatter_level", rng, n, 1), rng.spawn(2)
     scatter_level = np.column_stack([first, _own("log_scatter_level", others, n, len(sources) - 1)])
     scatter = np.column_stack(
         [np.exp(named[f"log_scatter_{r}"]) for r in RESPONSES[:4]]
@@ -91,7 +91,11 @@ def simulate_states(
             z = np.where(beliefs.pooled, offset[:, r, role_of] * z, z)
         law[:, r] = beliefs.law_mean[r] + z @ beliefs.law_factor[r].T
     noise = rng.standard_normal((n, len(RESPONSES), len(cells)))
-    noise[:, LEVEL] *= scatter_level[:, [sources.index(s) for s in cells.source]] / scatter[:, [LEVEL]]
+    place = [sources.index(s) for s in cells.source]
+    noise[:, LEVEL] *= scatter_level[:, place] / scatter[:, [LEVEL]]
+    if len(sources) > 1:
+        ratio = _own("log_scatter_ratio", of_ratios, n, len(HYPERPARAMETERS), len(sources))
+        noise[:, : len(HYPERPARAMETERS)] *= ratio[:, :, place]
     state = law @ x.T + scatter[:, :, None] * noise * (1.0 if scatter_share is None else scatter_share)
     out = {
         "angle": state[:, ANGLE].mean(axis=2),
@@ -106,6 +110,8 @@ def simulate_states(
         "law": law,
         "shared": shared,
     }
+    if len(sources) > 1:
+        out["scatter_ratio"] = ratio
     if n_trunks:
         out["trunk_scale"] = _own("log_trunk", rng, n)
         out["trunk_effect"] = out["trunk_scale"][:, None] * rng.standard_normal((n, n_trunks))

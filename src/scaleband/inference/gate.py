@@ -88,7 +88,8 @@ def _enough(n_draws: int, ess: float) -> int:
 
 
 REPORTED = (
-    "angle", "skew", "rho", "nu", "sigma", "scatter", "scatter_level", "offset_scale", "state", "trunk_scale", "theta",
+    "angle", "skew", "rho", "nu", "sigma", "scatter", "scatter_level", "scatter_ratio", "offset_scale",
+    "state", "trunk_scale", "theta",
 )  # fmt: skip
 """Posterior entries that the gate looks at. The law's coefficients are independent draws given these."""
 

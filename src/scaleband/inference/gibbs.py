@@ -47,7 +47,10 @@ from scaleband.laws import (
 Array = NDArray[np.float64]
 Values = dict[str, Array]
 
-MOVED = ("shared_std", "log_sigma_std", "log_scatter_level_std", "log_trunk_std", "state", "trunk_effect")
+MOVED = (
+    "shared_std", "log_sigma_std", "log_scatter_level_std", "log_scatter_ratio_std", "log_trunk_std", "state",
+    "trunk_effect",
+)  # fmt: skip
 """What is moved, and what it takes: all that `unpack` needs."""
 
 _SCALE_STEPS = 8
@@ -135,7 +138,7 @@ class Target:
 
     def scatter(self, at: Values) -> Array:
         """(draw, response, cell)."""
-        return scatters_of_cells(*scatters(at, self.beliefs), self.inputs)
+        return scatters_of_cells(scatters(at, self.beliefs), self.inputs)
 
     def noise(self, at: Values) -> Array:
         """log rho, log (nu - 1) and every source's log sigma: (draw, 2 + source)."""
@@ -166,7 +169,8 @@ def _sums(values: Array, index: NDArray[np.int64], n: int) -> Array:
 
 def _scales(at: Values, target: Target, law: Array, coefficient: Array, rng: np.random.Generator) -> None:
     """Move scatters of cells, scales of offsets and of trunks, in place; `law` and `coefficient` of `Target.law`."""
-    left, n_cells, share = at["state"] - law, law.shape[2], target.inputs.scatter_share
+    n_cells, cell_source = law.shape[2], target.inputs.cell_source
+    left = (at["state"] - law) / target.inputs.scatter_share
 
     def shared_scale(name: str, squares: Array, n: int) -> None:
         k = SHARED_INDEX[name]
@@ -176,7 +180,10 @@ def _scales(at: Values, target: Target, law: Array, coefficient: Array, rng: np.
         at["shared_std"] += moved[:, None] * step
 
     for name, responses in _SCATTERED.items():
-        away = left[:, responses] / share[responses]
+        away = left[:, responses]
+        if target.inputs.several_sources and responses[0] < len(HYPERPARAMETERS):
+            mean, sd, _ = OWN["log_scatter_ratio"]
+            away = away * np.exp(-(mean + sd * at["log_scatter_ratio_std"][:, responses][..., cell_source]))
         shared_scale(name, (away**2).sum(axis=(1, 2)), n_cells * len(responses))
     role = role_index(target.inputs.design)
     for h, hyper in enumerate(HYPERPARAMETERS):
@@ -189,10 +196,25 @@ def _scales(at: Values, target: Target, law: Array, coefficient: Array, rng: np.
         return std + _log_scale_move(mean + sd * std, squares, n, std / sd, sd**-2.0, rng) / sd
 
     for s in range(at["log_scatter_level_std"].shape[1]):
-        mine = target.inputs.cell_source == s
+        mine = cell_source == s
         squares = (left[:, LEVEL, mine] ** 2).sum(axis=1)
         std = at["log_scatter_level_std"][:, s]
         at["log_scatter_level_std"][:, s] = own_scale("log_scatter_level", std, squares, int(mine.sum()))
+    for h, hyper in enumerate(HYPERPARAMETERS) if target.inputs.several_sources else ():
+        std = at["log_scatter_ratio_std"][:, h]  # (draw, source): a view
+        k, sd = SHARED_INDEX[f"log_scatter_{hyper}"], OWN["log_scatter_ratio"][1]
+        common = np.exp(target.beliefs.shared_mean[k] + at["shared_std"] @ target.beliefs.shared_factor[k])
+        for s in range(std.shape[1]):
+            mine = cell_source == s
+            squares = ((left[:, h, mine] / common[:, None]) ** 2).sum(axis=1)
+            std[:, s] = own_scale("log_scatter_ratio", std[:, s], squares, int(mine.sum()))
+        # What all share, given each source's scatter: that of a source is the product, so this is Gaussian.
+        step = target.towards[k]
+        precision = step @ step + std.shape[1] / sd**2
+        centre = (std.sum(axis=1) / sd - at["shared_std"] @ step) / precision
+        moved = centre + rng.standard_normal(len(centre)) / np.sqrt(precision)
+        at["shared_std"] += moved[:, None] * step
+        std -= moved[:, None] / sd
     if "trunk_effect" in at:
         squares, n = (at["trunk_effect"] ** 2).sum(axis=1), at["trunk_effect"].shape[1]
         at["log_trunk_std"] = own_scale("log_trunk", at["log_trunk_std"], squares, n)

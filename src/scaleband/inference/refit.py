@@ -41,6 +41,7 @@ _KEPT = 6
 """How often a draw is kept: few draws are moved many rounds."""
 _KEEPS = 3
 """And so often again, from the last, while they drift or are too few."""
+_SCATTERS = ("scatter", "scatter_level", "scatter_ratio")
 _REMEMBERED = 0.35
 """Correlation of a reported number with where it started, after the burn: at most."""
 _DRIFT = 0.3
@@ -158,6 +159,8 @@ def _start(
         "log_sigma_std": own_std("log_sigma", old["sigma"][..., from_old]),
         "log_scatter_level_std": own_std("log_scatter_level", old["scatter_level"][..., from_old]),
     }
+    if inputs.several_sources:
+        at["log_scatter_ratio_std"] = own_std("log_scatter_ratio", old["scatter_ratio"][..., from_old])
     if inputs.n_trunks:
         scale = old.get("trunk_scale", np.full(shape, np.exp(OWN["log_trunk"][0])))
         at["log_trunk_std"] = own_std("log_trunk", scale)
@@ -198,8 +201,9 @@ def _laplace(inputs: ModelInputs, prior: Beliefs, earlier: Fit) -> tuple[Array, 
     p = earlier.posterior
     at = typical(prior, inputs)
     from_old = [earlier.inputs.sources.index(s) for s in inputs.sources]
-    middle = np.median(p["scatter"], axis=(0, 1)), np.median(p["scatter_level"], axis=(0, 1))[from_old]
-    scatter = scatters_of_cells(middle[0][None], middle[1][None], inputs)[0]
+    middle = {name: np.median(p[name], axis=(0, 1))[None] for name in _SCATTERS if name in p}
+    middle |= {name: middle[name][..., from_old] for name in _SCATTERS[1:] if name in p}
+    scatter = scatters_of_cells(middle, inputs)[0]
     at = replace(
         at, scatter=scatter, sigma=np.median(p["sigma"], axis=(0, 1))[from_old], rho=float(np.median(p["rho"])),
         nu=float(np.median(p["nu"])),

@@ -23,6 +23,7 @@ from scaleband.bayes import Beliefs, ModelInputs
 from scaleband.bayes.beliefs import role_index
 from scaleband.bayes.coordinates import coordinates
 from scaleband.bayes.one_batch import heard, sliced
+from scaleband.inference.unpack import scatters_of_cells
 from scaleband.laws import ANGLE, CURVATURE, LEVEL, SKEW, excess, run_log_density
 
 Array = NDArray[np.float64]
@@ -59,9 +60,9 @@ def law_given_others(flat: dict[str, Array], inputs: ModelInputs, beliefs: Belie
     design, prior = inputs.scaled_design(beliefs), inputs.prior_mean(beliefs)
     n, n_cells = len(flat["rho"]), len(inputs.cells)
     mean, variance = np.empty((n, len(BASIN), n_cells)), np.empty((n, len(BASIN), n_cells))
-    role, share = role_index(inputs.design), inputs.scatter_share
+    role, scatter = role_index(inputs.design), scatters_of_cells(flat, inputs)
     for k, r in enumerate(BASIN):
-        tau2 = (flat["scatter"][:, [r]] * share[r]) ** 2
+        tau2 = scatter[:, r] ** 2
         if r < 2:
             scale = np.where(beliefs.pooled, flat["offset_scale"][:, r][:, role], 1.0)
         else:

@@ -5,6 +5,7 @@ source, shared_parameter, run, trunk.
 
     posterior        angle, skew (direction); rho, nu; sigma and scatter_level (source);
                      scatter (response), of levels the geometric mean of the sources';
+                     scatter_ratio (hyperparameter, source) where there are several sources;
                      offset_scale (hyperparameter, role); state (response, cell); law (response, coefficient);
                      shared (shared_parameter); trunk_scale and trunk_effect (trunk) where runs share trunks
     prior            the same names, draws of the stated beliefs (fits only)
@@ -44,6 +45,7 @@ DIMS: dict[str, tuple[str, ...]] = {
     "sigma": ("source",),
     "scatter": ("response",),
     "scatter_level": ("source",),
+    "scatter_ratio": ("hyperparameter", "source"),
     "offset_scale": ("hyperparameter", "role"),
     "state": ("response", "cell"),
     "law": ("response", "coefficient"),
@@ -61,6 +63,7 @@ _RANGE = {
     "sigma": (0.0, 1e4),
     "scatter": (0.0, 1e4),
     "scatter_level": (0.0, 1e4),
+    "scatter_ratio": (0.0, 1e4),
     "offset_scale": (0.0, 1e4),
     "rho": (0.0, 1e4),
     "nu": (1e-3, 1e8),
@@ -180,8 +183,11 @@ def _read(file: Any, path: Path) -> LawDraws:
         "coefficient": len(design.columns),
     }
     values = {name: _draws(posterior, name, sizes, path) for name in _NEEDED}
-    if "scatter_level" in posterior:  # fits of before 2026-11-26 have one for all sources
-        values["scatter_level"] = _draws(posterior, "scatter_level", sizes, path)
+    # Fits of one source have no ratio; those of several from before 2026-11-28 neither, and from before 2026-11-26 no
+    # scatter of a source's levels.
+    for name in ("scatter_level", "scatter_ratio"):
+        if name in posterior:
+            values[name] = _draws(posterior, name, sizes, path)
     if len({len(v) for v in values.values()}) != 1:
         raise _damaged(path, "its variables differ in their number of draws")
     fixed = _numbers(constant, "fixed_offset_scale", path, (len(RESPONSES), len(ROLES) - 1))

@@ -62,18 +62,24 @@ def offset_scales(flat: Mapping[str, Array], inputs: ModelInputs, beliefs: Belie
     return np.where(beliefs.pooled, offset[:, :, role_index(inputs.design)], 1.0)
 
 
-def scatters(flat: Mapping[str, Array], beliefs: Beliefs) -> tuple[Array, Array]:
-    """Scatter of cells (s, response), of levels the geometric mean over sources; and that of levels (s, source)."""
+def scatters(flat: Mapping[str, Array], beliefs: Beliefs) -> dict[str, Array]:
+    """`scatter` (s, response), `scatter_level` (s, source) and, where there are several sources, `scatter_ratio`
+    (s, hyperparameter, source) of `unpack`."""
     shared = beliefs.shared_mean + flat["shared_std"] @ beliefs.shared_factor.T
     level = _own("log_scatter_level", flat["log_scatter_level_std"])
     every = [np.log(level).mean(axis=1) if n in OWN else shared[:, SHARED_INDEX[n]] for n in SCATTER_NAMES]
-    return np.exp(np.stack(every, axis=1)), level
+    out = {"scatter": np.exp(np.stack(every, axis=1)), "scatter_level": level}
+    if "log_scatter_ratio_std" in flat:
+        out["scatter_ratio"] = _own("log_scatter_ratio", flat["log_scatter_ratio_std"])
+    return out
 
 
-def scatters_of_cells(scatter: Array, level: Array, inputs: ModelInputs) -> Array:
-    """What `scatters` gives, for every cell: (s, response, cell)."""
-    out = scatter[:, :, None] * inputs.scatter_share
-    out[:, LEVEL] = level[:, inputs.cell_source]
+def scatters_of_cells(named: Mapping[str, Array], inputs: ModelInputs) -> Array:
+    """What `scatters` gives (other entries of `named` are not looked at), for every cell: (s, response, cell)."""
+    out = named["scatter"][:, :, None] * inputs.scatter_share
+    out[:, LEVEL] = named["scatter_level"][:, inputs.cell_source]
+    if inputs.several_sources:
+        out[:, : len(HYPERPARAMETERS)] *= named["scatter_ratio"][:, :, inputs.cell_source]
     return out
 
 
@@ -83,7 +89,8 @@ def unpack(raw: RawDraws, inputs: ModelInputs, beliefs: Beliefs, *, seed: int) -
     Returns
     -------
     angle, skew (direction): means over the fitted cells; rho, nu; sigma and scatter_level (source);
-    scatter (response), of levels the geometric mean of the sources'; offset_scale (hyperparameter, role);
+    scatter (response), of levels the geometric mean of the sources'; scatter_ratio (hyperparameter, source) where
+    there are several sources: each one's scatter over that; offset_scale (hyperparameter, role);
     state (response, cell); law (response, coefficient); trunk_scale where runs share trunks;
     shared (shared): the unconstrained shared parameters, for use as a prior.
     """
@@ -93,10 +100,10 @@ def unpack(raw: RawDraws, inputs: ModelInputs, beliefs: Beliefs, *, seed: int) -
     shared = beliefs.shared_mean + flat["shared_std"] @ beliefs.shared_factor.T
     named = {name: shared[:, k] for k, name in enumerate(SHARED)}
     rng = np.random.default_rng([seed, 7])
-    scatter, scatter_level = scatters(flat, beliefs)
+    scatter = scatters(flat, beliefs)
     offset = _offsets(shared)
     design, mean = inputs.scaled_design(beliefs), inputs.prior_mean(beliefs)
-    scale, tau = offset_scales(flat, inputs, beliefs), scatters_of_cells(scatter, scatter_level, inputs)
+    scale, tau = offset_scales(flat, inputs, beliefs), scatters_of_cells(scatter, inputs)
 
     state = flat["state"]
     law = np.empty((len(shared), len(RESPONSES), design.shape[2]))
@@ -115,13 +122,11 @@ def unpack(raw: RawDraws, inputs: ModelInputs, beliefs: Beliefs, *, seed: int) -
         "rho": np.exp(named["log_rho"]),
         "nu": 1 + np.exp(named["log_nu_minus_1"]),
         "sigma": _own("log_sigma", flat["log_sigma_std"]),
-        "scatter": scatter,
-        "scatter_level": scatter_level,
         "offset_scale": offset * offsets_in_use(inputs.design, beliefs),
         "state": state,
         "law": law,
         "shared": shared,
-    }
+    } | scatter
     if "log_trunk_std" in flat:
         out["trunk_scale"] = _own("log_trunk", flat["log_trunk_std"])
         out["trunk_effect"] = flat["trunk_effect"]

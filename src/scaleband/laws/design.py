@@ -42,6 +42,10 @@ ROLES = ("shared", "source", "family", "variant", "data", "size", "exponent")
 one source and architecture (its shape and its luck are shared by all its cells); `exponent` is a source's
 or family's own deviation from the shared exponents."""
 
+SCATTER_RATIO_SD = 0.3
+"""Standard deviation of log(one source's scatter of cells / what all share), rate and batch: by up to 1.6 times either
+way. Other teams sweep other sizes, more or less finely, with other care."""
+
 
 @dataclass(frozen=True)
 class Form:

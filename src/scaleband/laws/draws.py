@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from scaleband.laws.design import LEVEL, ROLES, Cells, Design
+from scaleband.laws.design import HYPERPARAMETERS, LEVEL, ROLES, SCATTER_RATIO_SD, Cells, Design
 
 Array = NDArray[np.float64]
 
@@ -17,7 +17,7 @@ Array = NDArray[np.float64]
 PARAMS_TOLERANCE = 1e-3
 TOKENS_TOLERANCE = 5e-3
 
-DRAWN = ("law", "scatter", "scatter_level", "state", "angle", "skew", "sigma", "rho", "nu", "shared")
+DRAWN = ("law", "scatter", "scatter_level", "scatter_ratio", "state", "angle", "skew", "sigma", "rho", "nu", "shared")
 """Fields of `LawDraws` that a posterior holds under the same names; `offset_scale` is put together."""
 
 
@@ -42,13 +42,16 @@ class LawDraws:
     sigma (sample, source), rho (sample,), nu (sample,)
         Noise in 100 log units by source; noise per unit of excess; degrees of freedom.
     sources
-        Names along the source dim of `sigma` and `scatter_level`.
+        Names along the source dim of `sigma`, `scatter_level` and `scatter_ratio`.
     shared (sample, shared)
         The unconstrained shared parameters, for use as a prior.
     meta
         Plain facts that travel with the fit: conventions per group, gate, name, versions, ranges.
     scatter_level (sample, source)
         Standard deviation of the cell effect on the level, by source; by default as in `scatter`.
+    scatter_ratio (sample, hyperparameter, source)
+        A source's standard deviation of the cell effect on log rate and log batch over that in `scatter`, where several
+        were fitted together; by default one.
     """
 
     design: Design
@@ -66,6 +69,7 @@ class LawDraws:
     shared: Array
     meta: Mapping[str, object] = field(default_factory=dict)
     scatter_level: Array | None = None
+    scatter_ratio: Array | None = None
 
     @property
     def n_samples(self) -> int:
@@ -83,10 +87,15 @@ class LawDraws:
 
     def cell_scatter(self, source: str) -> Array:
         """Standard deviation of the effect of a source's cells: (sample, response)."""
-        if self.scatter_level is None or source not in self.sources:
-            return self.scatter
-        scatter = self.scatter.copy()
-        scatter[:, LEVEL] = self.scatter_level[:, self.sources.index(source)]
+        scatter, known = self.scatter.copy(), source in self.sources
+        if known and self.scatter_level is not None:
+            scatter[:, LEVEL] = self.scatter_level[:, self.sources.index(source)]
+        if self.scatter_ratio is not None:
+            if known:
+                ratio = self.scatter_ratio[:, :, self.sources.index(source)]
+            else:
+                ratio = np.exp(SCATTER_RATIO_SD * self.standard_normal("scatter", source)[:, : len(HYPERPARAMETERS)])
+            scatter[:, : len(HYPERPARAMETERS)] *= ratio
         return scatter
 
     def standard_normal(self, *key: str) -> Array:
