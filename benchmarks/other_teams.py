@@ -1,20 +1,20 @@
 """Another team's runs: leave one source out, then add ten of its runs.
 
-    python benchmarks/other_teams.py                       each source from the other, zero-shot
+    python benchmarks/other_teams.py                       each source from the others, zero-shot
     python benchmarks/other_teams.py --source open-euro-llm --few-shot
     python benchmarks/other_teams.py --source open-euro-llm --few-shot --base step-law    the released model as base
 
 Definition (fixed before the first held-out figure was looked at):
 
-- zero-shot: the model is fitted to the other sources of `public-sweeps` (one form, stated beliefs); every cell of
+- zero-shot: the model is fitted to the other sources of `public-sweeps` (`benchmarks/bases.py`); every cell of
   the source is predicted as a new group of known architecture. Coverage counts are joint: the source's offset is
   one draw, so its cells are right or wrong together;
 - few-shot: that fit is the prior (trust 1; `--trust 0.25`, every scale of the prior doubled, is a second look, chosen
   before it was run because bands at full trust were too sure of larger cells). Ten runs drawn from the cheapest fifth
   (by FLOPs) of the source's completed runs, redrawn until they lie in at least three cells; ten seeds. Every other
   cell with at least eight runs is predicted;
-- changed when `public-sweeps` turned out not to mix with them: Marin and the misfitting study, with one batch a cell,
-  are in neither fit and are asked about in `benchmarks/rate_at_batch.py`;
+- Marin and the misfitting study were out of all fits while `public-sweeps` did not mix with them (figures of before
+  2026-11-28). Their cells of one batch are asked about in `benchmarks/rate_at_batch.py`;
 - truth and regret as in `benchmarks/held_out.py`. Cells with fewer than eight runs or one batch have no basin of
   their own to compare with and are left out of the scores (never out of the fits).
 """
@@ -26,6 +26,7 @@ import argparse
 import numpy as np
 import pandas as pd
 
+from bases import TABLES, without
 from common import RESULTS, load
 from held_out import score_cell, summary
 from scaleband.bayes import cells_of, model_inputs
@@ -35,10 +36,10 @@ from scaleband.inference.released import model_path
 from scaleband.inference.sampler import SamplerSettings
 from scaleband.inference.store import read_draws
 from scaleband.laws import FORMS, LawDraws, design_for
-from scaleband.runs import cell_table
+from scaleband.runs import cell_table, without_repeated_losses
 from unpooled import fit_basin
 
-TABLES = ["steplaw_dense", "steplaw_dense_small", "steplaw_moe", "oellm_dense"]
+FORM = "quadratic"
 
 
 def score_source(draws: LawDraws, frame: pd.DataFrame, skip: set[str] | None = None) -> pd.DataFrame:
@@ -65,7 +66,7 @@ def report(table: pd.DataFrame, what: str) -> None:
         summary(table[~table["edge"]], f"{what}, best run inside its grid")
 
 
-def few_shot(prior: LawDraws, frame: pd.DataFrame, form: str, seeds: range, trust: float) -> None:
+def few_shot(prior: LawDraws, frame: pd.DataFrame, seeds: range, trust: float, at: str) -> None:
     """Ten of the source's cheapest runs on top of draws that never saw it."""
     completed = frame[frame["status"] == "completed"]
     cheap = completed.nsmallest(len(completed) // 5, "flops")
@@ -79,7 +80,7 @@ def few_shot(prior: LawDraws, frame: pd.DataFrame, form: str, seeds: range, trus
                 break
         fitted = fit(
             chosen,
-            beliefs=lambda design: beliefs_from(prior, design, FORMS[form], trust),
+            beliefs=lambda design: beliefs_from(prior, design, FORMS[FORM], trust),
             settings=SamplerSettings(draws=1000, tune=400, chains=2, seed=seed + 1, target_accept=0.9),
         )
         table = score_source(fitted.draws(), frame, skip=set(own["cell"]))
@@ -93,7 +94,7 @@ def few_shot(prior: LawDraws, frame: pd.DataFrame, form: str, seeds: range, trus
             flush=True,
         )
     everything = pd.concat(tables)
-    at = "" if trust == 1 else f"_trust_{trust:g}"
+    at += "" if trust == 1 else f"_trust_{trust:g}"
     everything.to_csv(RESULTS / f"few_shot_{seeds[0]}_to_{seeds[-1]}{at}.csv", index=False, float_format="%.6g")
     medians = everything.groupby("seed")["regret"].median()
     print(
@@ -106,39 +107,30 @@ def few_shot(prior: LawDraws, frame: pd.DataFrame, form: str, seeds: range, trus
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--source", action="append")
+    parser.add_argument("--source", nargs="+", choices=list(TABLES), default=["open-euro-llm", "step-law"])
     parser.add_argument("--few-shot", action="store_true")
-    parser.add_argument("--form", choices=list(FORMS), default="quadratic")
-    parser.add_argument("--draws", type=int, default=1000)
-    parser.add_argument("--tune", type=int, default=600)
     parser.add_argument("--base", help="a released model that never saw the source, instead of a fit to the others")
     parser.add_argument("--seeds", type=int, default=10)
     parser.add_argument("--first-seed", type=int, default=0, help="two visits of five seeds make ten")
     parser.add_argument("--trust", type=float, default=1.0, help="how far the ten runs' fit trusts the base")
     options = parser.parse_args()
-    frame = load(TABLES)
     RESULTS.mkdir(exist_ok=True)
-    for source in options.source or sorted(set(frame["source"])):
-        held = frame["source"] == source
+    for source in options.source:
+        frame = without_repeated_losses(load(list(TABLES[source])))
         if options.base:
             draws = read_draws(model_path(options.base))
             if source in draws.sources:
                 parser.error(f"{options.base} has seen {source}")
             print(f"\n{source} from the released model {options.base}", flush=True)
         else:
-            fitted = fit(
-                frame[~held],
-                form=options.form,
-                settings=SamplerSettings(draws=options.draws, tune=options.tune, chains=2, seed=1),
-            )
-            draws = fitted.draws()
-            print(f"\nwithout {source}: {fitted.meta['seconds']}", fitted.gate.messages or "gate passed", flush=True)
-        table = score_source(draws, frame[held])
-        table.to_csv(RESULTS / f"zero_shot_{source}.csv", index=False, float_format="%.6g")
+            draws = without(source)
+        at = f"_from_{options.base}" if options.base else ""
+        table = score_source(draws, frame)
+        table.to_csv(RESULTS / f"zero_shot_{source}{at}.csv", index=False, float_format="%.6g")
         report(table, f"zero-shot {source}")
         if options.few_shot:
             first = options.first_seed
-            few_shot(draws, frame[held], options.form, range(first, first + options.seeds), options.trust)
+            few_shot(draws, frame, range(first, first + options.seeds), options.trust, at)
 
 
 if __name__ == "__main__":

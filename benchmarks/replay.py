@@ -30,8 +30,7 @@ Definition (fixed before the first figure was looked at):
   (`botorch_choice.py`; needs the dependency group `botorch`). `botorch-own` is the same campaign with the setting that
   the process itself would use, the least of its mean at the target.
 - Vague: the stated beliefs, form `quadratic`. Warm: `beliefs_from`, trust 1, a model that never saw the target's
-  source: for step-law a fit of oellm_dense + misfitting_lr + marin_moe_lr (form quadratic, 2 chains of 700 draws,
-  seed 1), for open-euro-llm the released step-law.
+  source: for step-law a fit of the three other teams (`benchmarks/bases.py`), for open-euro-llm the released step-law.
 - Truth: the unpooled basin of the target's own runs (`benchmarks/unpooled.py`). Regret is measured in it, percent of
   the loss. Coverage: the posterior's 90 % equal-tailed intervals of rate and batch hold the unpooled optimum.
 - The first definition had 24 particles, 500 draws for everything, and ignored trunks; its figures are in the history of
@@ -51,6 +50,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from bases import without
 from botorch_choice import choose_by_process, recommended_by_process
 from common import RESULTS, load
 from quick_posterior import Particles, draws_of, start_particles, update
@@ -64,14 +64,14 @@ from scaleband.design import (
     thinned,
     with_mini_sweeps,
 )
-from scaleband.inference.fitting import fit, tree_of
+from scaleband.inference.fitting import fit
 from scaleband.inference.prior import beliefs_from
 from scaleband.inference.released import model_path
 from scaleband.inference.sampler import SamplerSettings
-from scaleband.inference.store import read_draws, write_netcdf
+from scaleband.inference.store import read_draws
 from scaleband.laws import FORMS, REFERENCE, Cells, Design, LawDraws, design_for
 from scaleband.predict import basins, expected_regret, interval, recommend
-from scaleband.runs import cell_table, without_repeated_losses
+from scaleband.runs import cell_table
 from unpooled import Basin, fit_basin
 
 STEP_LAW = ["steplaw_dense", "steplaw_dense_small", "steplaw_moe"]
@@ -261,13 +261,7 @@ def prior_for(o: Oracle, warm: bool) -> Beliefs:
         return default_beliefs(o.design, form)
     if o.target.source[0] == "open-euro-llm":
         return beliefs_from(read_draws(model_path("step-law")), o.design, form, 1.0)
-    path = RESULTS / "without_step_law.nc"
-    if not path.is_file():
-        frame = without_repeated_losses(load(["oellm_dense", "misfitting_lr", "marin_moe_lr"]))
-        fitted = fit(frame, settings=SamplerSettings(draws=700, tune=500, chains=2, seed=1))
-        print("model without step-law:", fitted.gate.messages or "gate passed", flush=True)
-        write_netcdf(tree_of(fitted), path)
-    return beliefs_from(read_draws(path), o.design, form, 1.0)
+    return beliefs_from(without("step-law"), o.design, form, 1.0)
 
 
 def campaign(o: Oracle, policy: str, start: int, warm: bool) -> list[dict[str, object]]:
