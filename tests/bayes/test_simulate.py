@@ -118,6 +118,14 @@ def test_names_and_dims_are_those_of_a_posterior(table: Simulated) -> None:
     assert not np.array_equal(draws["law"], other["law"])
 
 
+def test_a_table_of_one_source_has_no_ratio_of_scatters() -> None:
+    frame = settings()
+    cells = cells_of(cell_table(frame[frame["source"] == frame["source"].iloc[0]]))
+    design = design_for(cells)
+    draws = simulate_states(cells, design, default_beliefs(design, FORMS["linear"]), np.random.default_rng(0), 3)
+    assert "scatter_ratio" not in draws
+
+
 def test_states_scatter_around_the_law(table: Simulated, drawn: dict[str, np.ndarray]) -> None:
     centre = drawn["law"] @ table.inputs.x.T
     scatter = np.repeat(drawn["scatter"][:, :, None], len(table.inputs.cells), axis=2)

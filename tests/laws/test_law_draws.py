@@ -149,3 +149,18 @@ def test_levels_of_a_source_scatter_as_its_own_and_those_of_a_new_one_as_the_com
         draws.at(known)[:, :, 0] - draws.without_scatter().at(known)[:, :, 0], LEVEL, 1))  # fmt: skip
     np.testing.assert_array_equal(wide.cell_scatter("never seen"), draws.scatter)
     np.testing.assert_array_equal(wide.take(slice(None, 7)).scatter_level, own[:7])
+
+
+def test_rates_and_batches_of_a_source_scatter_by_its_own_ratio_and_those_of_a_new_one_by_any(draws: LawDraws) -> None:
+    own = np.tile([[2.0, 0.7], [0.5, 1.5]], (draws.n_samples, 1, 1))[:, :, : len(draws.sources)]
+    wide = replace(draws, scatter_ratio=own)
+    for s, source in enumerate(draws.sources):
+        np.testing.assert_allclose(wide.cell_scatter(source)[:, :2], draws.scatter[:, :2] * own[:, :, s])
+        np.testing.assert_array_equal(wide.cell_scatter(source)[:, 2:], draws.cell_scatter(source)[:, 2:])
+    new = wide.cell_scatter("never seen")
+    log_ratio = np.log(new[:, :2] / draws.scatter[:, :2])
+    assert log_ratio.std(axis=0) == pytest.approx(0.3, rel=0.1)
+    np.testing.assert_array_equal(new, wide.cell_scatter("never seen"))
+    np.testing.assert_array_equal(new[:, 2:], draws.scatter[:, 2:])
+    np.testing.assert_array_equal(wide.take(slice(None, 7)).scatter_ratio, own[:7])
+    assert not wide.without_scatter().cell_scatter("never seen").any()

@@ -216,7 +216,7 @@ def prior_draws_of(settings: Settings, key: str) -> LawDraws:
     }  # fmt: skip
     return LawDraws(
         design=design, cells=cells, offset_scale=offset, sources=tuple(sorted(set(cells.source))), meta=meta,
-        **{k: flat[k] for k in DRAWN},
+        **{k: flat[k] for k in DRAWN if k in flat},
     )  # fmt: skip
 
 

@@ -89,7 +89,7 @@ class Fit:
             offset_scale=offset,
             sources=self.inputs.sources,
             meta=self.meta,
-            **{k: flat[k] for k in DRAWN},
+            **{k: flat[k] for k in DRAWN if k in flat},
         )
 
 
