@@ -77,6 +77,7 @@ FORMS: Mapping[str, Form] = {
     "interaction": _form("nd", "size times tokens as well"),
     "quadratic": _form("n2 d2 nd", "all second-order terms"),
     "group-exponents": _form("exponent", "power laws; sources and families deviate a little"),
+    "quadratic-exponents": _form("n2 d2 nd exponent", "second-order terms; sources and families deviate a little"),
 }
 
 
