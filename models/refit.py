@@ -63,8 +63,8 @@ class Recipe:
 RECIPES = {
     "step-law": Recipe(
         tables=("steplaw_dense", "steplaw_dense_small", "steplaw_moe"),
-        forms=("quadratic", "interaction", "curved-tokens"),
-        settings=SamplerSettings(draws=8000, tune=500, chains=2, seed=1, copies=1),
+        forms=("quadratic-exponents", "quadratic", "interaction"),
+        settings=SamplerSettings(draws=4000, tune=500, chains=2, seed=1, copies=1),
         draws_kept=500,
         title="Step Law's sweeps, dense and mixture of experts",
         fitted_to=(

@@ -40,7 +40,10 @@ FEATURES = ("intercept", "n", "d", "n2", "d2", "nd", "sparsity")
 ROLES = ("shared", "source", "family", "variant", "data", "size", "exponent")
 """What a column is an offset of. `variant` is an architecture inside its family; `size` is one n_params of
 one source and architecture (its shape and its luck are shared by all its cells); `exponent` is a source's
-or family's own deviation from the shared exponents."""
+or family's own deviation from the shared exponents, and from how these change with tokens (`DEVIATING`)."""
+
+DEVIATING = ("n", "d", "d2")
+"""Features that have columns of role `exponent`."""
 
 SCATTER_RATIO_SD = 0.3
 """Standard deviation of log(one source's scatter of cells / what all share), rate and batch: by up to 1.6 times either
@@ -76,8 +79,8 @@ FORMS: Mapping[str, Form] = {
     "curved-size": _form("n2", "log size squared as well"),
     "interaction": _form("nd", "size times tokens as well"),
     "quadratic": _form("n2 d2 nd", "all second-order terms"),
-    "group-exponents": _form("exponent", "power laws; sources and families deviate a little"),
-    "quadratic-exponents": _form("n2 d2 nd exponent", "second-order terms; sources and families deviate a little"),
+    "group-exponents": _form("exponent", "power laws, from which sources and families deviate a little"),
+    "quadratic-exponents": _form("n2 d2 nd exponent", "all second-order terms; sources and families deviate a little"),
 }
 
 
@@ -148,11 +151,16 @@ class Design:
                 k = index.get(f"{role}:{level}")
                 if k is not None:
                     x[c, k] = 1.0
-                for j, feature in ((1, "n"), (2, "d")):
+                for feature in DEVIATING:
                     k = index.get(f"exponent:{feature}:{role}:{level}")
                     if k is not None:
-                        x[c, k] = base[c, j]
+                        x[c, k] = base[c, FEATURES.index(feature)]
         return x
+
+    @property
+    def deviating(self) -> tuple[str, ...]:
+        """Those of `DEVIATING` that this design has: models of before 2026-11-28 have no `d2`."""
+        return tuple(f for f in DEVIATING if any(c.startswith(f"exponent:{f}:") for c in self.columns))
 
     def missing(self, cells: Cells, role: str) -> list[str]:
         """Per cell the level of `role` that has no column (a level never seen), else ''."""
@@ -169,7 +177,7 @@ def design_for(cells: Cells) -> Design:
             roles.append(role)
     for role in ("source", "family"):
         for level in sorted(set(cells.labels(role))):
-            for feature in ("n", "d"):
+            for feature in DEVIATING:
                 columns.append(f"exponent:{feature}:{role}:{level}")
                 roles.append("exponent")
     return Design(tuple(columns), tuple(roles))

@@ -9,7 +9,16 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from scaleband.laws.design import HYPERPARAMETERS, LEVEL, ROLES, SCATTER_RATIO_SD, Cells, Design
+from scaleband.laws.design import (
+    FEATURES,
+    HYPERPARAMETERS,
+    LEVEL,
+    ROLES,
+    SCATTER_RATIO_SD,
+    Cells,
+    Design,
+    features,
+)
 
 Array = NDArray[np.float64]
 
@@ -136,12 +145,12 @@ class LawDraws:
             for c, level in enumerate(self.design.missing(cells, role)):
                 if level:
                     state[:, :, c] += self.offset_scale[:, :, r] * self.standard_normal(role, level)
-        r = ROLES.index("exponent")
+        r, of_cells = ROLES.index("exponent"), features(cells)
         for role in ("source", "family"):  # each has its own deviation from the shared exponents
             for c, level in enumerate(self.design.missing(cells, role)):
-                for feature, value in (("n", cells.n()[c]), ("d", cells.d()[c])) if level else ():
+                for feature in self.design.deviating if level else ():
                     draw = self.offset_scale[:, :, r] * self.standard_normal("exponent", feature, role, level)
-                    state[:, :, c] += value * draw
+                    state[:, :, c] += of_cells[c, FEATURES.index(feature)] * draw
         for c in range(len(cells)):
             match = None if as_new else self.matching_cell(cells, c)
             if match is not None:
