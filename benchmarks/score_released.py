@@ -5,7 +5,7 @@
     python benchmarks/score_released.py --model public-sweeps
     python benchmarks/score_released.py --model scaleband-tiny
 
-The released draws (all of one form: linear for `scaleband-tiny`, else quadratic) are weighed by
+The released draws (all of one form, which the file names) are weighed by
 1 / p(cell | draw), and the cell's state comes from its law given the other cells. Where Pareto k is above 0.7 the
 weights are not to be trusted; with `--refit` such cells are left out of a fit of their own (1,200 draws, seed 1, the
 same form). The least effective number of draws is printed beside the count of such cells.
@@ -24,14 +24,14 @@ import pandas as pd
 
 from common import RESULTS, load
 from held_out import TABLES, cell_of_row, score_cell, summary
-from scaleband.bayes import ModelInputs, cells_of, default_beliefs, model_inputs
+from scaleband.bayes import ModelInputs, default_beliefs, model_inputs
 from scaleband.inference.fitting import Fit, fit
 from scaleband.inference.gate import Gate
 from scaleband.inference.released import model_path
 from scaleband.inference.scores import leave_one_cell_out, states_of_the_model
-from scaleband.inference.store import DIMS
+from scaleband.inference.store import DIMS, read_draws
 from scaleband.inference.unpack import scatters_of_cells
-from scaleband.laws import FORMS, LEVEL, RESPONSES, design_for
+from scaleband.laws import FORMS, LEVEL, RESPONSES
 from scaleband.runs import cell_table, own_sweep, usable, without_repeated_losses
 from score_forms import N_DRAWS, left_out_draws
 from unpooled import fit_basin
@@ -58,6 +58,10 @@ def main() -> None:
     name = asked.model
     tiny = name == "scaleband-tiny"
     tables = TABLES + (["oellm_dense", "marin_moe_lr", "misfitting_lr"] if name == "public-sweeps" else [])
+    model = read_draws(model_path(name))
+    weights = model.meta["forms"]
+    assert isinstance(weights, dict)
+    (form,) = (each for each, weight in weights.items() if weight)
     with h5py.File(model_path(name)) as file:
         kept = file["posterior"]
         posterior = {each: np.asarray(kept[each], float) for each in kept if each in DIMS}
@@ -65,9 +69,7 @@ def main() -> None:
         posterior.setdefault("scatter_level", posterior["scatter"][..., [LEVEL]])
     frame = without_repeated_losses(usable(own_sweep().frame if tiny else load(tables)))
     cells = cell_table(frame)
-    design = design_for(cells_of(cells))
-    form = "linear" if tiny else "quadratic"
-    full, beliefs = model_inputs(frame, design, cells=cells), default_beliefs(design, FORMS[form])
+    full, beliefs = model_inputs(frame, model.design, cells=cells), default_beliefs(model.design, FORMS[form])
     gate = Gate(True, (1.0, ""), (0.0, ""), (0.0, ""), 0, ())
     fitted = Fit(posterior, {}, full, beliefs, gate, {})
     scores = leave_one_cell_out(posterior, full, beliefs, n_draws=N_DRAWS)
