@@ -63,7 +63,7 @@ class Recipe:
 RECIPES = {
     "step-law": Recipe(
         tables=("steplaw_dense", "steplaw_dense_small", "steplaw_moe"),
-        forms=("quadratic-exponents", "quadratic", "interaction"),
+        forms=("quadratic-exponents",),  # stacked with the others it has all the weight (`benchmarks/score_forms.py`)
         settings=SamplerSettings(draws=4000, tune=500, chains=2, seed=1, copies=1),
         draws_kept=500,
         title="Step Law's sweeps, dense and mixture of experts",
