@@ -281,7 +281,7 @@ def main() -> None:
         raise SystemExit(f"not released, the gate failed: {'; '.join(gate.messages)}")
     meta = first.meta | {
         "name": options.name,
-        "form": "stack",
+        "form": used[0] if len(used) == 1 else "stack",
         "forms": weights,
         "gate": gate.as_dict(),
         "draws_shipped": int(np.prod(posterior["rho"].shape)),
