@@ -13,6 +13,7 @@ from synthetic import GROUPS, write_fit
 from scaleband.inference import released
 from scaleband.inference.store import read_draws
 from scaleband.predict import basins, interval, predict_log_loss, target_cells
+from scaleband.runs import COLUMNS
 
 CELL = ("--params", "1B", "--tokens", "20B")
 KNOWN = (*CELL, "--source", "step-law", "--data", "web")
@@ -132,6 +133,49 @@ def test_grids(scaleband: Command, fit_file: Path) -> None:
     done = scaleband("recommend", "--fit", fit_file, *KNOWN, "--batch-grid", "1M,2M", "--batch-max", "0.5M")
     assert done.code == 2
     assert "add a smaller one" in done.err
+
+
+def test_a_grid_of_one_axis_far_away_is_answered_as_a_given_batch_is(scaleband: Command, fit_file: Path) -> None:
+    def ask(*words: str) -> dict:
+        return scaleband("recommend", "--fit", fit_file, *KNOWN, "--json", *words).json()["recommended"]
+
+    for batch in ("2048", "64M"):
+        grid, given = ask("--batch-grid", batch), ask("--batch-tokens", batch)
+        assert grid["lr_peak"] == pytest.approx(given["lr_peak"], rel=1e-6)
+        assert grid["expected_regret"] == pytest.approx(given["expected_regret"], rel=1e-6)
+
+
+def test_columns_of_a_run_table_are_listed(scaleband: Command) -> None:
+    done = scaleband("check", "--columns")
+    assert done.code == 0
+    for column in COLUMNS:
+        assert column.name in done.out
+        assert column.meaning in done.out
+
+
+def test_a_misspelt_variant_is_doubted(scaleband: Command, fit_file: Path) -> None:
+    known = scaleband("recommend", "--fit", fit_file, *KNOWN, "--arch", "moe-1in8", "--active-params", "250M")
+    assert "new variant" not in known.err
+    done = scaleband("recommend", "--fit", fit_file, *KNOWN, "--arch", "moe-1n8", "--active-params", "250M")
+    assert "did you mean moe-1in8?" in done.err
+
+
+def test_predict_says_how_far_and_under_which_conventions_and_doubts_columns(
+    scaleband: Command, fit_file: Path, tmp_path: Path
+) -> None:
+    points, out = tmp_path / "points.csv", tmp_path / "out.parquet"
+    points.write_text("n_params,n_tokens\n1e9,2e10\n1e14,1e17\n")
+    done = scaleband("predict", "--fit", fit_file, "--points", points, "--out", out)
+    assert done.code == 0
+    assert "1 of 2 points lie outside the fitted cells, 1 of them far" in done.err
+    assert "conventions: " in done.err
+    assert len(pd.read_parquet(out)) == 2
+    for misspelt, meant in (("lr", "lr_peak"), ("batch_token", "batch_tokens"), ("n_activ", "n_active")):
+        points.write_text(f"n_params,n_tokens,{misspelt},note\n1e9,2e10,1e-3,a\n")
+        done = scaleband("predict", "--fit", fit_file, "--points", points, "--out", tmp_path / "no.csv")
+        assert done.code == 1
+        assert f"rename it {meant}" in done.err
+        assert not (tmp_path / "no.csv").exists()
 
 
 def test_moe_without_active_params_is_said(scaleband: Command, fit_file: Path) -> None:

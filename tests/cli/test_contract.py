@@ -16,7 +16,7 @@ TABLES = {"--map", "--batch-in-sequences"}
 PRICES = {"--device-flops", "--utilisation", "--overhead-hours", "--price-per-hour"}
 
 FLAGS = {
-    "check": TABLES | {"--json", "--loss"},
+    "check": TABLES | {"--json", "--loss", "--columns"},
     "fit": TABLES
     | {"--out", "--prior", "--trust", "--form", "--draws", "--tune", "--chains", "--seed", "--quiet"}
     | {"--loss", "--laws"},

@@ -127,6 +127,35 @@ def test_the_grid_point_is_that_of_brute_force() -> None:
     assert (chosen.expected_regret >= recommend(b).expected_regret).all()
 
 
+@pytest.mark.parametrize("far", [1.0, 1e-3])
+def test_an_axis_without_a_grid_stays_free_however_far_the_grid_is(far: float) -> None:
+    b = made_basins()
+    fine = np.exp(np.linspace(-9.0, 9.0, 1801))
+    by_rate = round_to_grid(b, [3e-4 * far, 2e-3 * far], None)
+    by_batch = round_to_grid(b, None, [2.0**16 * far, 2.0**20 * far])
+    free = recommend(b)
+    for t in range(3):
+        alone = one_target(b, t)
+        best = min(
+            expected_regret(alone, lr, free.batch_tokens[t] * fine[:, None]).min() for lr in (3e-4 * far, 2e-3 * far)
+        )
+        assert by_rate.expected_regret[t] == pytest.approx(best, rel=1e-3)
+        best = min(
+            expected_regret(alone, free.lr_peak[t] * fine[:, None], v).min() for v in (2.0**16 * far, 2.0**20 * far)
+        )
+        assert by_batch.expected_regret[t] == pytest.approx(best, rel=1e-3)
+    np.testing.assert_allclose(by_rate.expected_regret, expected_regret(b, by_rate.lr_peak, by_rate.batch_tokens))
+
+
+def test_a_free_batch_beside_a_grid_of_rates_keeps_to_its_cap() -> None:
+    b = made_basins()
+    cap = 0.3 * recommend(b).batch_tokens.min()
+    capped = round_to_grid(b, [1e-3, 2e-3], None, batch_max=cap)
+    assert (capped.batch_tokens <= cap * (1 + 1e-12)).all()
+    at_cap = np.minimum(expected_regret(b, 1e-3, cap), expected_regret(b, 2e-3, cap))
+    assert (capped.expected_regret <= at_cap * (1 + 1e-12)).all()
+
+
 def test_mistakes_are_refused_in_words() -> None:
     b = made_basins(n=5)
     with pytest.raises(UserError, match="not both"):

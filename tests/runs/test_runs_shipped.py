@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from pathlib import Path
 
 import pytest
 
@@ -48,6 +49,19 @@ def test_it_is_listed_and_found(capsys: pytest.CaptureFixture[str]) -> None:
     assert "steplaw-dense" in entries
     assert main(["data", "fetch", "scaleband-tiny"]) == 0
     assert capsys.readouterr().out.strip() == str(sweep_path())
+
+
+def test_a_copy_goes_where_it_is_asked_for(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["data", "fetch", "scaleband-tiny", "--dir", str(tmp_path / "new")]) == 0
+    copy = tmp_path / "new" / "scaleband-tiny.csv"
+    assert capsys.readouterr().out.strip() == str(copy)
+    assert copy.read_bytes() == sweep_path().read_bytes()
+    assert [p.name for p in copy.parent.iterdir()] == [copy.name]
+    (tmp_path / "file").touch()
+    assert main(["data", "fetch", "scaleband-tiny", "--dir", str(tmp_path / "file")]) == 1
+    assert "choose another folder" in capsys.readouterr().err
+    assert main(["data", "fetch", "scaleband-tny"]) == 1
+    assert "choose one of scaleband-tiny" in capsys.readouterr().err
 
 
 def test_another_name_is_refused() -> None:

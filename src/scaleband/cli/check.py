@@ -7,7 +7,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from scaleband.cli.arguments import add_json, add_tables
-from scaleband.cli.printing import print_json, print_rows, say
+from scaleband.cli.printing import print_json, print_rows, print_table, say
 from scaleband.cli.question import convention_lines
 from scaleband.cli.verb import Exit, Verb
 from scaleband.errors import UserError
@@ -18,9 +18,22 @@ if TYPE_CHECKING:
     from scaleband.runs.table import Purpose
 
 
+class ShowColumns(argparse.Action):
+    """What a run table may hold, and nothing else."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        """Print and end."""
+        from scaleband.runs import COLUMNS
+
+        rows = [[c.name, c.unit, "needed" if c.required else f"else: {c.default or '-'}", c.meaning] for c in COLUMNS]
+        print_table(["column", "unit", "if left out", "meaning"], rows)
+        parser.exit()
+
+
 def add(parser: argparse.ArgumentParser) -> None:
     """Flags."""
     add_tables(parser)
+    parser.add_argument("--columns", action=ShowColumns, nargs=0, help="list the columns of a run table, and end")
     parser.add_argument("--loss", action="store_true", help="as a table for loss laws: no rates, no batches needed")
     add_json(parser)
 
@@ -70,7 +83,7 @@ def summary_of(table: RunTable) -> dict[str, Any]:
         }
         for key, rows in cells.groupby(["source", "arch", "data"], sort=True)
     }
-    names = ["cell", "n_runs", "n_diverged", "n_lr", "n_batch", "loss_min", "best_on_edge"]
+    names = ["cell", "n_runs", "n_diverged", "n_lr", "n_batch", "loss_min", "lr_on_edge", "batch_on_edge"]
     return {
         "valid": True,
         "n_runs": len(frame),
@@ -89,7 +102,9 @@ def summary_of(table: RunTable) -> dict[str, Any]:
 def rows_of(summary: dict[str, Any]) -> list[tuple[str, str]]:
     """The summary for people."""
     statuses = ", ".join(f"{n:,} {status}" for status, n in summary["statuses"].items())
-    edge = sum(bool(c["best_on_edge"]) and c["n_lr"] > 1 for c in summary["cells"])
+    # A grid of one value has only ends, and nothing to widen.
+    ends = (("lr_on_edge", "n_lr"), ("batch_on_edge", "n_batch"))
+    edge = sum(any(c[on] and c[n] > 1 for on, n in ends) for c in summary["cells"])
     cells = f"{summary['n_cells']:,} in {summary['n_groups']:,} groups"
     if edge:
         cells += f"; in {edge:,} the best run is at an end of the grid, the optimum may lie outside"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from dataclasses import replace
+from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,7 @@ from scaleband.cli.verb import Exit, UsageError
 from scaleband.errors import UserError
 from scaleband.inference.loss_store import read_loss, write_loss
 from scaleband.inference.released import model_path
+from scaleband.laws.loss import LAWS
 from scaleband.laws.loss.draws import LossDraws
 
 if TYPE_CHECKING:
@@ -75,8 +77,23 @@ def fit_loss_only(asked: argparse.Namespace, table: RunTable) -> int:
 
 
 def laws_asked(asked: argparse.Namespace) -> list[str] | None:
-    """Names after --laws."""
-    return None if asked.laws is None else [w.strip() for w in asked.laws.split(",") if w.strip()]
+    """Names after --laws.
+
+    Raises
+    ------
+    UsageError
+        One that is no law, or none at all.
+    """
+    if asked.laws is None:
+        return None
+    names = [w.strip() for w in asked.laws.split(",") if w.strip()]
+    wrong = [w for w in names if w not in LAWS]
+    if wrong or not names:
+        near = get_close_matches(wrong[0], LAWS, n=1) if wrong else []
+        hint = f"; did you mean {near[0]}?" if near else ""
+        said = f"--laws: there is no loss law {wrong[0]!r}" if wrong else "--laws names no law"
+        raise UsageError(f"{said}; choose of {', '.join(LAWS)}{hint}")
+    return names
 
 
 def settings_of(asked: argparse.Namespace) -> Any:

@@ -8,6 +8,7 @@ from pathlib import Path
 from scaleband.cli.places import check_output
 from scaleband.cli.question import Question
 from scaleband.errors import UserError
+from scaleband.predict import Setting
 
 ENDINGS = (".png", ".svg", ".pdf")
 
@@ -25,13 +26,14 @@ def check_picture(out: Path, *, inputs: list[Path]) -> None:
     check_output(out, "--plot", inputs=inputs)
 
 
-def draw_basin(q: Question, asked: argparse.Namespace) -> None:
-    """The basin at the target, with the optimum's draws, the recommendation and the plateau."""
+def draw_basin(q: Question, asked: argparse.Namespace, setting: Setting) -> None:
+    """The basin at the target, with the optimum's draws, the recommended setting and the plateau."""
     from scaleband.plots import plot_basin, save
 
     figure = plot_basin(
-        q.draws, q.cells, batch_max=asked.batch_max, batch_tokens=asked.batch_tokens, mass=asked.interval
-    )
+        q.draws, q.cells, batch_max=asked.batch_max, batch_tokens=asked.batch_tokens, setting=setting,
+        mass=asked.interval,
+    )  # fmt: skip
     try:
         save(figure, asked.plot)
     except OSError as error:

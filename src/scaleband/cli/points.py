@@ -72,6 +72,7 @@ def read_points(path: Path) -> Points:
     problems = [missing_column(name, c, header) for c in REQUIRED if c not in header]
     problems += [f"{name}: there is a column {c} already, which this writes; rename or drop it"
                  for c in ADDED if c in header]  # fmt: skip
+    problems += misspelt(name, header)
     if raw.empty:
         problems.append(f"{name}: the table has no rows; add one line per point")
     if problems:
@@ -98,6 +99,18 @@ def read_points(path: Path) -> Points:
         n_active=np.where(np.isnan(active), params, active),
     )
     return Points(raw, cells, number("lr_peak"), number("batch_tokens"))
+
+
+def misspelt(name: str, header: list[str]) -> list[str]:
+    """Columns that look like one that is read and is not there: kept as they are, their values would be ignored."""
+    free = [c for c in (*NUMBER_COLUMNS, *GROUP_COLUMNS) if c not in header and c not in REQUIRED]
+    meant = {"lr": "lr_peak", "learning_rate": "lr_peak", "batch": "batch_tokens", "batch_size": "batch_tokens"}
+    out = []
+    for column in header:
+        near = [meant[column]] if column in meant else get_close_matches(column, free, n=1, cutoff=0.8)
+        if near and near[0] in free and column not in (*NUMBER_COLUMNS, *GROUP_COLUMNS):
+            out.append(f"{name}: column {column} is not read; rename it {near[0]}, or to something else if it is not")
+    return out
 
 
 def missing_column(name: str, column: str, header: list[str]) -> str:

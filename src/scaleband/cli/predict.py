@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections import Counter
+from typing import Any
 
 import numpy as np
 
@@ -12,13 +14,14 @@ from scaleband.cli.loss_laws import loss_path, mark_loss
 from scaleband.cli.places import check_output, write_whole
 from scaleband.cli.points import ADDED, Points, read_points
 from scaleband.cli.printing import say
-from scaleband.cli.question import PARTS, mark, open_draws
+from scaleband.cli.question import PARTS, convention_lines, conventions_for, mark, open_draws
 from scaleband.cli.verb import Verb
 from scaleband.cli.words import mass
 from scaleband.inference.loss_store import holds_basins, read_loss
+from scaleband.labels import quantity
 from scaleband.laws import Cells, LawDraws
 from scaleband.laws.loss.draws import LossDraws
-from scaleband.predict import basins, interval, predict_log_loss
+from scaleband.predict import basins, extrapolation, interval, predict_log_loss
 from scaleband.predict.loss import with_loss_law
 from scaleband.predict.targets import UNSEEN
 
@@ -33,7 +36,8 @@ def add(parser: argparse.ArgumentParser) -> None:
                         help="n_params, n_tokens; source, arch, data, n_active; lr_peak with batch_tokens, "
                              "or neither for the optimum")  # fmt: skip
     parser.add_argument(
-        "--out", type=path, required=True, metavar="PREDICTIONS.csv", help="the points and their loss"
+        "--out", type=path, required=True, metavar="PREDICTIONS.csv",
+        help="the points and their loss; Parquet if the name ends so",
     )
     parser.add_argument("--mean", action="store_true", help="the expected loss, not that of one new run")
     add_interval(parser)
@@ -46,19 +50,24 @@ def run(asked: argparse.Namespace) -> int:
     points = read_points(asked.points)
     laws = read_loss(loss_path(asked))
     alone = laws is not None and not holds_basins(loss_path(asked)) and asked.model is None
+    behind: LawDraws | LossDraws
     if laws is not None and alone:
+        behind = laws
         if np.isfinite(points.lr_peak).any():
             say("note: this fit knows losses alone, so rates and batches of the points are left aside")
         tell_new_groups(laws.table.cells, points.cells)
         bands = predicted_by_laws(laws, points, asked.mean, asked.interval)
         done = mark_loss(laws)
     else:
-        draws, _ = open_draws(asked)
+        behind = draws = open_draws(asked)[0]
         tell_new_groups(draws.cells, points.cells)
+        tell_distance(draws, points.cells)
         bands = predicted(draws, points, asked.mean, asked.interval, laws)
         done = mark(draws) if laws is None else max(mark(draws), mark_loss(laws))
+    tell_conventions(behind, points.cells)
     table = points.raw.assign(**{name: bands[:, k] for k, name in enumerate(ADDED)})
-    write_whole(asked.out, "--out", lambda p: table.to_csv(p, index=False))
+    parquet = asked.out.suffix.lower() == ".parquet"
+    write_whole(asked.out, "--out", lambda p: (table.to_parquet if parquet else table.to_csv)(p, index=False))
     what = "expected loss" if asked.mean else "loss of one new run"
     say(
         f"wrote {len(table):,} predictions ({what}, {mass(asked.interval)} intervals, equal tails) to {asked.out}"
@@ -114,6 +123,32 @@ def tell_new_groups(fitted: Cells, cells: Cells) -> None:
                 ", ..." if len(new) > 8 else ""
             )
             say(f"note: {part} not in the fit: {names}; the fit knows {', '.join(known[:8])}")
+
+
+def tell_distance(draws: LawDraws, cells: Cells) -> None:
+    """Say how many points lie outside the fitted cells, and where the farthest is."""
+    parts = (cells.source, cells.arch, cells.data, cells.n_params, cells.n_active, cells.n_tokens)
+    once, count = dict[tuple[Any, ...], int](), Counter(zip(*parts, strict=True))
+    for c, key in enumerate(zip(*parts, strict=True)):
+        once.setdefault(key, c)
+    where = {key: extrapolation(draws, cells, c) for key, c in once.items()}
+    out = {key: w for key, w in where.items() if w.verdict in ("near", "far")}
+    if not out:
+        return
+    farthest = max(out, key=lambda key: max(abs(out[key].decades_n_params), abs(out[key].decades_n_tokens)))
+    n, far = (sum(count[key] for key, w in out.items() if w.verdict in v) for v in (("near", "far"), ("far",)))
+    say(
+        f"note: {n:,} of {len(cells):,} points lie outside the fitted cells, {far:,} of them far; the farthest, "
+        f"{quantity(farthest[3])} parameters on {quantity(farthest[5])} tokens: {out[farthest].sentence()}"
+    )
+
+
+def tell_conventions(draws: LawDraws | LossDraws, cells: Cells) -> None:
+    """Say under which conventions the runs behind the answers were made."""
+    groups = dict.fromkeys("/".join(v) for v in zip(cells.source, cells.arch, cells.data, strict=True))
+    stated = {k: v for group in groups for k, v in conventions_for(draws, group).items()}
+    for line in convention_lines(stated):
+        say(f"conventions: {line}")
 
 
 VERB = Verb("predict", "Predict the loss at points of your own, with bands.", add, run)

@@ -75,6 +75,11 @@ def ask(asked: argparse.Namespace) -> Question:
     )
     where = extrapolation(draws, cells)
     tell_unknown(draws, {p: getattr(asked, p) for p in PARTS}, where.unseen)
+    if "arch" not in where.unseen and arch not in draws.cells.arch and arch != family:
+        known = sorted({a for a in draws.cells.arch if a.split("-")[0] == family})
+        near = get_close_matches(arch, known, n=1)
+        hint = f"; did you mean {near[0]}?" if near else ""
+        say(f"note: {arch} is answered as a new variant of {family}; the fit knows {', '.join(known[:8])}{hint}")
     return Question(draws, cells, basins(draws, cells), where, card)
 
 

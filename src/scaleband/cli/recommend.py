@@ -62,7 +62,7 @@ def run(asked: argparse.Namespace) -> int:
     setting = setting_of(q, asked)
     answer = answer_of(q, setting, asked)
     if asked.plot is not None:
-        draw_basin(q, asked)
+        draw_basin(q, asked, setting)
     if asked.json:
         print_json(answer)
     else:
@@ -79,17 +79,12 @@ def setting_of(q: Question, asked: argparse.Namespace) -> Setting:
         )
     if asked.lr_grid is None and asked.batch_grid is None:
         return free
-    # An axis without a grid stays free: fine steps around the unrounded setting, where the best one is near.
-    near = np.exp(np.linspace(-1.4, 1.4, 57))
-    rates = asked.lr_grid or list(free.lr_peak[0] * near)
-    batches = asked.batch_grid or (
-        [asked.batch_tokens] if asked.batch_tokens is not None else list(free.batch_tokens[0] * near)
-    )
-    if asked.batch_max is not None:
+    batches = asked.batch_grid if asked.batch_tokens is None else [asked.batch_tokens]
+    if batches is not None and asked.batch_max is not None:
         batches = [b for b in batches if b <= asked.batch_max * (1 + 1e-9)]
         if not batches:
             raise UsageError("every batch of --batch-grid is above --batch-max; add a smaller one")
-    rounded = round_to_grid(q.basins, rates, batches)
+    rounded = round_to_grid(q.basins, asked.lr_grid, batches, batch_max=asked.batch_max)
     return Setting(
         rounded.lr_peak,
         rounded.batch_tokens,

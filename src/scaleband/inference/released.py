@@ -35,12 +35,12 @@ def _folder(name: str) -> Path:
     shown = name if name.isprintable() and len(name) <= 60 else repr(name[:60])
     if not names:
         raise UserError(
-            f"no released model {shown!r}: none is installed; fit your own runs and use --fit FIT.nc"
+            f"no released model {shown!r}: none is installed; fit your own runs and give FIT.nc"
         )
     near = get_close_matches(name, names, n=1)
     hint = f" (did you mean {near[0]}?)" if near else ""
     raise UserError(
-        f"no released model {shown!r}{hint}; choose one of {', '.join(names)}, or use --fit for a file of your own"
+        f"no released model {shown!r}{hint}; choose one of {', '.join(names)}, or give a file of your own"
     )
 
 

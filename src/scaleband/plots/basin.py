@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from textwrap import fill
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -16,7 +17,7 @@ from scaleband.labels import quantity
 from scaleband.laws import Cells, LawDraws, published_optimum
 from scaleband.plots.canvas import INK, figure_of, log_x, log_y, own_axes, percent_label, rate_label, span
 from scaleband.plots.selection import cell_label, one_cell, runs_of, some_basins
-from scaleband.predict import PLATEAU, basins, plateau, recommend, regret
+from scaleband.predict import PLATEAU, Setting, basins, plateau, recommend, regret
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 Array = NDArray[np.float64]
 
 LEVELS = (0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0)
+_WIDEST = 72  # characters of a title's line
 _MAP_DRAWS = 1000  # enough for a map whose colours span decades
 _REACH = float(np.log(30.0))  # e-folds around the recommendation; what lies beyond is drawn at the edge
 
@@ -81,6 +83,7 @@ def basin_data(
     runs: pd.DataFrame | None = None,
     batch_max: float | None = None,
     batch_tokens: float | None = None,
+    setting: Setting | None = None,
     threshold: float = PLATEAU,
     mass: float = 0.9,
     statistic: Literal["mean", "median"] = "mean",
@@ -96,6 +99,8 @@ def basin_data(
         Run table (`RunTable.frame`); those of this cell are shown.
     batch_max, batch_tokens
         As in `predict.recommend`.
+    setting
+        What is shown as recommended, say on a grid; by default `predict.recommend`'s.
     threshold
         Regret that bounds the plateau, percent.
     mass
@@ -107,7 +112,7 @@ def basin_data(
     """
     target = one_cell(cells, c)
     b = basins(draws, target)
-    setting = recommend(b, batch_max=batch_max, batch_tokens=batch_tokens, threshold=threshold)
+    setting = setting or recommend(b, batch_max=batch_max, batch_tokens=batch_tokens, threshold=threshold)
     # The plateau is the same region whatever limits the batch; rays from its middle trace it evenly.
     edge = plateau(b, recommend(b), threshold=threshold, n_points=120)[0]
     optimum = np.stack([b.lr_peak()[:, 0], b.batch_tokens()[:, 0]], axis=1)
@@ -176,7 +181,7 @@ def draw_basin(data: BasinData, ax: Axes | None = None) -> Axes:
     bar = figure.colorbar(ground, ax=ax, ticks=LEVELS, pad=0.02)
     bar.ax.set_yticklabels([percent_label(v) for v in LEVELS])
     word = "expected" if data.statistic == "mean" else "median"
-    bar.set_label(f"{word} regret; dots: excess loss of the run (%)")
+    bar.set_label(f"{word} regret{'; dots: excess loss of the run' if len(data.runs) else ''} (%)")
 
     thin = data.optimum[:: max(1, len(data.optimum) // 400)]
     ax.scatter(
@@ -191,14 +196,16 @@ def draw_basin(data: BasinData, ax: Axes | None = None) -> Axes:
         _draw_runs(ax, data, colours, norm)
     if data.batch_limit is not None:
         ax.axhline(data.batch_limit, color=INK, lw=1.2, ls=":", label="limit on the batch", zorder=4)
-    ax.plot(*data.published, "D", ms=7, mfc="white", mec=INK, mew=1.4, label="published Step Law", zorder=6)
+    low, high = np.array([data.lr[0], data.batch[0]]), np.array([data.lr[-1], data.batch[-1]])
+    published = np.clip(data.published, low, high)  # far away, it is at the edge
+    ax.plot(*published, "D", clip_on=False, ms=7, mfc="white", mec=INK, mew=1.4, label="published Step Law", zorder=6)
     ax.plot(*data.recommended, "*", ms=13, mfc="#D55E00", mec="white", mew=0.9, label="recommended", zorder=7)
 
     log_x(ax, data.lr[0], data.lr[-1], rate_label)
     log_y(ax, data.batch[0], data.batch[-1])
     ax.set_xlabel("peak learning rate")
     ax.set_ylabel("batch (tokens per step)")
-    ax.set_title(f"{data.label}\n{_verdict(data)}", fontsize="medium")
+    ax.set_title(f"{fill(data.label, _WIDEST)}\n{_verdict(data)}", fontsize="medium")
     if alone:  # nothing may lie over the data
         figure.legend(loc="outside lower center", ncols=4, fontsize="small", frameon=False)
     else:
@@ -242,8 +249,11 @@ def plot_basin(
     runs: pd.DataFrame | None = None,
     batch_max: float | None = None,
     batch_tokens: float | None = None,
+    setting: Setting | None = None,
     mass: float = 0.9,
 ) -> Figure:
     """The basin of target `c` as a figure; parameters as in `basin_data`."""
-    data = basin_data(draws, cells, c, runs=runs, batch_max=batch_max, batch_tokens=batch_tokens, mass=mass)
+    data = basin_data(
+        draws, cells, c, runs=runs, batch_max=batch_max, batch_tokens=batch_tokens, setting=setting, mass=mass
+    )
     return figure_of(draw_basin(data))

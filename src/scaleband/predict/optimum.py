@@ -86,8 +86,8 @@ def expected_regret(b: Basins, lr_peak: ArrayLike, batch_tokens: ArrayLike) -> A
     return regret(b, lr_peak, batch_tokens).mean(0)
 
 
-def _minimise(b: Basins, x: Array, fixed_batch: NDArray[np.bool_]) -> Array:
-    """Newton on the expected regret from x (2, target); the batch stays where `fixed_batch`."""
+def _minimise(b: Basins, x: Array, fixed: NDArray[np.bool_]) -> Array:
+    """Newton on the expected regret from x (2, target); where `fixed` (2, target) rate or batch stays."""
     angle, curvature, skew = _shape(b)
 
     def value(at: Array) -> Array:
@@ -100,12 +100,12 @@ def _minimise(b: Basins, x: Array, fixed_batch: NDArray[np.bool_]) -> Array:
         )
         g, h = gradient.mean(1), hessian.mean(2)
         step = np.where(
-            fixed_batch,
-            np.stack([g[0] / h[0, 0], np.zeros_like(g[0])]),
+            fixed.any(axis=0),
+            np.stack([g[0] / h[0, 0], g[1] / h[1, 1]]),
             np.stack([h[1, 1] * g[0] - h[0, 1] * g[1], h[0, 0] * g[1] - h[0, 1] * g[0]])
             / (h[0, 0] * h[1, 1] - h[0, 1] ** 2),
         )
-        step = np.clip(step, -1.0, 1.0)
+        step = np.where(fixed, 0.0, np.clip(step, -1.0, 1.0))
         size = np.ones(x.shape[1])
         for _ in range(30):  # halve where a full step would climb
             trial = x - size * step
@@ -122,9 +122,9 @@ def _minimise(b: Basins, x: Array, fixed_batch: NDArray[np.bool_]) -> Array:
 
 def recommend(
     b: Basins, *, batch_max: ArrayLike | None = None, batch_tokens: ArrayLike | None = None,
-    threshold: float = PLATEAU,
+    lr_peak: ArrayLike | None = None, threshold: float = PLATEAU,
 ) -> Setting:
-    """The setting that minimises the expected regret, under a cap on the batch or at a given batch.
+    """The setting that minimises the expected regret, under a cap on the batch, at a given batch or at a given rate.
 
     Parameters
     ----------
@@ -132,6 +132,8 @@ def recommend(
         Basins at the targets.
     batch_max, batch_tokens
         A cap, or a fixed batch, tokens per step; scalar or (target,). At most one of them.
+    lr_peak
+        A fixed rate; scalar or (target,).
     threshold
         Regret that bounds the plateau, percent.
 
@@ -144,17 +146,19 @@ def recommend(
         raise UserError("give a cap on the batch or a fixed batch, not both")
     count = b.optimum.shape[2]
     x = np.median(b.optimum, axis=0)
-    bound = np.zeros(count, bool)
+    bound, given = np.zeros(count, bool), np.full(count, lr_peak is not None)
     if batch_tokens is not None:
         x[1] = _log_setting(1.0, batch_tokens)[1]
         bound[:] = True
-    x = _minimise(b, x, bound)
+    if lr_peak is not None:
+        x[0] = _log_setting(lr_peak, 1.0)[0]
+    x = _minimise(b, x, np.stack([given, bound]))
     if batch_max is not None:
         cap = np.broadcast_to(_log_setting(1.0, batch_max)[1], (count,))
         bound = x[1] > cap
         if bound.any():
             x[1] = np.minimum(x[1], cap)
-            x = _minimise(b, x, bound)
+            x = _minimise(b, x, np.stack([given, bound]))
     lr, batch = REFERENCE["lr_peak"] * np.exp(x[0]), REFERENCE["batch_tokens"] * np.exp(x[1])
     cost = regret(b, lr, batch)
     return Setting(lr, batch, cost.mean(0), (cost <= threshold).mean(0), bound)
@@ -222,15 +226,25 @@ def plateau(b: Basins, setting: Setting, *, threshold: float = PLATEAU, n_points
 
 
 def round_to_grid(
-    b: Basins, lr_grid: ArrayLike, batch_grid: ArrayLike, *, threshold: float = PLATEAU
+    b: Basins, lr_grid: ArrayLike | None, batch_grid: ArrayLike | None, *, batch_max: ArrayLike | None = None,
+    threshold: float = PLATEAU,
 ) -> Setting:
     """The grid point with the smallest expected regret.
 
     Parameters
     ----------
     lr_grid, batch_grid
-        Rates and batches (tokens per step) that can be used, 1-D.
+        Rates and batches (tokens per step) that can be used, 1-D; None leaves the other's best to every entry.
+    batch_max
+        A cap on a batch that is left free, tokens per step.
+
+    Raises
+    ------
+    UserError
+        An empty grid, or none at all.
     """
+    if lr_grid is None or batch_grid is None:
+        return _best_of(b, lr_grid, batch_grid, batch_max, threshold)
     lr, batch = np.meshgrid(np.asarray(lr_grid, float), np.asarray(batch_grid, float), indexing="ij")
     if not lr.size:
         raise UserError("the grid has no settings; give at least one rate and one batch")
@@ -241,6 +255,22 @@ def round_to_grid(
         lr.ravel()[best], batch.ravel()[best], chosen.mean(0), (chosen <= threshold).mean(0),
         np.zeros(len(best), bool),
     )  # fmt: skip
+
+
+def _best_of(
+    b: Basins, lr_grid: ArrayLike | None, batch_grid: ArrayLike | None, batch_max: ArrayLike | None, threshold: float
+) -> Setting:
+    """The best of the entries of the one grid that there is, each with the best of the other axis."""
+    rates, batches = (None if g is None else np.asarray(g, float).ravel() for g in (lr_grid, batch_grid))
+    if rates is not None and rates.size:
+        each = [recommend(b, lr_peak=v, batch_max=batch_max, threshold=threshold) for v in rates]
+    elif batches is not None and batches.size:
+        each = [recommend(b, batch_tokens=v, threshold=threshold) for v in batches]
+    else:
+        raise UserError("the grid has no settings; give at least one rate or one batch")
+    best = np.stack([s.expected_regret for s in each]).argmin(axis=0)
+    names = ("lr_peak", "batch_tokens", "expected_regret", "p_within_plateau", "at_batch_bound")
+    return Setting(*(np.stack([getattr(s, n) for s in each])[best, np.arange(len(best))] for n in names))
 
 
 def joint_level(b: Basins, lr_peak: ArrayLike, batch_tokens: ArrayLike) -> Array:

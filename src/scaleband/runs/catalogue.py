@@ -161,7 +161,8 @@ def mirrored(entry: DataSet, mirror: Path) -> Path:
     for file in (entry.file, entry.url.rsplit("/", 1)[1]):
         if (mirror / file).is_file():
             return mirror / file
-    raise UserError(f"{mirror}: the mirror has no {entry.file}; copy it there, or unset {MIRROR_VARIABLE}")
+    raise UserError(f"{mirror}: the mirror has no {entry.file}; copy it there, or name no mirror (--mirror, "
+                    f"{MIRROR_VARIABLE})")
 
 
 def download(entry: DataSet, part: Path) -> None:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -76,7 +79,31 @@ def data_sets() -> tuple[DataSet, ...]:
 
 
 def get(name: str, *, directory: str | Path | None = None, mirror: str | Path | None = None) -> Path:
-    """Path of a data set: of a shipped one where it lies, else as `fetch` gives it. Raises UserError."""
-    if any(entry.name == name for entry in shipped_sets()):
-        return sweep_path(name)
-    return fetch(name, directory=directory, mirror=mirror)
+    """Path of a data set: of a shipped one where it lies, or its copy in `directory`; else as `fetch` gives it.
+
+    Raises
+    ------
+    UserError
+        As `fetch`; or the copy cannot be written.
+    """
+    names = [entry.name for entry in data_sets()]
+    if name not in names:
+        raise UserError(f"there is no data set named {shown_value(name)!r}; choose one of {', '.join(names)}")
+    if not any(entry.name == name for entry in shipped_sets()):
+        return fetch(name, directory=directory, mirror=mirror)
+    path = sweep_path(name)
+    return path if directory is None else _copied(path, Path(directory) / f"{name}.csv")
+
+
+def _copied(path: Path, target: Path) -> Path:
+    """A copy of a shipped table, whole or not at all."""
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=target.parent, prefix=".fetch-") as temporary:
+            part = Path(temporary) / target.name
+            shutil.copyfile(path, part)
+            os.replace(part, target)
+    except OSError as error:
+        why = error.strerror or type(error).__name__
+        raise UserError(f"{target}: cannot be written ({why}); choose another folder") from None
+    return target
