@@ -102,7 +102,7 @@ def test_a_new_source_spreads_by_its_offset_its_exponents_and_its_size(draws: La
     target = cells(source="c", n=4e9, d=2e11)
     source, size, exponent = (draws.offset_scale[0, 0, ROLES.index(r)] for r in ("source", "size", "exponent"))
     n, d = np.log(4e9 / 5e8), np.log(2e11 / 2e10)
-    expected = np.sqrt(0.2**2 + source**2 + size**2 + exponent**2 * (n**2 + d**2 + d**4))
+    expected = np.sqrt(0.2**2 + source**2 + size**2 + exponent**2 * (n**2 + d**2))
     np.testing.assert_allclose(draws.at(target)[:, :, 0].std(0), expected, rtol=0.05)
 
 
@@ -166,13 +166,13 @@ def test_rates_and_batches_of_a_source_scatter_by_its_own_ratio_and_those_of_a_n
     assert not wide.without_scatter().cell_scatter("never seen").any()
 
 
-def test_a_model_without_bends_of_groups_gives_a_new_source_none(draws: LawDraws) -> None:
-    """Files of before exponents of groups could bend."""
+def test_a_model_without_bends_of_families_gives_a_new_one_none(draws: LawDraws) -> None:
+    """Files of before exponents of families could bend."""
     kept = [k for k, name in enumerate(draws.design.columns) if not name.startswith("exponent:d2:")]
     design = Design(tuple(draws.design.columns[k] for k in kept), tuple(draws.design.roles[k] for k in kept))
     old = replace(draws, design=design, law=draws.law[:, :, kept])
-    target = cells(source="c", d=1e12)
+    target = cells(arch="ssm", d=1e12)
     n, d = target.n()[0], target.d()[0]
-    source, size, exponent = (draws.offset_scale[0, 0, ROLES.index(r)] for r in ("source", "size", "exponent"))
-    expected = np.sqrt(0.2**2 + source**2 + size**2 + exponent**2 * (n**2 + d**2))
+    family, size, exponent = (draws.offset_scale[0, 0, ROLES.index(r)] for r in ("family", "size", "exponent"))
+    expected = np.sqrt(0.2**2 + family**2 + size**2 + exponent**2 * (n**2 + d**2))
     assert old.at(target)[:, 0, 0].std() == pytest.approx(expected, rel=0.03)

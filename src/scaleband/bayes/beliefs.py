@@ -23,7 +23,7 @@ _OFFSETS = {  # role: (median of the offset's standard deviation, log sd, reason
     "variant": (0.15, 0.6, "one MoE variant against its family"),
     "data": (0.25, 0.6, "another data distribution, tokenizer included"),
     "size": (0.06, 0.7, "one model shape against the power law: depth, width, heads"),
-    "exponent": (0.05, 0.7, "one group's exponent, or its bend in tokens, against the shared one"),
+    "exponent": (0.05, 0.7, "one group's exponent, or a family's bend in tokens, against the shared one"),
 }
 
 SHARED: dict[str, tuple[float, float, str]] = {

@@ -40,10 +40,11 @@ FEATURES = ("intercept", "n", "d", "n2", "d2", "nd", "sparsity")
 ROLES = ("shared", "source", "family", "variant", "data", "size", "exponent")
 """What a column is an offset of. `variant` is an architecture inside its family; `size` is one n_params of
 one source and architecture (its shape and its luck are shared by all its cells); `exponent` is a source's
-or family's own deviation from the shared exponents, and from how these change with tokens (`DEVIATING`)."""
+or family's own deviation from the shared exponents (`DEVIATING`)."""
 
-DEVIATING = ("n", "d", "d2")
-"""Features that have columns of role `exponent`."""
+DEVIATING = {"source": ("n", "d"), "family": ("n", "d", "d2")}
+"""Role: features that have columns of role `exponent` for its levels. How exponents change with tokens is told by the
+MoE cells beside the dense ones; a team of its own bend would be anywhere at a hundredth of the tokens."""
 
 SCATTER_RATIO_SD = 0.3
 """Standard deviation of log(one source's scatter of cells / what all share), rate and batch: by up to 1.6 times either
@@ -151,16 +152,16 @@ class Design:
                 k = index.get(f"{role}:{level}")
                 if k is not None:
                     x[c, k] = 1.0
-                for feature in DEVIATING:
+                for feature in DEVIATING.get(role, ()):
                     k = index.get(f"exponent:{feature}:{role}:{level}")
                     if k is not None:
                         x[c, k] = base[c, FEATURES.index(feature)]
         return x
 
-    @property
-    def deviating(self) -> tuple[str, ...]:
-        """Those of `DEVIATING` that this design has: models of before 2026-11-28 have no `d2`."""
-        return tuple(f for f in DEVIATING if any(c.startswith(f"exponent:{f}:") for c in self.columns))
+    def deviating(self, role: str) -> tuple[str, ...]:
+        """Those of `DEVIATING[role]` that this design has: models of before 2026-11-28 have no `d2`."""
+        names = {c.rsplit(":", 1)[0] for c in self.columns}
+        return tuple(f for f in DEVIATING[role] if f"exponent:{f}:{role}" in names)
 
     def missing(self, cells: Cells, role: str) -> list[str]:
         """Per cell the level of `role` that has no column (a level never seen), else ''."""
@@ -175,9 +176,9 @@ def design_for(cells: Cells) -> Design:
         for level in sorted({lv for lv in cells.labels(role) if lv}):
             columns.append(f"{role}:{level}")
             roles.append(role)
-    for role in ("source", "family"):
+    for role, deviating in DEVIATING.items():
         for level in sorted(set(cells.labels(role))):
-            for feature in DEVIATING:
+            for feature in deviating:
                 columns.append(f"exponent:{feature}:{role}:{level}")
                 roles.append("exponent")
     return Design(tuple(columns), tuple(roles))

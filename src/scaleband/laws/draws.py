@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scaleband.laws.design import (
+    DEVIATING,
     FEATURES,
     HYPERPARAMETERS,
     LEVEL,
@@ -146,9 +147,9 @@ class LawDraws:
                 if level:
                     state[:, :, c] += self.offset_scale[:, :, r] * self.standard_normal(role, level)
         r, of_cells = ROLES.index("exponent"), features(cells)
-        for role in ("source", "family"):  # each has its own deviation from the shared exponents
+        for role in DEVIATING:  # each level has its own deviation from the shared exponents
             for c, level in enumerate(self.design.missing(cells, role)):
-                for feature in self.design.deviating if level else ():
+                for feature in self.design.deviating(role) if level else ():
                     draw = self.offset_scale[:, :, r] * self.standard_normal("exponent", feature, role, level)
                     state[:, :, c] += of_cells[c, FEATURES.index(feature)] * draw
         for c in range(len(cells)):
