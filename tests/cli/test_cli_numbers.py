@@ -8,6 +8,7 @@ import pytest
 from command import Command
 
 from scaleband.cli.arguments import count
+from scaleband.cli.words import percent
 
 CELL = ("--params", "1B", "--tokens", "20B")
 KNOWN = (*CELL, "--source", "step-law", "--data", "web")
@@ -83,3 +84,12 @@ def test_nonsense_is_refused(flag: str, text: str, says: str, scaleband: Command
     done = scaleband("recommend", *pairs)
     assert done.code == 2
     assert says in " ".join(done.err.split())
+
+
+@pytest.mark.parametrize(
+    ("units", "text"),
+    [(0.0, "< 0.001 %"), (0.0163, "0.016 %"), (0.25, "0.25 %"), (3.0, "3 %"), (60.0, "82 %"), (1.6e4, "over 900 %"),
+     (float("inf"), "unknown")],
+)  # fmt: skip
+def test_a_regret_in_log_units_is_said_in_percent_of_the_loss(units: float, text: str) -> None:
+    assert percent(units) == text

@@ -19,10 +19,16 @@ def tokens(value: float) -> str:
 
 
 def percent(value: float) -> str:
-    """A regret in percent of the loss: two digits, and never "0 %" for a small one."""
+    """A regret, 100 log units, in percent of the loss: two digits, and never "0 %" for a small one.
+
+    60 units are a loss 1.82 times as high: "82 %". JSON keeps the units, in which regrets add up.
+    """
     if not math.isfinite(value):
         return "unknown"
-    return "< 0.001 %" if 0 <= value < 0.001 else f"{value:.2g} %"
+    if value >= 100 * math.log(10):
+        return "over 900 %"
+    shown = 100 * math.expm1(value / 100)
+    return "< 0.001 %" if 0 <= shown < 0.001 else f"{shown:.2g} %"
 
 
 def chance(value: float) -> str:
