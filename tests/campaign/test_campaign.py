@@ -187,6 +187,28 @@ def test_unaffordable_bundle_is_not_cut(make: Make) -> None:
     assert campaign.ask(3).runs == ()
 
 
+def three_bundles(request: Request, n: int) -> Proposals:
+    """More than was asked for: bundles of one, two and one runs."""
+    answer = random_runs(request, 4)
+    names = ("a", "b", "b", "c")
+    return replace(answer, proposals=tuple(replace(p, bundle=b) for p, b in zip(answer.proposals, names, strict=True)))
+
+
+@pytest.mark.parametrize(("n", "made"), [(1, 1), (2, 3), (3, 3), (4, 4)])
+def test_bundles_beyond_what_was_asked_for_are_thought_over_again(make: Make, n: int, made: int) -> None:
+    campaign = make(proposer=three_bundles)
+    assert len(campaign.ask(n).runs) == n
+    assert len(campaign.runs()) == made
+
+
+def test_the_proposer_looks_as_far_ahead_however_few_runs_are_asked_for(make: Make) -> None:
+    """A mini-sweep that is worth its price may not be missed because one run was asked for."""
+    changes = {"strategy": "evsi", "prior": "step-law", "trust": 0.5, "draws": 200, "tune": 100, "budget_flops": 6e18}
+    verdicts = [make(f"ask-{n}", **changes).ask(n).verdict for n in (1, 3, 9)]
+    assert len({v.action for v in verdicts}) == 1
+    assert verdicts[0] == verdicts[1] == verdicts[2]
+
+
 def stopping(request: Request, n: int) -> Proposals:
     """Proposes, and says that it is not worth it."""
     answer = random_runs(request, n)

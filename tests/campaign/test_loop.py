@@ -101,6 +101,21 @@ def test_refused_loss_is_a_failure_with_the_reason(make: Make) -> None:
     assert "perplexity is not loss" in told.result.facts["reason"]
 
 
+@dataclass(frozen=True)
+class Perplexity:
+    """Hands back what is no loss."""
+
+    def run(self, spec: RunSpec, folder: Path) -> RunResult:
+        return RunResult(run_id=spec.run_id, status="completed", loss=22.4, n_tokens=spec.n_tokens)
+
+
+def test_losses_that_are_refused_count_as_failures_and_end_the_loop(make: Make, threads: Any) -> None:
+    said: list[str] = []
+    ended = run_campaign(make(), Perplexity(), threads, workers=1, report=said.append)
+    assert (ended.why, ended.completed, ended.failed) == ("failures", 0, 3)
+    assert sum("perplexity is not loss" in line for line in said) == 3
+
+
 def test_lost_worker_is_charged_in_full(make: Make) -> None:
     campaign = make()
     run = campaign.ask(1).runs[0]

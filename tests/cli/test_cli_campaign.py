@@ -126,6 +126,23 @@ def test_candidates_and_runs_of_before(tmp_path: Path, capsys: pytest.CaptureFix
     assert sorted(r["lr_peak"] for r in json.loads(out)["runs"]) == [1e-3, 2e-3]
 
 
+def test_runs_of_before_without_rates_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = "mine,web,6e7,2e9,3.9\nmine,web,9e7,2e9,3.8\n"
+    (tmp_path / "old.csv").write_text("source,data,n_params,n_tokens,loss\n" + rows)
+    words = ["init", tmp_path / "c", *INIT, "--runs", tmp_path / "old.csv"]
+    code, out, err = call(capsys, *words)
+    assert (code, out) == (1, "")
+    assert "lr_peak is missing in 2 of 2 rows" in err
+    assert not (tmp_path / "c").exists()
+
+
+def test_a_verdict_of_before_the_last_results_says_so(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    call(capsys, "ask", folder, "-n", 2)
+    assert "before the last" not in call(capsys, "status", folder, "--fill", "known")[1]
+    call(capsys, "tell", folder, "first-sweep-0001", 3.1)
+    assert "before the last 1 results" in call(capsys, "status", folder, "--fill", "known")[1]
+
+
 @pytest.mark.parametrize(
     ("words", "code", "message"),
     [
@@ -145,6 +162,8 @@ def test_candidates_and_runs_of_before(tmp_path: Path, capsys: pytest.CaptureFix
         (["init", "NONE", *INIT, "--state", "loss_kind"], 2, "states nothing"),
         (["init", "NONE", *INIT, "--prior", "nobody"], 1, "no released model 'nobody'"),
         (["run", "DIR", "--command"], 2, "names a program"),
+        (["init", "NONE", *INIT[:8], "--budget", "1e18", "--sizes", "60M", "--lengths", "2B", "--batch-max", "1000"], 1,
+         "is below the smallest that may be run"),
         (["join", "NONE", "--storage", "sqlite:///x", "--name", "x"], 1, "is not PostgreSQL's"),
     ],
 )  # fmt: skip

@@ -112,6 +112,23 @@ def test_the_released_model_splits_a_budget(scaleband: Command) -> None:
     assert fixed["n_tokens"]["median"] > reach["n_tokens"]["median"]
 
 
+def test_a_mixture_of_experts_is_as_sparse_as_its_cells_unless_said(scaleband: Command) -> None:
+    def ask(*words: str) -> dict:
+        return scaleband("allocate", "--model", "step-law", "--flops", "1e21", *words, "--json").json()
+
+    own = ask("--arch", "moe-1in8")
+    assert own["constraints"]["sparsity"] > 3
+    given = ask("--arch", "moe-1in8", "--sparsity", str(own["constraints"]["sparsity"]))
+    assert given["recommended"] == own["recommended"]
+    assert ask()["constraints"]["sparsity"] == 1
+    assert ask("--arch", "moe-1in8", "--sparsity", "1")["constraints"]["sparsity"] == 1
+
+
+def test_far_below_the_smallest_run_is_not_inside(scaleband: Command) -> None:
+    done = scaleband("allocate", "--model", "step-law", "--flops", "1e14")
+    assert "decades below the smallest fitted run" in done.out
+
+
 def test_the_released_model_compares_dense_and_moe(scaleband: Command) -> None:
     groups = ("--a", "step-law/moe-1in8/steplaw_main", "--b", "step-law/dense/steplaw_main")
     answer = scaleband("compare", "--model", "step-law", *groups, "--flops", "2e20", "--json").json()

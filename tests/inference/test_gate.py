@@ -95,6 +95,13 @@ def test_chains_stuck_at_two_values_fail(posterior: dict[str, np.ndarray]) -> No
     assert any("rho" in message for message in gate.messages)
 
 
+def test_one_chain_is_told_that_r_hat_compares_chains(posterior: dict[str, np.ndarray]) -> None:
+    one = {name: value[:1] for name, value in posterior.items()}
+    gate = diagnose(one, FINE[:1])
+    assert not gate.passed
+    assert any("it compares chains" in message for message in gate.messages)
+
+
 def test_coefficients_of_the_law_are_not_judged_twice(posterior: dict[str, np.ndarray]) -> None:
     posterior["law"][1] += 5.0
     assert diagnose(posterior, FINE).passed

@@ -13,7 +13,7 @@ import numpy as np
 
 from scaleband.campaign import pool
 from scaleband.campaign.offers import affordable, numbered, pending_table, table_digest
-from scaleband.campaign.proposers import PROPOSERS, grid_in_limits
+from scaleband.campaign.proposers import PROPOSERS, grid_in_limits, whole_bundles
 from scaleband.campaign.records import (
     GIVEN_BACK,
     LATE,
@@ -353,7 +353,7 @@ class Campaign:
         with self.place.locked():
             now = pool.mended(self.place, self.settings, self.attempts())
             wanted = answer.proposals if past_stop else answer.worthwhile()
-            chosen = affordable(replace(answer, proposals=wanted), runs_of(now), self.settings)
+            chosen = affordable(replace(answer, proposals=whole_bundles(wanted, n)), runs_of(now), self.settings)
             records = numbered(chosen, runs_of(now), self.settings, basis)
             for record in records:
                 pool.add(self.place, record)

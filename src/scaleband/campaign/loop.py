@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING, Any
@@ -96,6 +96,14 @@ def tell_result(campaign: Campaign, run: Run, result: RunResult) -> Run:
         return campaign.tell(run.run_id, status="failed", flops=flops or None, facts=refused)
 
 
+def as_told(result: RunResult, run: Run) -> RunResult:
+    """A result as the campaign has it: one that it refused is a failure, for the campaign's reason."""
+    if run.state != "failed" or result.status == "failed":
+        return result
+    facts = run.result.facts if run.result is not None else {}
+    return replace(result, status="failed", loss=None, reason=str(facts.get("reason", "")))
+
+
 def run_campaign(
     campaign: Campaign,
     adapter: Adapter,
@@ -171,7 +179,7 @@ def run_campaign(
                 run, result = out.pop(future), future.result()
                 quiet_since = monotonic()
                 try:
-                    tell_result(campaign, run, result)
+                    result = as_told(result, tell_result(campaign, run, result))
                 except UserError as error:  # taken for lost, and another worker was quicker
                     say(f"not counted: {error}")
                     continue
@@ -208,8 +216,7 @@ def _left_behind(campaign: Campaign, limits: Limits, out: dict[Future[RunResult]
         try:
             result = finished(spec_of(run, campaign, limits), run_folder(campaign, run.run_id))
             if result is not None:
-                tell_result(campaign, run, result)
-                told.append(result)
+                told.append(as_told(result, tell_result(campaign, run, result)))
         except UserError:
             continue  # no training could have been made of it, or its own loop lives and was quicker
     return told

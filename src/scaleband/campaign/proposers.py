@@ -12,9 +12,11 @@ from scaleband.errors import UserError
 from scaleband.laws import Cells, LawDraws
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import pandas as pd
 
-    from scaleband.design import Candidates, Limits, Proposals
+    from scaleband.design import Candidates, Limits, Proposal, Proposals
 
 OPTIONS = ("replicates", "mini_sweeps")
 """Options of the strategy "evsi": may a setting be run again, are mini-sweeps offered. Both are true by default."""
@@ -77,8 +79,14 @@ def candidates_for(request: Request, draws: LawDraws) -> Candidates:
     return found
 
 
+AHEAD = 9
+"""Runs that are looked ahead, at least: a mini-sweep has up to nine, and whether to go on may not depend on how many
+runs somebody asks for at once."""
+
+
 def evsi_runs(request: Request, n: int) -> Proposals:
-    """The runs whose results are expected to lower the regret at the target the most per FLOP."""
+    """The runs whose results are expected to lower the regret at the target the most per FLOP; there may be more than
+    `n` (`AHEAD`), in the order in which they are worth making."""
     from scaleband.design import candidates_from_table, propose
 
     if not len(request.candidates) or request.prices.min() > request.budget_flops:
@@ -94,7 +102,7 @@ def evsi_runs(request: Request, n: int) -> Proposals:
         candidates,
         price=candidates.flops + request.overhead_flops,
         budget_flops=request.budget_flops,
-        n_runs=n,
+        n_runs=max(n, AHEAD),
         pending=pending,
         made=request.history,
         seed=request.seed,
@@ -109,6 +117,17 @@ def evsi_runs(request: Request, n: int) -> Proposals:
             replace(p, replicate=p.replicate or setting_key(p.inputs) in known) for p in answer.proposals
         ),
     )
+
+
+def whole_bundles(proposals: Sequence[Proposal], n: int) -> tuple[Proposal, ...]:
+    """The first bundles that hold `n` runs or more together; the rest is thought over again when more is known."""
+    kept: list[Proposal] = []
+    for k, p in enumerate(proposals):
+        same = k > 0 and p.bundle and p.bundle == proposals[k - 1].bundle
+        if len(kept) >= n and not same:
+            break
+        kept.append(p)
+    return tuple(kept)
 
 
 def _none() -> Any:

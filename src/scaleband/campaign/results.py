@@ -16,8 +16,9 @@ STATUSES = ("completed", "diverged", "failed")
 LOSS_RANGE = (0.3, 12.0)
 """Nats per token, as in the run table's own warning; outside it a loss is another unit or no loss."""
 
-JUMP = 0.7
-"""A loss below this share of the smallest told so far is taken for another unit (bits per byte are about a third)."""
+JUMP = 0.5
+"""A loss below this share of the smallest told so far is taken for another unit (bits per byte are about a third).
+A first run that hardly learnt may lie half as high again as the next."""
 
 _FACTS_AT_MOST = 20_000
 
@@ -55,7 +56,8 @@ def checked_result(
         raise UserError(f"{what}: a failed run has no final loss; leave it out, or tell the run as completed")
     if unit is not None and unit.strip().lower() not in (UNIT, "nats", "nat"):
         raise UserError(f"{what}: the loss is in {unit!r} and this campaign counts {UNIT}; convert it (bits per token "
-                        "times 0.6931), then tell it again")  # fmt: skip
+                        "times 0.6931; bits per byte times 0.6931 and times the bytes of a token), then tell it "
+                        "again")  # fmt: skip
     stated = settings.stated.get("loss_kind", "")
     if loss_kind is not None and stated and loss_kind != stated:
         raise UserError(f"{what}: this loss is {loss_kind!r}, and the campaign's losses are {stated!r}; they cannot be "

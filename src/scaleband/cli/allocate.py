@@ -30,7 +30,10 @@ from scaleband.cli.words import mass
 from scaleband.labels import quantity
 from scaleband.laws.loss.draws import LossDraws
 from scaleband.predict.allocation import Allocation, Limits, allocate, share_of_form
+from scaleband.predict.comparison import own_sparsity
 from scaleband.predict.targets import UNSEEN
+
+_ROUNDING = 1e-9
 
 flops = between(1e12, 1e32, "FLOP", "write 1e21")
 
@@ -47,8 +50,9 @@ def add(parser: argparse.ArgumentParser) -> None:
                         help="distinct tokens there are; more are repeats, worth less and less")  # fmt: skip
     parser.add_argument("--inference-tokens", type=n_tokens, metavar="T",
                         help="tokens of inference paid from the budget, 2 FLOP per active parameter")  # fmt: skip
-    parser.add_argument("--sparsity", type=between(1, 1e4, "times", "n_params / n_active, 1 for dense"), default=1.0,
-                        metavar="S", help="n_params / n_active of a MoE; 1")  # fmt: skip
+    parser.add_argument("--sparsity", type=between(1, 1e4, "times", "n_params / n_active, 1 for dense"),
+                        metavar="S",
+                        help="n_params / n_active of a MoE; that of the group's fitted cells, else 1")  # fmt: skip
     parser.add_argument("--reach", type=loss_value, metavar="LOSS",
                         help="also: tokens, FLOP and steps to reach this loss at the recommended size, and the "
                              "critical batch there")  # fmt: skip
@@ -103,6 +107,10 @@ def run(asked: argparse.Namespace) -> int:
         raise UsageError("--params fixes the size, so --inference-tokens has nothing to trade; leave one out")
     draws = open_loss(asked)
     group = group_asked(draws, asked)
+    if asked.sparsity is None:
+        asked.sparsity = own_sparsity(draws, group)
+        if asked.sparsity == 1 and group.split("/")[1].split("-")[0] != "dense":
+            say(f"note: {group.split('/')[1]} without --sparsity: as if every parameter were used for every token")
     limits = Limits(asked.params, asked.tokens_max, asked.unique_tokens, asked.inference_tokens or 0.0, asked.sparsity)
     found = allocate(draws, group, asked.flops, limits)
     if asked.unique_tokens is not None:
@@ -133,7 +141,9 @@ def answer_of(draws: LossDraws, group: str, found: Allocation, asked: argparse.N
     """Everything that is printed, as plain values."""
     n, d = found.chosen
     compute = 6 * np.asarray(draws.table.cells.n_active) * draws.table.cells.n_tokens
-    beyond = float(np.log10(asked.flops / compute.max()))
+    spent = 6 * n / asked.sparsity * d  # training alone, whatever the budget also pays
+    beyond, below = (float(max(v, 0.0)) for v in (np.log10(spent / compute.max()), np.log10(compute.min() / spent)))
+    beyond = 0.0 if beyond < _ROUNDING else beyond
     return {
         "flops": asked.flops,
         "n_params": band_json(found.n_params, asked.interval),
@@ -152,7 +162,8 @@ def answer_of(draws: LossDraws, group: str, found: Allocation, asked: argparse.N
             "n_params": asked.params, "tokens_max": asked.tokens_max, "unique_tokens": asked.unique_tokens,
             "inference_tokens": asked.inference_tokens, "sparsity": asked.sparsity,
         },
-        "extrapolation": {"decades_flops": max(beyond, 0.0), "largest_fitted_flops": float(compute.max())},
+        "extrapolation": {"decades_flops": beyond - below, "largest_fitted_flops": float(compute.max()),
+                          "smallest_fitted_flops": float(compute.min())},
         "conventions": conventions_for(draws, group),
         "gate": gate_of(draws),
         "model": loss_model_json(draws, asked),
@@ -179,7 +190,9 @@ def rows_of(answer: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("form", f"the law's form makes {100 * form['loss']:.0f} % of the loss band's variance, "
                  f"{100 * form['n_params']:.0f} % of the size's: "
                  + ", ".join(f"{k} {v:.2f}" for k, v in weights.items())),
-        ("extrapolation", f"{beyond:.2g} decades beyond the largest fitted run" if beyond else "inside the runs"),
+        ("extrapolation", "inside the runs" if not beyond else
+                          f"{beyond:.2g} decades beyond the largest fitted run" if beyond > 0 else
+                          f"{-beyond:.2g} decades below the smallest fitted run"),
     ]  # fmt: skip
     if "reach" in answer:
         rows += reach_rows(answer["reach"])

@@ -109,7 +109,9 @@ def _show(
                      f"{percent(band.expected_regret)}"))  # fmt: skip
     if verdict is not None:
         v = verdict["verdict"]
-        rows.append(("verdict", f"{v['action']}: {v['why'].removeprefix(v['action'] + ': ')}"))
+        since = sum(s.run_id != "" for s in steps) - int(verdict["basis"].get("told", 0))
+        when = f"before the last {since} results, `ask` thinks again: " if since > 0 else ""
+        rows.append(("verdict", f"{when}{v['action']}: {v['why'].removeprefix(v['action'] + ': ')}"))
     if last is not None and settings.prior:
         said = (
             f"{len(last.conflicts)} conflicts with the runs, see below"

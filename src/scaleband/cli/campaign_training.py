@@ -30,7 +30,10 @@ def add_trainer(parser: argparse.ArgumentParser) -> None:
     which.add_argument(
         "--command", nargs=argparse.REMAINDER, metavar="PROGRAM",
         help="a program and its arguments (all that follows), run for every training without a shell; {spec} and "
-        "{result} are JSON files, {lr_peak}, {batch_tokens}, {n_params}, {n_tokens}, {seed}, ... values",
+        "{result} are JSON files, {lr_peak}, {batch_tokens}, {n_params}, {n_tokens}, {seed}, ... values. It runs in "
+        "the run's folder, so name scripts by their whole path, and writes {result}: {\"loss\": 2.71} is enough; "
+        "\"status\" (completed, diverged, failed), \"reason\", \"loss_se\", \"n_tokens\" and others as in "
+        "scaleband.training.RunResult",
     )  # fmt: skip
     parser.add_argument("--device", metavar="cpu|cuda", help="of --trainer; a GPU if there is one")
     parser.add_argument(

@@ -71,7 +71,9 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         from rich.table import Table
         from rich.text import Text
 
-        table = Table(*columns)
+        table = Table()
+        for name in columns:
+            table.add_column(name, overflow="fold")  # nothing may be cut: run ids are told by their whole name
         for row in cells:
             table.add_row(*(Text(v) for v in row))
         Console().print(table)

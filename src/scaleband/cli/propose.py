@@ -125,13 +125,15 @@ def read_candidates(q: Question, file: Any) -> Candidates:
             frame[name] = points.raw[name].fillna("").astype(str).to_numpy()
     if "flops" in points.raw:
         price = pd.to_numeric(points.raw["flops"], errors="coerce").to_numpy(float)
-        bad = np.flatnonzero(~((price > 0) & np.isfinite(price)) & points.raw["flops"].notna().to_numpy())
+        blank = points.raw["flops"].isna() | (points.raw["flops"].astype(str).str.strip() == "")
+        bad = np.flatnonzero(~((price > 0) & np.isfinite(price)) & ~blank.to_numpy())
         if bad.size:
             raise UserError(
                 f"{file.name}: row {bad[0] + 1}: flops = {points.raw['flops'].iloc[bad[0]]} cannot be; give a positive "
                 "number, or leave the column out (6 FLOPs per active parameter and token)"
             )
-        frame["flops"] = price
+        own = 6.0 * points.cells.n_active * points.cells.n_tokens
+        frame["flops"] = np.where(blank.to_numpy(), own, price)
     return candidates_from_table(frame)
 
 

@@ -59,6 +59,8 @@ def reach_json(draws: LossDraws, group: str, n_params: float, asked: argparse.Na
         "overhead": OVERHEAD,
     }
     law = basins_of(asked)
+    if law is None and asked.batch_tokens is not None:
+        say("note: this fit knows losses alone, so --batch-tokens changes nothing: tokens are those at the best batch")
     if law is None or not reached.any():
         return out
     middle = float(np.median(tokens[reached]))

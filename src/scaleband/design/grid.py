@@ -93,6 +93,11 @@ def grid_candidates(
     UserError
         Nothing lies inside the limits; the sentence says which limit is the narrowest.
     """
+    if limits.batch_max < max(limits.batch_multiple, limits.batch_min):
+        raise UserError(
+            f"the largest batch, {limits.batch_max:g} tokens, is below the smallest that may be run "
+            f"({max(limits.batch_multiple, limits.batch_min):g}); allow larger batches, or a smaller multiple"
+        )
     pairs = np.array([(n, a, d) for n, a in limits.sizes for d in limits.tokens]).reshape(-1, 3)
     n, a, d = pairs.T
     fits = np.ones(len(n), bool)
@@ -111,7 +116,8 @@ def grid_candidates(
         which = next((k for k, left in reasons.items() if not left), "the target's own cell is left out")
         raise UserError(
             f"no run lies inside the limits (none is left after {which}); the cheapest of the {len(n)} sizes and "
-            f"lengths costs {cheapest:.3g} FLOP: allow smaller sizes, shorter trainings or a larger budget"
+            f"lengths costs {cheapest:.3g} FLOP, a run may cost {limits.flops_max:.3g}: allow smaller sizes, shorter "
+            "trainings or dearer runs (--run-max)"
         )
     n, a, d = n[fits], a[fits], d[fits]
     count = len(n)

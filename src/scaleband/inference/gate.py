@@ -146,7 +146,9 @@ def diagnose(
     messages = []
     if not finite:
         messages.append(Failure.NOT_FINITE.value)
-    if not worst["rhat"][0] <= RHAT_MAX:
+    if np.isnan(worst["rhat"][0]):
+        messages.append(f"R-hat at {worst['rhat'][1]} cannot be computed: it compares chains; sample two or more")
+    elif not worst["rhat"][0] <= RHAT_MAX:
         messages.append(f"R-hat {worst['rhat'][0]:.3f} at {worst['rhat'][1]} is above {RHAT_MAX}: {Failure.RHAT}")
     for kind in ("bulk", "tail"):
         ess, where = worst[kind]
