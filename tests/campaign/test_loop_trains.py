@@ -55,5 +55,5 @@ def test_from_proposals_to_a_recommendation(tmp_path: Path) -> None:
         assert last.n_told == 5
         assert last.spent_flops <= 5.5 * PRICE
         assert last.band is not None
-        assert 1e-4 < last.band.lr_peak[1] < last.band.recommended_lr_peak < last.band.lr_peak[2] < 1
+        assert 1e-5 < last.band.lr_peak[1] < last.band.recommended_lr_peak < last.band.lr_peak[2] < 1
         assert last.band.expected_regret > 0

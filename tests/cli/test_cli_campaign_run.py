@@ -30,17 +30,23 @@ def tokens(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def three_runs(capsys: pytest.CaptureFixture[str], place: Path, size: str, n_tokens: str, batch: int) -> Path:
+    """A campaign of three runs of one cell."""
+    (place / "can.csv").write_text(
+        "n_params,n_tokens,lr_peak,batch_tokens\n"
+        + "".join(f"{size},{n_tokens},{lr},{batch}\n" for lr in (1e-3, 4e-3, 1.6e-2))
+    )
+    budget = str(3.3 * 6 * float(size) * float(n_tokens))
+    words = ["--params", "1e9", "--tokens", "1e10", "--source", "mine", "--data", "code", "--budget", budget,
+             "--candidates", place / "can.csv", "--strategy", "cheapest-first"]  # fmt: skip
+    assert call(capsys, "init", place / "tiny", *words)[0] == 0
+    return place / "tiny"
+
+
 @pytest.fixture
 def folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Path:
     """A campaign of three runs, seconds each."""
-    (tmp_path / "can.csv").write_text(
-        "n_params,n_tokens,lr_peak,batch_tokens\n"
-        + "".join(f"50000,2048,{lr},256\n" for lr in (1e-3, 4e-3, 1.6e-2))
-    )
-    words = ["--params", "100000", "--tokens", "1e6", "--source", "mine", "--data", "code", "--budget", "2e9",
-             "--candidates", tmp_path / "can.csv", "--strategy", "cheapest-first"]  # fmt: skip
-    assert call(capsys, "init", tmp_path / "tiny", *words)[0] == 0
-    return tmp_path / "tiny"
+    return three_runs(capsys, tmp_path, "50000", "2048", 256)
 
 
 def test_the_reference_trainer_by_flag(folder, tokens, capsys) -> None:
@@ -58,7 +64,8 @@ def test_the_reference_trainer_by_flag(folder, tokens, capsys) -> None:
     assert spent == pytest.approx(3 * 6 * 50_000 * 2048, rel=0.02)  # of what was built
 
 
-def test_another_engine_by_flag(folder, capsys, monkeypatch) -> None:
+def test_another_engine_by_flag(tmp_path, capsys, monkeypatch) -> None:
+    folder = three_runs(capsys, tmp_path, "5e7", "1e9", 65536)  # of so few tokens the made-up loss is none
     monkeypatch.setenv("PYTHONPATH", str(SOURCE))
     code, out, _ = call(
         capsys,

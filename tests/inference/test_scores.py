@@ -44,6 +44,8 @@ def test_a_cell_given_the_others_is_the_conditional_of_the_joint_gaussian(some_t
             scale = np.where(beliefs.pooled, flat["offset_scale"][s, r][role], 1.0) if r < 2 else 1.0
             w = design[r] * scale
             scatter = flat["scatter"][s, r] * np.where(inputs.thin & (r > 1), 0.1, 1.0)
+            if r < 2:
+                scatter = scatter * flat["scatter_ratio"][s, r, inputs.cell_source]
             joint = w @ w.T + np.diag(scatter**2)
             for c in range(len(inputs.cells)):
                 rest = np.arange(len(inputs.cells)) != c

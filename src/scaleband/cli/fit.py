@@ -98,7 +98,8 @@ def run(asked: argparse.Namespace) -> int:
         if more is not None:
             # As many draws of NUTS as these would be made from, each kept once.
             more = -(-more // fitted.settings.copies)
-            say(f"note: {fitted.gate.messages[0]}; sampling again, {more:,} draws of NUTS a chain")
+            what = fitted.gate.messages[0].split("; try")[0]
+            say(f"note: {what}; sampling again, {more:,} draws of NUTS a chain")
             fitted = fit_with(replace(settings, draws=more, copies=1), reuse=fitted)
     write_fit(tree_of(fitted), asked.out)
     code = max(tell_outcome(fitted, asked), add_loss(asked, fitted, table))
