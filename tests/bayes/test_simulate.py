@@ -75,7 +75,9 @@ def test_offsets_have_the_stated_spread(table: Simulated, drawn: dict[str, np.nd
         at = ROLES.index(role) - 1
         for r in range(len(RESPONSES)):
             column = drawn["law"][:, r, k]
-            if r >= 2:
+            if design.columns[k].startswith("exponent:d2:"):
+                assert (column == 0).all()  # this form has no bends
+            elif r >= 2:
                 assert column.std() == pytest.approx(fixed[r, at], rel=0.03, abs=1e-12)
             elif role != "exponent":  # switched off in this form
                 assert (column / drawn["offset_scale"][:, r, at]).std() == pytest.approx(1.0, rel=0.03)
@@ -98,8 +100,18 @@ def test_a_form_switches_off_what_it_leaves_out(table: Simulated, form: str) -> 
     law = prior_draws(table.inputs, beliefs, 50, 1)["law"][0]
     for r, allowed in enumerate((FORMS[form].lr, FORMS[form].batch)):
         for k, (name, role) in enumerate(zip(design.columns, design.roles, strict=True)):
-            on = name in allowed if role == "shared" else role != "exponent" or "exponent" in allowed
+            own = "bend" if ":d2:" in name else "exponent"
+            on = name in allowed if role == "shared" else role != "exponent" or own in allowed
             assert (law[:, r, k].std() > 0) == on, name
+
+
+def test_a_form_with_bends_has_them_in_rates_batches_and_levels(table: Simulated) -> None:
+    design = table.inputs.design
+    law = prior_draws(table.inputs, default_beliefs(design, FORMS["quadratic-exponents"]), 50, 1)["law"][0]
+    bends = [k for k, name in enumerate(design.columns) if name.startswith("exponent:d2:family:")]
+    assert bends
+    for r, response in enumerate(RESPONSES):
+        assert (law[:, r, bends].std(axis=0) > 0).all() == (response in ("log_lr", "log_batch", "level")), response
 
 
 def test_names_and_dims_are_those_of_a_posterior(table: Simulated) -> None:

@@ -85,7 +85,7 @@ def test_missing_levels_are_named_and_contribute_nothing() -> None:
 @pytest.mark.parametrize("name", sorted(FORMS))
 def test_forms_name_features_only(name: str) -> None:
     form = FORMS[name]
-    allowed = set(FEATURES) | {"exponent"}
+    allowed = set(FEATURES) | {"exponent", "bend"}
     for part in (form.lr, form.batch):
         assert {"intercept", "d", "sparsity"} <= part <= allowed
     assert "n" in form.lr

@@ -176,3 +176,13 @@ def test_a_model_without_bends_of_families_gives_a_new_one_none(draws: LawDraws)
     family, size, exponent = (draws.offset_scale[0, 0, ROLES.index(r)] for r in ("family", "size", "exponent"))
     expected = np.sqrt(0.2**2 + family**2 + size**2 + exponent**2 * (n**2 + d**2))
     assert old.at(target)[:, 0, 0].std() == pytest.approx(expected, rel=0.03)
+
+
+def test_a_form_without_bends_gives_a_new_family_none(draws: LawDraws) -> None:
+    law = draws.law.copy()
+    law[:, :, [c.startswith("exponent:d2:") for c in draws.design.columns]] = 0.0
+    target = cells(arch="ssm", d=1e12)
+    n, d = target.n()[0], target.d()[0]
+    family, size, exponent = (draws.offset_scale[0, 0, ROLES.index(r)] for r in ("family", "size", "exponent"))
+    expected = np.sqrt(0.2**2 + family**2 + size**2 + exponent**2 * (n**2 + d**2))
+    assert replace(draws, law=law).at(target)[:, 0, 0].std() == pytest.approx(expected, rel=0.03)

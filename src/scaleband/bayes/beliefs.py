@@ -138,22 +138,27 @@ def feature_mask(design: Design, form: Form) -> NDArray[np.bool_]:
             if role == "shared":
                 mask[h, k] = name in allowed
             elif role == "exponent":
-                mask[h, k] = "exponent" in allowed
+                mask[h, k] = ("bend" if _is_bend(name) else "exponent") in allowed
     return mask
+
+
+def _is_bend(column: str) -> bool:
+    return column.startswith("exponent:d2:")
 
 
 def default_beliefs(design: Design, form: Form) -> Beliefs:
     """The stated beliefs for this design and form."""
     k_all = len(design.columns)
     mean, factor = np.zeros((len(RESPONSES), k_all)), np.zeros((len(RESPONSES), k_all, k_all))
-    mask = feature_mask(design, form)
+    mask, bent = feature_mask(design, form), "bend" in form.lr | form.batch
+    rest = np.array([bent or not _is_bend(name) for name in design.columns])  # of all other responses, the level's
     for r, response in enumerate(RESPONSES):
         means, sds = _FEATURE_BELIEFS[response]
         mean[r, : len(FEATURES)] = means
         for k, role in enumerate(design.roles):
             own = 1.0 if r < 2 else _FIXED_OFFSETS[response].get(role, 0.0)
             sd = sds[k] if role == "shared" else own
-            factor[r, k, k] = sd * (mask[r, k] if r < 2 else 1.0)
+            factor[r, k, k] = sd * (mask[r, k] if r < 2 else rest[k])
     return Beliefs(
         shared_mean=np.array([b[0] for b in SHARED.values()]),
         shared_factor=np.diag([b[1] for b in SHARED.values()]),

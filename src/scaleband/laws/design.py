@@ -58,7 +58,8 @@ class Form:
     Attributes
     ----------
     lr, batch
-        Names out of `FEATURES`; `exponent` switches the groups' own exponents on.
+        Names out of `FEATURES`; `exponent` switches the groups' own exponents on, `bend` how families' change with
+        tokens.
     meaning
         One line for tables.
     """
@@ -81,7 +82,7 @@ FORMS: Mapping[str, Form] = {
     "interaction": _form("nd", "size times tokens as well"),
     "quadratic": _form("n2 d2 nd", "all second-order terms"),
     "group-exponents": _form("exponent", "power laws, from which sources and families deviate a little"),
-    "quadratic-exponents": _form("n2 d2 nd exponent", "all second-order terms; sources and families deviate a little"),
+    "quadratic-exponents": _form("n2 d2 nd exponent bend", "all second-order terms; groups deviate a little"),
 }
 
 

@@ -133,6 +133,16 @@ class LawDraws:
                 found.append((params + tokens, k))
         return min(found)[1] if found else None
 
+    def _deviating(self, role: str) -> list[str]:
+        """Features whose coefficient differs by level of `role` in this fit: its form may have none."""
+        found = []
+        for feature in self.design.deviating(role):
+            own = [c.startswith(f"exponent:{feature}:{role}:") for c in self.design.columns]
+            # a released posterior as a prior leaves 1e-6 where its form had nothing
+            if (np.abs(self.law[:, : len(HYPERPARAMETERS), own]) > 1e-5).any():
+                found.append(feature)
+        return found
+
     def at(self, cells: Cells, *, as_new: bool = False) -> Array:
         """State of target cells: (sample, response, cell).
 
@@ -149,7 +159,7 @@ class LawDraws:
         r, of_cells = ROLES.index("exponent"), features(cells)
         for role in DEVIATING:  # each level has its own deviation from the shared exponents
             for c, level in enumerate(self.design.missing(cells, role)):
-                for feature in self.design.deviating(role) if level else ():
+                for feature in self._deviating(role) if level else ():
                     draw = self.offset_scale[:, :, r] * self.standard_normal("exponent", feature, role, level)
                     state[:, :, c] += of_cells[c, FEATURES.index(feature)] * draw
         for c in range(len(cells)):
