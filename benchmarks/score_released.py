@@ -67,6 +67,8 @@ def main() -> None:
         posterior = {each: np.asarray(kept[each], float) for each in kept if each in DIMS}
         # files of one source need not have it
         posterior.setdefault("scatter_level", posterior["scatter"][..., [LEVEL]])
+        # nor have files of several sources from before 2026-11-28 their ratios
+        posterior.setdefault("scatter_ratio", np.ones((*posterior["rho"].shape, 2, len(model.sources))))
     frame = without_repeated_losses(usable(own_sweep().frame if tiny else load(tables)))
     cells = cell_table(frame)
     full, beliefs = model_inputs(frame, model.design, cells=cells), default_beliefs(model.design, FORMS[form])
