@@ -118,10 +118,12 @@ def test_what_cannot_be_fitted_is_refused() -> None:
 def test_a_draw_of_nuts_is_kept_four_times_and_its_record_with_it(fits: list) -> None:
     fitted = fits[0][0]
     assert fitted.posterior["rho"].shape == fitted.stats["diverging"].shape == (2, SHORT.draws)
-    energy, state = fitted.stats["energy"], fitted.posterior["state"]
+    energy, state, moved = fitted.stats["energy"], fitted.posterior["state"], []
     for k in range(4, 248, 4):
         assert (energy[:, k] == energy[:, k + 3]).all()
         assert (energy[:, k] != energy[:, k - 1]).all()
-        assert (state[:, k] != state[:, k + 3]).mean() > 0.5
+        moved.append((state[:, k] != state[:, k + 3]).mean())  # of ten cells: Metropolis, each may stay
+    assert min(moved) > 0.2
+    assert np.mean(moved) > 0.6
     assert not fitted.stats["diverging"][:, np.arange(SHORT.draws) % 4 != 0].any()
     assert (fitted.stats["moved"] > 0).mean() > 0.1, "five cells told badly, and proposals out of 63 draws"
