@@ -319,19 +319,19 @@ def _given(columns: Mapping[str, Sequence[Any]]) -> dict[str, list[Any]]:
     UserError
         A run without a rate or a batch: a campaign is about these.
     """
-    count = len(next(iter(columns.values()), ()))
-    for name in ("lr_peak", "batch_tokens") if count else ():
-        value = columns.get(name, [None] * count)
-        bad = [k for k, v in enumerate(value) if v is None or (isinstance(v, float) and not math.isfinite(v))]
-        if bad:
-            raise UserError(
-                f"the earlier runs: {name} is missing in {len(bad):,} of {len(value):,} rows (first in row "
-                f"{bad[0] + 1}); a campaign learns from runs of known rate and batch, leave the others out"
-            )
-    return {
+    out = {
         k: [None if isinstance(v, float) and not math.isfinite(v) else v for v in vs]
         for k, vs in columns.items()
     }
+    count = len(next(iter(out.values()), ()))
+    for name in ("lr_peak", "batch_tokens") if count else ():
+        bad = [k for k, v in enumerate(out.get(name, [None] * count)) if v is None]
+        if bad:
+            raise UserError(
+                f"the earlier runs: {name} is missing in {len(bad):,} of {count:,} rows (first in row "
+                f"{bad[0] + 1}); a campaign learns from runs of known rate and batch, leave the others out"
+            )
+    return out
 
 
 def setting_key(inputs: Mapping[Any, Any]) -> str:

@@ -142,8 +142,7 @@ def answer_of(draws: LossDraws, group: str, found: Allocation, asked: argparse.N
     n, d = found.chosen
     compute = 6 * np.asarray(draws.table.cells.n_active) * draws.table.cells.n_tokens
     spent = 6 * n / asked.sparsity * d  # training alone, whatever the budget also pays
-    beyond, below = (float(max(v, 0.0)) for v in (np.log10(spent / compute.max()), np.log10(compute.min() / spent)))
-    beyond = 0.0 if beyond < _ROUNDING else beyond
+    outside = float(np.log10(spent / np.clip(spent, compute.min(), compute.max())))
     return {
         "flops": asked.flops,
         "n_params": band_json(found.n_params, asked.interval),
@@ -162,7 +161,8 @@ def answer_of(draws: LossDraws, group: str, found: Allocation, asked: argparse.N
             "n_params": asked.params, "tokens_max": asked.tokens_max, "unique_tokens": asked.unique_tokens,
             "inference_tokens": asked.inference_tokens, "sparsity": asked.sparsity,
         },
-        "extrapolation": {"decades_flops": beyond - below, "largest_fitted_flops": float(compute.max()),
+        "extrapolation": {"decades_flops": outside if abs(outside) > _ROUNDING else 0.0,
+                          "largest_fitted_flops": float(compute.max()),
                           "smallest_fitted_flops": float(compute.min())},
         "conventions": conventions_for(draws, group),
         "gate": gate_of(draws),

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections import Counter
-from typing import Any
 
 import numpy as np
 
@@ -128,18 +126,17 @@ def tell_new_groups(fitted: Cells, cells: Cells) -> None:
 def tell_distance(draws: LawDraws, cells: Cells) -> None:
     """Say how many points lie outside the fitted cells, and where the farthest is."""
     parts = (cells.source, cells.arch, cells.data, cells.n_params, cells.n_active, cells.n_tokens)
-    once, count = dict[tuple[Any, ...], int](), Counter(zip(*parts, strict=True))
-    for c, key in enumerate(zip(*parts, strict=True)):
-        once.setdefault(key, c)
+    keys = list(zip(*parts, strict=True))
+    once = dict(zip(reversed(keys), reversed(range(len(keys))), strict=True))  # the first point of each cell
     where = {key: extrapolation(draws, cells, c) for key, c in once.items()}
-    out = {key: w for key, w in where.items() if w.verdict in ("near", "far")}
+    out = [(c, where[key]) for c, key in enumerate(keys) if where[key].verdict in ("near", "far")]
     if not out:
         return
-    farthest = max(out, key=lambda key: max(abs(out[key].decades_n_params), abs(out[key].decades_n_tokens)))
-    n, far = (sum(count[key] for key, w in out.items() if w.verdict in v) for v in (("near", "far"), ("far",)))
+    far = sum(w.verdict == "far" for _, w in out)
+    c, farthest = max(out, key=lambda e: max(abs(e[1].decades_n_params), abs(e[1].decades_n_tokens)))
     say(
-        f"note: {n:,} of {len(cells):,} points lie outside the fitted cells, {far:,} of them far; the farthest, "
-        f"{quantity(farthest[3])} parameters on {quantity(farthest[5])} tokens: {out[farthest].sentence()}"
+        f"note: {len(out):,} of {len(cells):,} points lie outside the fitted cells, {far:,} of them far; the farthest, "
+        f"{quantity(cells.n_params[c])} parameters on {quantity(cells.n_tokens[c])} tokens: {farthest.sentence()}"
     )
 
 

@@ -132,8 +132,7 @@ def read_candidates(q: Question, file: Any) -> Candidates:
                 f"{file.name}: row {bad[0] + 1}: flops = {points.raw['flops'].iloc[bad[0]]} cannot be; give a positive "
                 "number, or leave the column out (6 FLOPs per active parameter and token)"
             )
-        own = 6.0 * points.cells.n_active * points.cells.n_tokens
-        frame["flops"] = np.where(blank.to_numpy(), own, price)
+        frame["flops"] = price
     return candidates_from_table(frame)
 
 

@@ -158,8 +158,10 @@ class LawDraws:
                     state[:, :, c] += self.offset_scale[:, :, r] * self.standard_normal(role, level)
         r, of_cells = ROLES.index("exponent"), features(cells)
         for role in DEVIATING:  # each level has its own deviation from the shared exponents
-            for c, level in enumerate(self.design.missing(cells, role)):
-                for feature in self._deviating(role) if level else ():
+            missing = self.design.missing(cells, role)
+            deviating = self._deviating(role) if any(missing) else []
+            for c, level in enumerate(missing):
+                for feature in deviating if level else ():
                     draw = self.offset_scale[:, :, r] * self.standard_normal("exponent", feature, role, level)
                     state[:, :, c] += of_cells[c, FEATURES.index(feature)] * draw
         for c in range(len(cells)):

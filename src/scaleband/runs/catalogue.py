@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -99,11 +100,25 @@ def data_set(name: str) -> DataSet:
     UserError
         There is none of that name.
     """
-    for entry in CATALOGUE:
+    return named(name, CATALOGUE)
+
+
+def named(name: str, entries: Sequence[DataSet]) -> DataSet:
+    """The entry of that name. Raises UserError as `data_set`."""
+    for entry in entries:
         if entry.name == name:
             return entry
-    names = ", ".join(entry.name for entry in CATALOGUE)
+    names = ", ".join(entry.name for entry in entries)
     raise UserError(f"there is no data set named {shown_value(name)!r}; choose one of {names}")
+
+
+def placed(target: Path, write: Callable[[Path], object]) -> None:
+    """Let `write` make a file beside `target`, then rename it: a broken one never stands under the real name."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix=".fetch-") as temporary:
+        part = Path(temporary) / target.name
+        write(part)
+        os.replace(part, target)
 
 
 def fetch(name: str, *, directory: str | Path | None = None, mirror: str | Path | None = None) -> Path:
@@ -137,17 +152,16 @@ def fetch(name: str, *, directory: str | Path | None = None, mirror: str | Path 
     if target.is_file() and pooch.file_hash(str(target)) == entry.sha256:
         return target
     source = mirror or os.environ.get(MIRROR_VARIABLE)
+
+    def write(part: Path) -> None:
+        if source:
+            shutil.copyfile(mirrored(entry, Path(source)), part)
+        else:
+            download(entry, part)
+        check_bytes(entry, part)
+
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        # written beside the target and renamed, so that a broken download never stands under the real name
-        with tempfile.TemporaryDirectory(dir=folder, prefix=".fetch-") as temporary:
-            part = Path(temporary) / entry.file
-            if source:
-                shutil.copyfile(mirrored(entry, Path(source)), part)
-            else:
-                download(entry, part)
-            check_bytes(entry, part)
-            os.replace(part, target)
+        placed(target, write)
     except OSError as error:
         why = error.strerror or type(error).__name__
         raise UserError(

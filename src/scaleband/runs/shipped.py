@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import tempfile
 from pathlib import Path
 from typing import Any
 
 import scaleband
 from scaleband.errors import UserError
-from scaleband.runs.catalogue import CATALOGUE, DataSet, fetch
+from scaleband.runs.catalogue import CATALOGUE, DataSet, fetch, named, placed
 from scaleband.runs.problems import shown_value
 from scaleband.runs.table import RunTable, read_runs
 
@@ -86,23 +84,14 @@ def get(name: str, *, directory: str | Path | None = None, mirror: str | Path | 
     UserError
         As `fetch`; or the copy cannot be written.
     """
-    names = [entry.name for entry in data_sets()]
-    if name not in names:
-        raise UserError(f"there is no data set named {shown_value(name)!r}; choose one of {', '.join(names)}")
-    if not any(entry.name == name for entry in shipped_sets()):
+    if named(name, data_sets()).url:
         return fetch(name, directory=directory, mirror=mirror)
-    path = sweep_path(name)
-    return path if directory is None else _copied(path, Path(directory) / f"{name}.csv")
-
-
-def _copied(path: Path, target: Path) -> Path:
-    """A copy of a shipped table, whole or not at all."""
+    path = sweeps_folder() / name / TABLE
+    if directory is None:
+        return path
+    target = Path(directory) / f"{name}.csv"
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=target.parent, prefix=".fetch-") as temporary:
-            part = Path(temporary) / target.name
-            shutil.copyfile(path, part)
-            os.replace(part, target)
+        placed(target, lambda part: shutil.copyfile(path, part))
     except OSError as error:
         why = error.strerror or type(error).__name__
         raise UserError(f"{target}: cannot be written ({why}); choose another folder") from None
