@@ -2,12 +2,16 @@
 
     python benchmarks/trainer_speed.py                              one CPU thread, small shapes
     python benchmarks/trainer_speed.py --threads 2                  two, for every contender
-    python benchmarks/trainer_speed.py --device cuda --params 120e6 --stack-params 5e6 --batch-sequences 64 --compile
+    python benchmarks/trainer_speed.py --device cuda --params 124e6 --seq-len 1024 --batch-sequences 64 --compile \
+        --steps 20 --rounds 3 --stack-params
+    python benchmarks/trainer_speed.py --device cuda --stack-params 2e5 1e6 5e6 --stack-steps 1000 --steps 200 \
+        --rounds 3
 
 All contenders run in one process, in turn, on the same random tokens. Time is wall time on a GPU and with several
 threads; with one CPU thread it is that thread's processor time, so that what else the machine does counts less. The
 minimal loop is what nanoGPT does, written with ordinary modules: the same architecture options, torch.optim.AdamW
-(fused), autocast for bfloat16. A figure is the median over rounds; rounds alternate between contenders. MFU counts 6
+(fused), autocast for bfloat16. A figure is the median over rounds; rounds alternate between contenders, and on a GPU
+or with --compile the first is not counted: libraries set themselves up in it. MFU counts 6
 FLOPs per parameter and token, head included, and 6 L T C for causal attention, over `--peak` FLOP/s (default: H100
 SXM, dense bfloat16, 989e12).
 """
@@ -15,6 +19,7 @@ SXM, dense bfloat16, 989e12).
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
 import json
 import statistics
@@ -28,8 +33,9 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from scaleband.training import ReferenceAdapter, RunSpec, count, shape_for, write_tokens
+from scaleband.training import RunSpec, count, shape_for, write_tokens
 from scaleband.training.shapes import Shape
+from scaleband.training.steps import Steps, fresh
 from scaleband.training.tokens import batch, open_tokens
 
 VOCAB = 256
@@ -105,25 +111,23 @@ def minimal_loop(options: argparse.Namespace, folder: Path, shape: Shape, device
 
 
 def trainer(options: argparse.Namespace, folder: Path, n_params: int, device: str, runs: int) -> float:
-    """Tokens per second of `runs` stacked runs in all, from two lengths, so that start and validation cancel."""
-    adapter = ReferenceAdapter(
-        str(folder), device=device, precision=options.precision, compile=options.compile, validation_sequences=1,
-        checkpoint_seconds=1e9, micro_tokens=runs * options.batch_sequences * options.seq_len,
-    )  # fmt: skip
+    """Tokens per second of `runs` stacked runs in all, warm-up steps left out."""
     batch_tokens = options.batch_sequences * options.seq_len
-    seconds = []
-    for steps in (options.warm, options.warm + options.steps):
-        specs = [
-            RunSpec(
-                f"r{i}", n_params, steps * batch_tokens, 1e-3, batch_tokens, seq_len=options.seq_len, seed=i
-            )
-            for i in range(runs)
-        ]
-        with tempfile.TemporaryDirectory() as place:
+    n_tokens = (options.warm + options.steps) * batch_tokens
+    specs = [
+        RunSpec(f"r{i}", n_params, n_tokens, 1e-3, batch_tokens, seq_len=options.seq_len, seed=i) for i in range(runs)
+    ]
+    shape = shape_for("dense", n_params, VOCAB)
+    with torch.cuda.stream(torch.cuda.Stream(device)) if device.startswith("cuda") else contextlib.nullcontext():
+        steps = Steps(
+            fresh(shape, specs, torch.device(device)), shape, specs, [open_tokens(folder)] * runs, options.seq_len,
+            micro=options.batch_sequences, dtype=getattr(torch, options.precision), compiled=options.compile,
+        )  # fmt: skip
+        for n in (options.warm, options.steps):
             begun = _clock(device)
-            adapter.stack(specs, Path(place), [Path(place)] * runs)
-            seconds.append(_clock(device) - begun)
-    return runs * options.steps * batch_tokens / (seconds[1] - seconds[0])
+            while n:
+                n -= len(steps.advance(min(n, steps.longest))[0])
+        return runs * options.steps * batch_tokens / (_clock(device) - begun)
 
 
 def _clock(device: str) -> float:
@@ -135,13 +139,14 @@ def _clock(device: str) -> float:
     return time.perf_counter()
 
 
-def rounds(contenders: dict[str, Callable[[], float]], n: int) -> dict[str, list[float]]:
+def rounds(contenders: dict[str, Callable[[], float]], options: argparse.Namespace) -> dict[str, list[float]]:
     """Each contender once a round."""
     found: dict[str, list[float]] = {name: [] for name in contenders}
-    for _ in range(n):
+    uncounted = options.compile or options.device.startswith("cuda")
+    for _ in range(uncounted + options.rounds):
         for name, run in contenders.items():
             found[name].append(run())
-    return found
+    return {name: each[uncounted:] for name, each in found.items()}
 
 
 def main() -> None:
@@ -150,14 +155,14 @@ def main() -> None:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--threads", type=int, default=1, help="of the CPU, for every contender")
     parser.add_argument("--params", type=float, default=1e6)
-    parser.add_argument("--stack-params", type=float, nargs="+", default=[5e4, 2e5, 1e6])
+    parser.add_argument("--stack-params", type=float, nargs="*", default=[5e4, 2e5, 1e6])
     parser.add_argument("--stack", type=int, default=8)
     parser.add_argument("--seq-len", type=int, default=128)
     parser.add_argument("--batch-sequences", type=int, default=8)
     parser.add_argument("--stack-batch-sequences", type=int, default=4)
     parser.add_argument("--steps", type=int, default=10)
     parser.add_argument("--stack-steps", type=int, default=40)
-    parser.add_argument("--warm", type=int, default=2)
+    parser.add_argument("--warm", type=int, default=8)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--precision", default="")
     parser.add_argument("--compile", action="store_true")
@@ -177,7 +182,7 @@ def main() -> None:
                 "minimal loop": lambda: minimal_loop(options, folder, shape, options.device),
                 "trainer": lambda: trainer(options, folder, int(options.params), options.device, 1),
             },
-            options.rounds,
+            options,
         )
         changes = {"batch_sequences": options.stack_batch_sequences, "steps": options.stack_steps}
         small = argparse.Namespace(**vars(options) | changes)
@@ -187,7 +192,7 @@ def main() -> None:
                     "one after the other": lambda n=n: trainer(small, folder, int(n), options.device, 1),
                     "stacked": lambda n=n: trainer(small, folder, int(n), options.device, options.stack),
                 },
-                options.rounds,
+                options,
             )
             for n in options.stack_params
         }

@@ -24,8 +24,8 @@ from scaleband.training import (
 )
 from scaleband.training.schedules import rate, schedule_for
 from scaleband.training.shapes import count
+from scaleband.training.steps import State, adamw, stacked_adamw, watch
 from scaleband.training.tokens import batch, held_out
-from scaleband.training.train import State, _watch, adamw
 from scaleband.training.transformer import experts, initial, losses, padded, ragged, swiglu, views
 
 TINY = {"d_model": 16, "n_layers": 2, "n_heads": 2, "d_ff": 24}
@@ -154,7 +154,8 @@ def test_a_whole_training_equals_an_independent_one(data, small, tmp_path) -> No
     assert 0 < result.loss_se < 0.5
 
 
-def test_adamw_step_by_step() -> None:
+@pytest.mark.parametrize("way", [adamw, stacked_adamw])
+def test_adamw_step_by_step(way) -> None:
     generator = torch.Generator().manual_seed(1)
     weights = torch.randn(2, 10, generator=generator)
     mine = State(
@@ -174,8 +175,7 @@ def test_adamw_step_by_step() -> None:
         for row, optimizer, g in zip(theirs, optimizers, gradient, strict=True):
             row[0].grad, row[1].grad = g[:6].clone(), g[6:].clone()
             optimizer.step()
-        adamw(mine, gradient, rates, 6, torch.tensor([True, True]))
-        mine.step += 1
+        way(mine, gradient, rates, 6, torch.tensor(step))
         expected = torch.stack([torch.cat([part.detach() for part in row]) for row in theirs])
         torch.testing.assert_close(mine.weights, expected, rtol=1e-5, atol=1e-6, msg=f"step {step}")
 
@@ -275,11 +275,9 @@ def test_divergence_is_seen_early() -> None:
     state = State(*(torch.zeros(3, 1) for _ in range(3)), torch.ones(3, dtype=torch.bool), *(
         torch.full((3,), math.inf) for _ in range(2)), torch.full((3,), 1000))  # fmt: skip
     for step in range(40):
-        state.step = step
         jump = 4.0 if step < 20 else 7.0
-        _watch(
-            state, torch.tensor([5.0 - step / 20, jump, math.nan if step == 7 else 4.0]), math.log(256), 1000, 10
-        )
+        loss = torch.tensor([5.0 - step / 20, jump, math.nan if step == 7 else 4.0])
+        watch(state, loss, step, math.log(256), 1000, 10)
     assert state.alive.tolist() == [True, False, False]
     assert state.ended[2] == 7
     assert 20 <= state.ended[1] <= 30
@@ -291,14 +289,13 @@ def test_noise_of_small_batches_is_no_divergence() -> None:
     state = State(*(torch.zeros(20, 1) for _ in range(3)), torch.ones(20, dtype=torch.bool), *(
         torch.full((20,), math.inf) for _ in range(2)), torch.full((20,), steps))  # fmt: skip
     for step in range(steps):
-        state.step = step
         falling = 2.6 + 2.9 * math.exp(-step / 100)
-        _watch(state, falling + 0.8 * torch.randn(20, generator=rng), math.log(256), steps, window)
+        watch(state, falling + 0.8 * torch.randn(20, generator=rng), step, math.log(256), steps, window)
     assert state.alive.all()
 
 
 def test_stopped_and_resumed_is_as_if_uninterrupted(data, small, tmp_path, monkeypatch) -> None:
-    from scaleband.training import train as room
+    from scaleband.training import steps as room
 
     spec, adapter = small(shape=MIXED, arch="moe-e4-k2"), adapter_on(data, checkpoint_seconds=0.0)
     whole = run_one(adapter, spec, tmp_path / "whole")
@@ -385,7 +382,7 @@ def test_runs_that_cannot_be_stacked_are_refused(data, small, tmp_path) -> None:
 
 
 def test_out_of_memory_is_a_failed_run(data, small, tmp_path, monkeypatch) -> None:
-    from scaleband.training import train as room
+    from scaleband.training import steps as room
 
     def full(*arguments):
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")

@@ -24,7 +24,7 @@ class ReferenceAdapter:
     data
         A folder that `write_tokens` made, for any specification; with `{data}` in it, a folder for each data
         distribution.
-    device, precision, micro_tokens, compile, validation_sequences, checkpoint_seconds
+    device, precision, micro_tokens, compile, validation_sequences, checkpoint_seconds, graph
         See `scaleband.training.train.Settings`; `precision` "" is bfloat16 on a GPU and float32 elsewhere.
     threads
         CPU threads of torch in this process; 0 leaves them alone.
@@ -41,6 +41,7 @@ class ReferenceAdapter:
     checkpoint_seconds: float = 60.0
     threads: int = 0
     seq_len: int = 0
+    graph: bool = True
 
     def run(self, spec: RunSpec, folder: Path) -> RunResult:
         """See `Adapter.run`. Raises UserError where torch is absent or the specification cannot be trained."""
@@ -56,7 +57,8 @@ class ReferenceAdapter:
         device = self.device or ("cuda" if torch.cuda.is_available() else "cpu")
         precision = self.precision or ("bfloat16" if device.startswith("cuda") else "float32")
         settings = Settings(
-            device, precision, self.micro_tokens, self.compile, self.validation_sequences, self.checkpoint_seconds
+            device, precision, self.micro_tokens, self.compile, self.validation_sequences, self.checkpoint_seconds,
+            graph=self.graph,
         )  # fmt: skip
         opened = {name: open_tokens(self.data.replace("{data}", name)) for name in {s.data for s in specs}}
         specs = [replace(s, seq_len=s.seq_len or self.seq_len or None) for s in specs]

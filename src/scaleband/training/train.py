@@ -1,4 +1,4 @@
-"""The training loop: AdamW, a schedule, accumulation, checkpoints, early divergence; one run or a stack of them.
+"""The training loop: what can be trained, checkpoints, limits, the held-out loss; one run or a stack of them.
 
 A stack is several runs of one shape and one batch size, with other rates and seeds: the state of every run is a
 row, and a run's losses are those it would have alone.
@@ -6,6 +6,7 @@ row, and a run's losses are those it would have alone.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import math
 import time
@@ -17,24 +18,18 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.optim.adamw import adamw as torch_adamw
 
 from scaleband.errors import UserError
 from scaleband.training.curves import write_curve
 from scaleband.training.protocol import RunResult, RunSpec, failed, to_json
-from scaleband.training.schedules import rate, schedule_for
-from scaleband.training.shapes import Shape, count, layout, shape_for
-from scaleband.training.tokens import TokenData, batch, held_out
-from scaleband.training.transformer import BALANCE, initial, losses, views
+from scaleband.training.shapes import Shape, count, shape_for
+from scaleband.training.steps import State, Steps, fresh
+from scaleband.training.tokens import TokenData, held_out
+from scaleband.training.transformer import losses, views
 
-BETAS, EPS, WEIGHT_DECAY = (0.9, 0.95), 1e-8, 0.1  # Step Law's AdamW (Li et al. 2025)
-CLIP = 1.0  # global norm of each run's gradient, as in nanoGPT
 SEQ_LEN = 256  # where the specification does not say
 CHECKPOINT_FILE = "checkpoint.pt"
-#: A run diverged when its smoothed loss stands this far above its own lowest, nats per token, or when it is not
-#: below that of uniform guessing by a tenth of the run. Smoothed over ten steps, or more where batches are small:
-#: sixteen tokens of source code are a nat above or below the mean by chance. Assumptions.
-DIVERGED_ABOVE, SMOOTHING_STEPS, SMOOTHING_TOKENS = 1.0, 10, 2048
+CHUNK_SECONDS = 0.5  # between two looks at the clock on a GPU, about
 
 
 @dataclass(frozen=True)
@@ -57,6 +52,9 @@ class Settings:
         Time between checkpoints, seconds; 0 is after every step, infinity only when a limit is met.
     curve_points
         Points of the loss curve, about.
+    graph
+        Whether a GPU replays a recorded step (a CUDA graph), instead of being sent each operation again. Where a step
+        cannot be recorded (a mixture of experts in float32) it is not.
     """
 
     device: str = ""
@@ -66,55 +64,11 @@ class Settings:
     validation_sequences: int = 256
     checkpoint_seconds: float = 60.0
     curve_points: int = 100
+    graph: bool = True
 
     def __post_init__(self) -> None:
         if self.precision not in ("float32", "bfloat16"):
             raise UserError(f"precision = {self.precision!r} is neither float32 nor bfloat16")
-
-
-@dataclass
-class State:
-    """What changes during training; all tensors (run, parameter) or (run,), all saved in a checkpoint."""
-
-    weights: Tensor
-    mean: Tensor
-    square: Tensor
-    alive: Tensor
-    smooth: Tensor
-    lowest: Tensor
-    ended: Tensor  # the step at which a run diverged, else the number of steps
-    step: int = 0
-    seconds: float = 0.0
-    curve: list[list[float]] = dataclasses.field(default_factory=list)
-
-
-def adamw(
-    state: State, gradient: Tensor, rates: Sequence[float], decayed: int, alive: Sequence[bool]
-) -> None:
-    """One AdamW step in place (Loshchilov & Hutter 2019, arXiv:1711.05101): torch's fused kernel, run by run.
-
-    One pass over memory, where the separate operations took a dozen: a mixture of experts has many more
-    parameters than it multiplies.
-
-    Parameters
-    ----------
-    gradient
-        (run, parameter).
-    rates
-        Learning rate of each run.
-    decayed
-        The first so many parameters are decayed (matrices); the others (gains) are not.
-    alive
-        Of each run: the others stay as they are.
-    """
-    rows = (state.weights, gradient, state.mean, state.square)
-    for row, (lr, lives) in enumerate(zip(rates, alive, strict=True)):
-        for part, decay in ((slice(decayed), WEIGHT_DECAY), (slice(decayed, None), 0.0)) if lives else ():
-            done = torch.tensor(float(state.step), device=gradient.device)
-            torch_adamw(
-                *([tensor[row, part]] for tensor in rows), max_exp_avg_sqs=[], state_steps=[done], fused=True,
-                amsgrad=False, beta1=BETAS[0], beta2=BETAS[1], lr=lr, weight_decay=decay, eps=EPS, maximize=False,
-            )  # fmt: skip
 
 
 def train(
@@ -151,59 +105,52 @@ def train(
     first = specs[0]
     shape = shape_for(first.arch, first.n_params, data[0].vocab_size, dict(first.shape))
     seq_len = _checked(specs, data, first.seq_len or SEQ_LEN)
-    plans = [schedule_for(spec) for spec in specs]
     device = torch.device(settings.device or ("cuda" if torch.cuda.is_available() else "cpu"))
     dtype = torch.bfloat16 if settings.precision == "bfloat16" else torch.float32
-    n_sequences, steps, runs = first.batch_tokens // seq_len, first.steps, len(specs)
-    decayed = sum(math.prod(dims) for group, dims in layout(shape).values() if group != "norms")
+    # a stream of its own: several trainings in threads of one process share a GPU
+    with torch.cuda.stream(torch.cuda.Stream(device)) if device.type == "cuda" else contextlib.nullcontext():
+        return _train(specs, data, settings, folder, run_folders, shape, seq_len, device, dtype)
 
+
+def _train(
+    specs: Sequence[RunSpec],
+    data: Sequence[TokenData],
+    settings: Settings,
+    folder: Path,
+    run_folders: Sequence[Path],
+    shape: Shape,
+    seq_len: int,
+    device: torch.device,
+    dtype: torch.dtype,
+) -> list[RunResult]:
+    first, runs = specs[0], len(specs)
     key = "".join(to_json(dataclasses.replace(spec, limits=type(spec.limits)())) for spec in specs)
-    state = _resumed(folder / CHECKPOINT_FILE, key, device) or _fresh(shape, specs, steps, device)
-    gradient = torch.zeros_like(state.weights)
-    leaves = {name: view.requires_grad_() for name, view in views(state.weights.detach(), shape).items()}
-    into = list(views(gradient, shape).values())
-    loss_of = torch.compile(losses) if settings.compile else losses
-
-    micro = max(1, min(n_sequences, settings.micro_tokens // (seq_len * runs)))
+    state = _resumed(folder / CHECKPOINT_FILE, key, device) or fresh(shape, specs, device)
+    micro = max(1, min(first.batch_tokens, settings.micro_tokens // runs) // seq_len)
+    steps = Steps(
+        state, shape, specs, data, seq_len, micro=micro, dtype=dtype, compiled=settings.compile, recorded=settings.graph
+    )
     limit = min((s.limits.wall_seconds for s in specs if s.limits.wall_seconds is not None), default=math.inf)
-    keep_every = max(1, steps // settings.curve_points)
-    window = max(SMOOTHING_STEPS, SMOOTHING_TOKENS // first.batch_tokens)
-    begun = saved = time.perf_counter()
-    before = state.seconds
-    while state.step < steps and bool(state.alive.any()):
-        rows = np.stack(
-            [
-                batch(tokens.train, spec.seed, state.step, n_sequences, seq_len)
-                for tokens, spec in zip(data, specs, strict=True)
-            ]
-        )
-        sequences = torch.from_numpy(rows).to(device, non_blocking=True)
-        total = torch.zeros(runs, device=device)
-        for k, part in enumerate(sequences.split(micro, dim=1)):
-            each, balance = loss_of(leaves, shape, part, dtype)
-            share = part.shape[1] / n_sequences
-            objective = share * (each.mean(1) + BALANCE * balance).sum()
-            found_gradients = torch.autograd.grad(objective, list(leaves.values()))
-            (torch._foreach_add_ if k else torch._foreach_copy_)(into, found_gradients)
-            total += each.detach().mean(1) * share
-        rates = [rate(plan, state.step) for plan in plans]
-        _watch(state, total, math.log(shape.vocab_size), steps, window)
-        size = torch.linalg.vector_norm(gradient, dim=1, keepdim=True)
-        if device.type != "cpu" or bool((size > CLIP).any()):  # a GPU would have to be waited for
-            gradient.mul_((CLIP / (size + 1e-6)).clamp(max=1.0))
-        adamw(state, gradient, rates, decayed, state.alive.tolist())
-        state.step += 1
-        if state.step % keep_every == 0 or state.step == steps:
-            state.curve.append([state.step, *total.tolist(), *rates])
+    keep_every = max(1, first.steps // settings.curve_points)
+    longest = steps.longest if settings.checkpoint_seconds else 1
+    chunk, begun, before = 1, time.perf_counter(), state.seconds
+    saved = now = begun
+    while state.step < first.steps and bool(state.alive.any()):
+        done, looked = state.step, now
+        reached = zip(*steps.advance(min(chunk, first.steps - done)), strict=True)
+        for step, (total, rates) in enumerate(reached, done + 1):
+            if step % keep_every == 0 or step == first.steps:
+                state.curve.append([step, *total, *rates])
         now = time.perf_counter()
+        chunk = min(2 * chunk, longest) if now - looked < CHUNK_SECONDS else max(1, chunk // 2)
         state.seconds = before + now - begun
         out_of_time = state.seconds > limit
         if out_of_time or now - saved > settings.checkpoint_seconds:
             _save(state, folder / CHECKPOINT_FILE, key)
             saved = now
-        if out_of_time and state.step < steps:
+        if out_of_time and state.step < first.steps:
             reason = (
-                f"ran past its limit of {limit:g} s at step {state.step} of {steps}; start it again to go on"
+                f"ran past its limit of {limit:g} s at step {state.step} of {first.steps}; start it again to go on"
             )
             return [
                 failed(s, reason, steps=state.step, wall_seconds=state.seconds, device=str(device))
@@ -275,32 +222,6 @@ def _checked(specs: Sequence[RunSpec], data: Sequence[TokenData], seq_len: int) 
     if problems:
         raise UserError(problems)
     return seq_len
-
-
-def _fresh(shape: Shape, specs: Sequence[RunSpec], steps: int, device: torch.device) -> State:
-    weights = initial(shape, [spec.seed for spec in specs]).to(device)
-    runs = len(specs)
-    return State(
-        weights=weights,
-        mean=torch.zeros_like(weights),
-        square=torch.zeros_like(weights),
-        alive=torch.ones(runs, dtype=torch.bool, device=device),
-        smooth=torch.full((runs,), math.inf, device=device),
-        lowest=torch.full((runs,), math.inf, device=device),
-        ended=torch.full((runs,), steps, device=device),
-    )
-
-
-def _watch(state: State, loss: Tensor, guessing: float, steps: int, window: int) -> None:
-    """Smooth the loss over `window` steps, and end the runs that diverged."""
-    begun = state.smooth.isfinite()
-    state.smooth = torch.where(begun, state.smooth + (loss - state.smooth) / window, loss)
-    state.lowest = torch.fmin(state.lowest, state.smooth)
-    lost = ~loss.isfinite() | (state.smooth > state.lowest + DIVERGED_ABOVE)
-    if state.step >= max(2 * window, steps // 10):
-        lost |= state.smooth > guessing
-    state.ended = torch.where(state.alive & lost, state.step, state.ended)
-    state.alive = state.alive & ~lost
 
 
 def _result(

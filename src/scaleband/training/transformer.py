@@ -117,33 +117,51 @@ def experts(x: Tensor, router: Tensor, into: Tensor, down: Tensor, top_k: int) -
     weight, chosen = share.topk(top_k, -1)  # (R, M, K)
     weight = weight / weight.sum(-1, keepdim=True)
     group = (chosen + n_experts * torch.arange(runs, device=x.device)[:, None, None]).flatten()
-    order = group.argsort(stable=True)
-    load = torch.bincount(group, minlength=runs * n_experts)
+    group = group.to(torch.int16 if runs * n_experts < 2**15 else torch.int32)  # short numbers are sorted faster
+    group, order = group.sort(stable=True)
+    # where each group ends, by search: counting would make a GPU answer before it goes on
+    ends = torch.searchsorted(group, torch.arange(runs * n_experts, dtype=group.dtype, device=x.device), right=True)
+    load = ends.diff(prepend=ends.new_zeros(1))
     # repeated, then permuted: both directions are sums in a fixed order, the same on every run of a GPU
-    visits = x.flatten(0, 1).repeat_interleave(top_k, 0)[order]
-    # grouped_mm wants rows of whole 16 bytes
-    suits = not any(size * x.element_size() % 16 for size in (width, *down.shape[-2:]))
-    product = ragged if x.device.type == "cpu" and suits else padded
-    y = product(visits, into.flatten(0, 1), down.flatten(0, 1), group[order], load)[order.argsort()]
+    visits = x.flatten(0, 1).repeat_interleave(top_k, 0).index_select(0, order)
+    product = ragged if _grouped(x.device.type, x.dtype, width, down.shape[-2]) else padded
+    y = product(visits, into.flatten(0, 1), down.flatten(0, 1), group, load)
+    back = torch.empty_like(order).scatter_(0, order, torch.arange(len(order), device=x.device))
+    y = y.index_select(0, back)
     y = (y.view(runs, tokens, top_k, width) * weight[..., None].to(y.dtype)).sum(2)
     frequency = load.view(runs, n_experts) / (tokens * top_k)
     return y, n_experts * (frequency * share.mean(1)).sum(-1)
 
 
+def _grouped(device: str, dtype: torch.dtype, width: int, d_ff: int) -> bool:
+    """Whether `ragged` may be used: grouped products want rows of whole 16 bytes, and a GPU has them in bfloat16."""
+    suits = not any(size * dtype.itemsize % 16 for size in (width, 2 * d_ff))
+    return suits and (device == "cpu" or dtype == torch.bfloat16)
+
+
+def asks_nothing(shape: Shape, dtype: torch.dtype) -> bool:
+    """Whether a GPU can be told a whole step at once: only `padded` has to know how full an expert is."""
+    return not shape.n_experts or _grouped("cuda", dtype, shape.d_model, shape.d_ff)
+
+
 def ragged(visits: Tensor, into: Tensor, down: Tensor, group: Tensor, load: Tensor) -> Tensor:
     """Sorted visits (V, C) through the experts (R E, ...) that `group` (V,) names, one group after the other.
 
-    Nothing is multiplied in vain, which is what counts on a CPU: the fullest expert often has two or three times
-    the mean.
+    Nothing is multiplied in vain: the fullest expert often has two or three times the mean.
     """
     ends = load.cumsum(0).to(torch.int32)
     gate, value = F.grouped_mm(visits, into.to(visits.dtype), offs=ends).chunk(2, -1)
-    return F.grouped_mm(F.silu(gate) * value, down.to(visits.dtype), offs=ends)
+    hidden, down = F.silu(gate) * value, down.to(visits.dtype)
+    spare = -down.shape[1] % (16 // visits.element_size())
+    if spare:  # columns of zeros, for rows of whole 16 bytes
+        hidden, down = F.pad(hidden, (0, spare)), F.pad(down, (0, 0, 0, spare))
+    return F.grouped_mm(hidden, down, offs=ends)
 
 
 def padded(visits: Tensor, into: Tensor, down: Tensor, group: Tensor, load: Tensor) -> Tensor:
-    """The same as `ragged`, padded to the fullest expert: one batched product, which is what a GPU wants."""
+    """The same as `ragged`, padded to the fullest expert: one batched product, for what has no grouped one."""
     fullest = int(load.max())
+    group = group.long()
     rank = torch.arange(len(group), device=visits.device) - (load.cumsum(0) - load)[group]
     slot = group * fullest + rank
     filled = visits.new_zeros(len(load) * fullest, visits.shape[1]).index_copy(0, slot, visits)
@@ -169,10 +187,10 @@ def losses(
     Nats per token of each sequence, (R, B), and the load-balancing loss averaged over layers, (R,).
     """
     runs, batch, length = sequences.shape
-    inputs, targets = sequences[..., :-1], sequences[..., 1:]
+    inputs, targets = sequences[..., :-1].int(), sequences[..., 1:]  # the embedding's gradient sorts its indices
     width = shape.d_model
     turn = rotary(length - 1, width // shape.n_heads, sequences.device)
-    offset = shape.vocab_size * torch.arange(runs, device=sequences.device)[:, None, None]
+    offset = shape.vocab_size * torch.arange(runs, dtype=torch.int32, device=sequences.device)[:, None, None]
     table = parameters["embedding"].reshape(-1, width)
     x = F.embedding(inputs + offset, table).reshape(runs, -1, width).to(dtype)  # (R, M, C)
     balance = torch.zeros(runs, device=x.device)
