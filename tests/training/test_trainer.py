@@ -271,6 +271,21 @@ def test_a_stack_goes_on_without_the_run_that_diverged(data, small, tmp_path) ->
     assert bad.loss is None
 
 
+def test_chunks_of_steps_are_the_steps_one_by_one(data, small, tmp_path, monkeypatch) -> None:
+    from scaleband.training import steps as room
+
+    rates = ((0, 1e-3), (0, 1e-2), (1, 1e-2))
+    specs = [small(run_id=f"r{i}", seed=seed, lr_peak=lr) for i, (seed, lr) in enumerate(rates)]
+    adapter = adapter_on(data, micro_tokens=3 * 64)
+    one_by_one = run_stack(adapter, specs, tmp_path / "one")
+    monkeypatch.setitem(room.CHUNK_STEPS, "cpu", 16)
+    in_chunks = run_stack(adapter, specs, tmp_path / "chunks")
+    assert [r.loss for r in in_chunks] == [r.loss for r in one_by_one]
+    for spec in specs:
+        curves = [(tmp_path / way / spec.run_id / "curve.csv").read_text() for way in ("one", "chunks")]
+        assert curves[0] == curves[1]
+
+
 def test_divergence_is_seen_early() -> None:
     state = State(*(torch.zeros(3, 1) for _ in range(3)), torch.ones(3, dtype=torch.bool), *(
         torch.full((3,), math.inf) for _ in range(2)), torch.full((3,), 1000))  # fmt: skip

@@ -31,7 +31,8 @@ CLIP = 1.0  # global norm of each run's gradient, as in nanoGPT
 #: below that of uniform guessing by a tenth of the run. Smoothed over ten steps, or more where batches are small:
 #: sixteen tokens of source code are a nat above or below the mean by chance. Assumptions.
 DIVERGED_ABOVE, SMOOTHING_STEPS, SMOOTHING_TOKENS = 1.0, 10, 2048
-CHUNK_STEPS, CHUNK_BYTES = 256, 2**24  # of sequences sent to a GPU at a time, at most
+#: Steps whose sequences are sent at a time, at most. A CPU gains nothing from more than one.
+CHUNK_STEPS, CHUNK_BYTES = {"cpu": 1, "cuda": 256}, 2**24
 WARM_STEPS = 3  # before recording: libraries set themselves up in the first ones
 _RECORDING = threading.Lock()  # several trainings may share a GPU, each in its own thread
 
@@ -187,8 +188,8 @@ class Steps:
 
         on_gpu = self._device.type == "cuda"
         size = (len(self._sources), self._n_sequences, seq_len + 1)
-        #: Steps of a chunk at most. A CPU gains nothing from more than one.
-        self.longest = max(1, min(CHUNK_STEPS, CHUNK_BYTES // (8 * math.prod(size)))) if on_gpu else 1
+        #: Steps of a chunk at most.
+        self.longest = max(1, min(CHUNK_STEPS[self._device.type], CHUNK_BYTES // (8 * math.prod(size))))
         self._rows = torch.zeros(self.longest, *size, dtype=torch.int64, device=self._device)
         rate_dtype = torch.float32 if on_gpu else torch.float64
         self._rates = torch.zeros(self.longest, runs, dtype=rate_dtype, device=self._device)
