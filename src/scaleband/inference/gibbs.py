@@ -3,6 +3,8 @@
 Given the laws, the noise and the trunks' errors, cells have nothing to do with each other, and each is a matter of nine
 numbers. A round draws
 
+0. where there are several sources, the scatters of their levels given the levels, the law of levels integrated out
+   (`level_scatters`);
 1. the laws' coefficients given the states: exactly, a Gaussian (`unpack.coefficients_given_cells`);
 2. every cell's state given its law and its runs: Metropolis-Hastings with independent proposals, a Student-t of the
    precision and centre that the law gives with what the runs say, as other draws show it;
@@ -29,6 +31,7 @@ from scaleband.bayes import SHARED, Beliefs, ModelInputs
 from scaleband.bayes.beliefs import OWN, SCATTER_NAMES, SHARED_INDEX, role_index
 from scaleband.bayes.mode import information
 from scaleband.bayes.one_batch import sliced
+from scaleband.inference.level_scatters import LevelScatters
 from scaleband.inference.proposal import Proposal, student
 from scaleband.inference.unpack import coefficients_given_cells, offset_scales, scatters, scatters_of_cells
 from scaleband.laws import (
@@ -103,7 +106,8 @@ class Target:
     """The posterior that is moved in, and what does not change with a draw.
 
     `towards` (shared, shared): row k is the move of `shared_std` that raises shared parameter k by one, others held;
-    `up` (response, coefficient): the move of a law's coefficients that raises its intercept by one.
+    `up` (response, coefficient): the move of a law's coefficients that raises its intercept by one;
+    `levels`: for the scatters of several sources' levels.
     """
 
     inputs: ModelInputs
@@ -113,13 +117,17 @@ class Target:
     prior: Array
     towards: Array
     up: Array
+    levels: LevelScatters | None
 
     @classmethod
     def of(cls, inputs: ModelInputs, beliefs: Beliefs, reference: Array | None) -> Target:
         """For a table and a prior."""
         towards = np.linalg.inv(beliefs.shared_factor).T
         up = np.stack([np.linalg.pinv(factor)[:, 0] for factor in beliefs.law_factor])
-        return cls(inputs, beliefs, reference, inputs.scaled_design(beliefs), inputs.prior_mean(beliefs), towards, up)
+        design, levels = inputs.scaled_design(beliefs), None
+        if inputs.several_sources:
+            levels = LevelScatters.of(design[LEVEL], inputs.cell_source)
+        return cls(inputs, beliefs, reference, design, inputs.prior_mean(beliefs), towards, up, levels)
 
     def law(
         self, at: Values, spread: Array, rng: np.random.Generator, cells: Any = slice(None)
@@ -260,6 +268,9 @@ class Block:
 
     def round(self) -> None:
         """Move everything once."""
+        if self.target.levels is not None:
+            name, away = "log_scatter_level_std", self.at["state"][:, LEVEL] - self.target.prior[LEVEL]
+            self.at[name] = self.target.levels.moved(self.at[name], away, self.rng)
         spread = self.target.scatter(self.at)
         law, coefficient = self.target.law(self.at, spread, self.rng)
         factor = np.empty((*self.chain.shape, law.shape[2], law.shape[1], law.shape[1]))
