@@ -31,8 +31,6 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-
 from scaleband.training import ReferenceAdapter, RunSpec, count, run_stack, table_row
 from scaleband.training.running import finished
 from scaleband.training.shapes import Shape
@@ -258,7 +256,7 @@ def write_card(rows: list[dict[str, str]], planned: int, n_cells: int, text: Pat
         "cells": n_cells,
         "settings_with_several_seeds": n_seeded,
         "holds_for": f"Decoder-only transformers of {LAYERS} layers ({sizes} active non-embedding "
-        f"parameters, byte vocabulary, sequences of {SEQ_LEN} tokens), trained on {tokens} tokens with AdamW "
+        f"parameters, byte vocabulary, sequences of {SEQ_LEN} tokens), trained on {tokens} tokens, with AdamW "
         "(0.9, 0.95, weight decay 0.1), gradients clipped at norm 1, 5 % warm-up and cosine to 1e-5. These are very "
         "small: they show the method, and say nothing about large models.",
         "columns": {
@@ -272,9 +270,8 @@ def write_card(rows: list[dict[str, str]], planned: int, n_cells: int, text: Pat
         "recipe": ["python tools/assemble_text.py out/text", "python benchmarks/own_sweep.py run",
                    f"python benchmarks/own_sweep.py table --folder sweeps/{folder.name}"],
         "wall_hours": {device: round(some / 3600, 3) for device, some in sorted(seconds.items())},
-        "mind_devices": "On the CPU one thread, in float32; on the GPU in bfloat16, eight stacks at a time (the sum of "
-        "their own times is given).",
-        "torch": torch.__version__.partition("+")[0],
+        "mind_devices": "On the CPU one thread, float32, torch 2.15; on the GPU bfloat16, torch 2.11, six stacks at a "
+        "time (the sum of their own times is given, six times what it took).",
         "text": json.loads((text / "sources.json").read_text()),
         "sha256": hashlib.sha256((folder / "runs.csv").read_bytes()).hexdigest(),
     }  # fmt: skip

@@ -27,6 +27,13 @@ def test_the_own_sweep_is_what_its_card_says() -> None:
     assert (whole["n_lr"] >= 5).all()
     assert (whole["n_batch"] >= 3).all()
     assert len(whole) >= 0.8 * len(cells)
+    assert (~cells["best_on_edge"]).mean() >= 0.8
+    for arch in ("dense", "moe-e8-k2", "moe-e16-k2"):
+        part = cells[cells["arch"] == arch]
+        assert (part["n_active"].nunique(), part["n_tokens"].nunique()) == (4, 3)
+        assert part["n_active"].max() >= 8 * part["n_active"].min()
+    seeds = frame.groupby(["arch", "data", "n_params", "n_tokens", "batch_tokens", "lr_peak"])["seed"].nunique()
+    assert (seeds >= 3).sum() >= 12
     assert card["licence"] == "Apache-2.0"
     assert card["text"]["prose"]["train_tokens"] > 1_000_000
 
