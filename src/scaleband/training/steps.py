@@ -31,7 +31,7 @@ CLIP = 1.0  # global norm of each run's gradient, as in nanoGPT
 #: below that of uniform guessing by a tenth of the run. Smoothed over ten steps, or more where batches are small:
 #: sixteen tokens of source code are a nat above or below the mean by chance. Assumptions.
 DIVERGED_ABOVE, SMOOTHING_STEPS, SMOOTHING_TOKENS = 1.0, 10, 2048
-#: Steps whose sequences are sent at a time, at most. A CPU gains nothing from more than one.
+#: Steps whose sequences are sent at a time, at most. Where steps are not recorded nothing is gained by more than one.
 CHUNK_STEPS, CHUNK_BYTES = {"cpu": 1, "cuda": 256}, 2**24
 WARM_STEPS = 3  # before recording: libraries set themselves up in the first ones
 _RECORDING = threading.Lock()  # several trainings may share a GPU, each in its own thread
@@ -186,17 +186,17 @@ class Steps:
         }
         self._loss_of = torch.compile(losses) if compiled else losses
 
-        on_gpu = self._device.type == "cuda"
+        kind = self._device.type
         size = (len(self._sources), self._n_sequences, seq_len + 1)
         #: Steps of a chunk at most.
-        self.longest = max(1, min(CHUNK_STEPS[self._device.type], CHUNK_BYTES // (8 * math.prod(size))))
+        self.longest = max(1, min(CHUNK_STEPS.get(kind, 1), CHUNK_BYTES // (8 * math.prod(size))))
         self._rows = torch.zeros(self.longest, *size, dtype=torch.int64, device=self._device)
-        rate_dtype = torch.float32 if on_gpu else torch.float64
+        rate_dtype = torch.float64 if kind == "cpu" else torch.float32
         self._rates = torch.zeros(self.longest, runs, dtype=rate_dtype, device=self._device)
         self._losses = torch.zeros(self.longest, runs, device=self._device)
         self._position = torch.zeros(1, dtype=torch.int64, device=self._device)
         self._done = torch.tensor(state.step, device=self._device)
-        self._recorded = recorded and on_gpu and asks_nothing(shape, dtype)
+        self._recorded = recorded and kind == "cuda" and asks_nothing(shape, dtype)
         self._warm, self._graph = 0, None
 
     def advance(self, n: int) -> tuple[list[list[float]], list[list[float]]]:
