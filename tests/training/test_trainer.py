@@ -26,7 +26,7 @@ from scaleband.training.schedules import rate, schedule_for
 from scaleband.training.shapes import count
 from scaleband.training.steps import State, adamw, stacked_adamw, watch
 from scaleband.training.tokens import batch, held_out
-from scaleband.training.transformer import experts, initial, losses, padded, ragged, swiglu, views
+from scaleband.training.transformer import asks_nothing, experts, initial, losses, padded, ragged, swiglu, views
 
 TINY = {"d_model": 16, "n_layers": 2, "n_heads": 2, "d_ff": 24}
 MIXED = {**TINY, "d_ff": 8, "n_experts": 4, "top_k": 2, "d_shared": 8}
@@ -224,6 +224,14 @@ def test_ragged_and_padded_experts_are_the_same() -> None:
         found.append([y.detach(), *torch.autograd.grad(y.square().sum(), leaves)])
     for one, other in zip(*found, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-4)
+
+
+def test_a_step_that_has_to_ask_is_not_recorded() -> None:
+    dense, mixed = Shape(256, **TINY), Shape(256, **MIXED)
+    assert asks_nothing(dense, 1, torch.float32)
+    assert asks_nothing(mixed, 8, torch.bfloat16)
+    assert not asks_nothing(mixed, 8, torch.float32)  # a GPU's grouped product is bfloat16
+    assert not asks_nothing(mixed, 256, torch.bfloat16)  # and of 1,023 groups at most
 
 
 def test_a_stack_over_several_texts_equals_its_runs_alone(small, tmp_path) -> None:

@@ -51,6 +51,8 @@ class LevelScatters:
     def log_density(self, std: Array, slope: Array, squares: Array) -> Array:
         """Log density of levels and scatters, up to a constant of the draw: (draw,).
 
+        Parameters
+        ----------
         std (draw, source)
             Log scatters, in standard deviations of their prior.
         slope (draw, source, coefficient), squares (draw, source)

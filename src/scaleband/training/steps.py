@@ -196,7 +196,7 @@ class Steps:
         self._losses = torch.zeros(self.longest, runs, device=self._device)
         self._position = torch.zeros(1, dtype=torch.int64, device=self._device)
         self._done = torch.tensor(state.step, device=self._device)
-        self._recorded = recorded and kind == "cuda" and asks_nothing(shape, dtype)
+        self._recorded = recorded and kind == "cuda" and asks_nothing(shape, runs, dtype)
         self._warm, self._graph = 0, None
 
     def advance(self, n: int) -> tuple[list[list[float]], list[list[float]]]:

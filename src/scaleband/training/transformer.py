@@ -124,7 +124,7 @@ def experts(x: Tensor, router: Tensor, into: Tensor, down: Tensor, top_k: int) -
     load = ends.diff(prepend=ends.new_zeros(1))
     # repeated, then permuted: both directions are sums in a fixed order, the same on every run of a GPU
     visits = x.flatten(0, 1).repeat_interleave(top_k, 0).index_select(0, order)
-    product = ragged if _grouped(x.device.type, x.dtype, width, down.shape[-2]) else padded
+    product = ragged if _grouped(x.device.type, x.dtype, runs * n_experts, width, down.shape[-2]) else padded
     y = product(visits, into.flatten(0, 1), down.flatten(0, 1), group, load)
     back = torch.empty_like(order).scatter_(0, order, torch.arange(len(order), device=x.device))
     y = y.index_select(0, back)
@@ -133,15 +133,15 @@ def experts(x: Tensor, router: Tensor, into: Tensor, down: Tensor, top_k: int) -
     return y, n_experts * (frequency * share.mean(1)).sum(-1)
 
 
-def _grouped(device: str, dtype: torch.dtype, width: int, d_ff: int) -> bool:
-    """Whether `ragged` may be used: grouped products want rows of whole 16 bytes, and a GPU has them in bfloat16."""
+def _grouped(device: str, dtype: torch.dtype, groups: int, width: int, d_ff: int) -> bool:
+    """Whether `ragged` may be used: rows are of whole 16 bytes, and on a GPU in bfloat16, of 1,023 groups at most."""
     suits = not any(size * dtype.itemsize % 16 for size in (width, 2 * d_ff))
-    return suits and (device == "cpu" or dtype == torch.bfloat16)
+    return suits and (device == "cpu" or (dtype == torch.bfloat16 and groups < 1024))
 
 
-def asks_nothing(shape: Shape, dtype: torch.dtype) -> bool:
+def asks_nothing(shape: Shape, runs: int, dtype: torch.dtype) -> bool:
     """Whether a GPU can be told a whole step at once: only `padded` has to know how full an expert is."""
-    return not shape.n_experts or _grouped("cuda", dtype, shape.d_model, shape.d_ff)
+    return not shape.n_experts or _grouped("cuda", dtype, runs * shape.n_experts, shape.d_model, shape.d_ff)
 
 
 def ragged(visits: Tensor, into: Tensor, down: Tensor, group: Tensor, load: Tensor) -> Tensor:
