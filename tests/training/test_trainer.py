@@ -26,7 +26,16 @@ from scaleband.training.schedules import rate, schedule_for
 from scaleband.training.shapes import count
 from scaleband.training.steps import State, adamw, stacked_adamw, watch
 from scaleband.training.tokens import batch, held_out
-from scaleband.training.transformer import asks_nothing, experts, initial, losses, padded, ragged, swiglu, views
+from scaleband.training.transformer import (
+    asks_nothing,
+    experts,
+    initial,
+    losses,
+    padded,
+    ragged,
+    swiglu,
+    views,
+)
 
 TINY = {"d_model": 16, "n_layers": 2, "n_heads": 2, "d_ff": 24}
 MIXED = {**TINY, "d_ff": 8, "n_experts": 4, "top_k": 2, "d_shared": 8}
