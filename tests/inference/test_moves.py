@@ -101,7 +101,8 @@ def test_draws_that_are_off_come_back_to_the_posterior(weak: tuple) -> None:
     off["state"][:, :, 2, 1] += 0.4  # of a cell with a shape of its own: a law that holds others fast is NUTS's to move
     off["log_sigma_std"] = off["log_sigma_std"] + 1.0
     assert least_p(off, others)[0] < 1e-6
-    moved, _ = move(off, inputs, beliefs, reference=reference, rounds=40, seed=1)
+    # after forty rounds the cell is still a twentieth of its spread away, which shows with some seeds
+    moved, _ = move(off, inputs, beliefs, reference=reference, rounds=80, seed=1)
     p, where = least_p(moved, others)
     assert p > UNLIKELY, where
 
