@@ -4,7 +4,7 @@
     python benchmarks/own_sweep.py plan     [--part small large]
     python benchmarks/own_sweep.py estimate --text out/text
     python benchmarks/own_sweep.py run      --text out/text --out out/sweep [--part small] [--hours 1]
-    python benchmarks/own_sweep.py run      --text out/text --out out/sweep --part large --device cuda --workers 8
+    python benchmarks/own_sweep.py run      --text out/text --out out/sweep --part large --device cuda --workers 6
     python benchmarks/own_sweep.py table    --out out/sweep --folder sweeps/scaleband-tiny
 
 The small part was made for a CPU, where it takes an hour or two; the large one, a fourth size and a third token count
@@ -38,8 +38,6 @@ from scaleband.training.shapes import Shape
 ARCHES = ("dense", "moe-e8-k2", "moe-e16-k2")
 DATA = ("prose", "code")
 EXTRA_SEEDS = (1, 2)
-
-
 SEQ_LEN, LAYERS = 16, 2
 
 

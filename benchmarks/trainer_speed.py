@@ -19,7 +19,6 @@ SXM, dense bfloat16, 989e12).
 from __future__ import annotations
 
 import argparse
-import contextlib
 import dataclasses
 import json
 import statistics
@@ -35,7 +34,7 @@ from torch.nn import functional as F
 
 from scaleband.training import RunSpec, count, shape_for, write_tokens
 from scaleband.training.shapes import Shape
-from scaleband.training.steps import Steps, fresh
+from scaleband.training.steps import Steps, fresh, own_stream
 from scaleband.training.tokens import batch, open_tokens
 
 VOCAB = 256
@@ -118,7 +117,7 @@ def trainer(options: argparse.Namespace, folder: Path, n_params: int, device: st
         RunSpec(f"r{i}", n_params, n_tokens, 1e-3, batch_tokens, seq_len=options.seq_len, seed=i) for i in range(runs)
     ]
     shape = shape_for("dense", n_params, VOCAB)
-    with torch.cuda.stream(torch.cuda.Stream(device)) if device.startswith("cuda") else contextlib.nullcontext():
+    with own_stream(torch.device(device)):
         steps = Steps(
             fresh(shape, specs, torch.device(device)), shape, specs, [open_tokens(folder)] * runs, options.seq_len,
             micro=options.batch_sequences, dtype=getattr(torch, options.precision), compiled=options.compile,

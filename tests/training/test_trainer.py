@@ -225,11 +225,11 @@ def test_ragged_and_padded_experts_are_the_same() -> None:
     generator = torch.Generator().manual_seed(4)
     into, down = torch.randn(6, 8, 24, generator=generator), torch.randn(6, 12, 8, generator=generator)
     group = torch.tensor([0, 0, 0, 1, 3, 3, 3, 3, 3, 5])  # experts without tokens too
-    visits, load = torch.randn(10, 8, generator=generator), torch.bincount(group, minlength=6)
+    visits, ends = torch.randn(10, 8, generator=generator), torch.bincount(group, minlength=6).cumsum(0)
     found = []
     for way in (ragged, padded):
         leaves = [t.clone().requires_grad_() for t in (visits, into, down)]
-        y = way(*leaves, group, load)
+        y = way(*leaves, group, ends)
         found.append([y.detach(), *torch.autograd.grad(y.square().sum(), leaves)])
     for one, other in zip(*found, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-4)

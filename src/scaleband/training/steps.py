@@ -7,6 +7,7 @@ position that the device itself counts up. Such a step is recorded once and repl
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import itertools
 import math
@@ -51,6 +52,13 @@ class State:
     step: int = 0
     seconds: float = 0.0
     curve: list[list[float]] = dataclasses.field(default_factory=list)
+
+
+def own_stream(device: torch.device) -> contextlib.AbstractContextManager[object]:
+    """A stream for one training, so that several in threads of one process share a GPU; nothing elsewhere."""
+    if device.type != "cuda":
+        return contextlib.nullcontext()
+    return torch.cuda.stream(torch.cuda.Stream(device))
 
 
 def fresh(shape: Shape, specs: Sequence[RunSpec], device: torch.device) -> State:

@@ -6,7 +6,6 @@ row, and a run's losses are those it would have alone.
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import math
 import time
@@ -23,7 +22,7 @@ from scaleband.errors import UserError
 from scaleband.training.curves import write_curve
 from scaleband.training.protocol import RunResult, RunSpec, failed, to_json
 from scaleband.training.shapes import Shape, count, shape_for
-from scaleband.training.steps import State, Steps, fresh
+from scaleband.training.steps import State, Steps, fresh, own_stream
 from scaleband.training.tokens import TokenData, held_out
 from scaleband.training.transformer import losses, views
 
@@ -107,8 +106,7 @@ def train(
     seq_len = _checked(specs, data, first.seq_len or SEQ_LEN)
     device = torch.device(settings.device or ("cuda" if torch.cuda.is_available() else "cpu"))
     dtype = torch.bfloat16 if settings.precision == "bfloat16" else torch.float32
-    # a stream of its own: several trainings in threads of one process share a GPU
-    with torch.cuda.stream(torch.cuda.Stream(device)) if device.type == "cuda" else contextlib.nullcontext():
+    with own_stream(device):
         return _train(specs, data, settings, folder, run_folders, shape, seq_len, device, dtype)
 
 

@@ -120,16 +120,16 @@ def experts(x: Tensor, router: Tensor, into: Tensor, down: Tensor, top_k: int) -
     group = group.to(torch.int16 if runs * n_experts < 2**15 else torch.int32)  # short numbers are sorted faster
     group, order = group.sort(stable=True)
     # where each group ends, by search: counting would make a GPU answer before it goes on
-    ends = torch.searchsorted(group, torch.arange(runs * n_experts, dtype=group.dtype, device=x.device), right=True)
-    load = ends.diff(prepend=ends.new_zeros(1))
+    groups = torch.arange(runs * n_experts, dtype=group.dtype, device=x.device)
+    ends = torch.searchsorted(group, groups, right=True)
     # repeated, then permuted: both directions are sums in a fixed order, the same on every run of a GPU
     visits = x.flatten(0, 1).repeat_interleave(top_k, 0).index_select(0, order)
     product = ragged if _grouped(x.device.type, x.dtype, runs * n_experts, width, down.shape[-2]) else padded
-    y = product(visits, into.flatten(0, 1), down.flatten(0, 1), group, load)
+    y = product(visits, into.flatten(0, 1), down.flatten(0, 1), group, ends)
     back = torch.empty_like(order).scatter_(0, order, torch.arange(len(order), device=x.device))
     y = y.index_select(0, back)
     y = (y.view(runs, tokens, top_k, width) * weight[..., None].to(y.dtype)).sum(2)
-    frequency = load.view(runs, n_experts) / (tokens * top_k)
+    frequency = loads(ends).view(runs, n_experts) / (tokens * top_k)
     return y, n_experts * (frequency * share.mean(1)).sum(-1)
 
 
@@ -144,12 +144,17 @@ def asks_nothing(shape: Shape, runs: int, dtype: torch.dtype) -> bool:
     return not shape.n_experts or _grouped("cuda", dtype, runs * shape.n_experts, shape.d_model, shape.d_ff)
 
 
-def ragged(visits: Tensor, into: Tensor, down: Tensor, group: Tensor, load: Tensor) -> Tensor:
-    """Sorted visits (V, C) through the experts (R E, ...) that `group` (V,) names, one group after the other.
+def loads(ends: Tensor) -> Tensor:
+    """How many visits each group has, from where it ends among the sorted ones."""
+    return ends.diff(prepend=ends.new_zeros(1))
+
+
+def ragged(visits: Tensor, into: Tensor, down: Tensor, group: Tensor, ends: Tensor) -> Tensor:
+    """Sorted visits (V, C) through the experts (R E, ...) that `group` (V,) names; the visits of each end at `ends`.
 
     Nothing is multiplied in vain: the fullest expert often has two or three times the mean.
     """
-    ends = load.cumsum(0).to(torch.int32)
+    ends = ends.to(torch.int32)
     gate, value = F.grouped_mm(visits, into.to(visits.dtype), offs=ends).chunk(2, -1)
     hidden, down = F.silu(gate) * value, down.to(visits.dtype)
     spare = -down.shape[1] % (16 // visits.element_size())
@@ -158,11 +163,12 @@ def ragged(visits: Tensor, into: Tensor, down: Tensor, group: Tensor, load: Tens
     return F.grouped_mm(hidden, down, offs=ends)
 
 
-def padded(visits: Tensor, into: Tensor, down: Tensor, group: Tensor, load: Tensor) -> Tensor:
+def padded(visits: Tensor, into: Tensor, down: Tensor, group: Tensor, ends: Tensor) -> Tensor:
     """The same as `ragged`, padded to the fullest expert: one batched product, for what has no grouped one."""
+    load = loads(ends)
     fullest = int(load.max())
     group = group.long()
-    rank = torch.arange(len(group), device=visits.device) - (load.cumsum(0) - load)[group]
+    rank = torch.arange(len(group), device=visits.device) - (ends - load)[group]
     slot = group * fullest + rank
     filled = visits.new_zeros(len(load) * fullest, visits.shape[1]).index_copy(0, slot, visits)
     return swiglu(filled.view(len(load), fullest, -1), into, down).flatten(0, 1)[slot]
