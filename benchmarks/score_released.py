@@ -31,7 +31,7 @@ from scaleband.inference.released import model_path
 from scaleband.inference.scores import leave_one_cell_out, states_of_the_model
 from scaleband.inference.store import DIMS, read_draws
 from scaleband.inference.unpack import scatters_of_cells
-from scaleband.laws import FORMS, LEVEL, RESPONSES
+from scaleband.laws import FORMS, LEVEL, RESPONSES, LawDraws
 from scaleband.runs import cell_table, own_sweep, usable, without_repeated_losses
 from score_forms import N_DRAWS, left_out_draws
 from unpooled import fit_basin
@@ -50,14 +50,8 @@ def scatter_by_source(posterior: dict[str, np.ndarray], inputs: ModelInputs) -> 
     return "\n".join(lines)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--model", choices=("step-law", "public-sweeps", "scaleband-tiny"), default="step-law")
-    parser.add_argument("--refit", action="store_true", help="fit anew without a cell whose weights are rough")
-    asked = parser.parse_args()
-    name = asked.model
-    tiny = name == "scaleband-tiny"
-    tables = TABLES + (["oellm_dense", "marin_moe_lr", "misfitting_lr"] if name == "public-sweeps" else [])
+def released_draws(name: str) -> tuple[LawDraws, str, dict[str, np.ndarray]]:
+    """A released model, the name of its form, and its posterior as the sampler left it."""
     model = read_draws(model_path(name))
     weights = model.meta["forms"]
     assert isinstance(weights, dict)
@@ -69,7 +63,23 @@ def main() -> None:
         posterior.setdefault("scatter_level", posterior["scatter"][..., [LEVEL]])
         # nor have files of several sources from before 2026-11-28 their ratios
         posterior.setdefault("scatter_ratio", np.ones((*posterior["rho"].shape, 2, len(model.sources))))
-    frame = without_repeated_losses(usable(own_sweep().frame if tiny else load(tables)))
+    return model, form, posterior
+
+
+def tables_of(name: str) -> list[str]:
+    """The recorded sweeps that a released model was fitted to."""
+    return TABLES + (["oellm_dense", "marin_moe_lr", "misfitting_lr"] if name == "public-sweeps" else [])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--model", choices=("step-law", "public-sweeps", "scaleband-tiny"), default="step-law")
+    parser.add_argument("--refit", action="store_true", help="fit anew without a cell whose weights are rough")
+    asked = parser.parse_args()
+    name = asked.model
+    tiny = name == "scaleband-tiny"
+    model, form, posterior = released_draws(name)
+    frame = without_repeated_losses(usable(own_sweep().frame if tiny else load(tables_of(name))))
     cells = cell_table(frame)
     full, beliefs = model_inputs(frame, model.design, cells=cells), default_beliefs(model.design, FORMS[form])
     gate = Gate(True, (1.0, ""), (0.0, ""), (0.0, ""), 0, ())

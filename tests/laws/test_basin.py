@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from scaleband.laws import along_rate, conditional_log_lr, excess, excess_gradient, linex
+from scaleband.laws import along_rate, conditional_log_lr, ends, excess, excess_gradient, linex
 
 SHAPE = {"angle": np.array([-0.97, 0.29]), "h": np.array([3.0, 1.4]), "skew": np.array([0.47, 0.87])}
 
@@ -77,6 +77,37 @@ def test_gradient_and_hessian_are_those_of_finite_differences(x: float, y: float
         np.testing.assert_allclose(gradient[k], (ahead - behind) / (2 * step), atol=1e-6 * scale)
         ahead, behind = (excess_gradient(x + f * dx, y + f * dy, **shape)[0] for f in (1, -1))
         np.testing.assert_allclose(hessian[:, k], (ahead - behind) / (2 * step), atol=1e-6 * scale)
+
+
+@given(level=st.floats(1e-3, 40), h=st.floats(1e-3, 1e3), s=st.floats(-5, 5))
+@settings(max_examples=300, deadline=None)
+def test_a_wall_ends_where_it_reaches_the_level(level: float, h: float, s: float) -> None:
+    below, above = ends(level, h, s)
+    assert below < 0 < above
+    near = h, np.copysign(max(abs(s), 1e-6), s)
+    np.testing.assert_allclose(linex(np.stack([below, above]), *near), level, rtol=1e-8)
+
+
+@given(x=distance, y=distance, s1=skews, s2=skews)
+@settings(max_examples=100, deadline=None)
+def test_beyond_its_ends_a_wall_is_its_tangent(x: float, y: float, s1: float, s2: float) -> None:
+    shape = SHAPE | {"skew": np.array([s1, s2])}
+    stop = ends(1.5, shape["h"], shape["skew"])
+    value, (gradient, hessian) = excess(x, y, **shape, straight=stop), excess_gradient(x, y, **shape, straight=stop)
+    by_hand, slope, bend = 0.0, np.zeros(2), np.zeros((2, 2))
+    for j in (0, 1):
+        along = np.array([np.cos(shape["angle"][j]), np.sin(shape["angle"][j])])
+        v = along @ (x, y)
+        h, s = shape["h"][j], shape["skew"][j]
+        end = np.clip(v, stop.below[j], stop.above[j])
+        first = h * end if abs(s) < 1e-9 else h * np.expm1(s * end) / s
+        by_hand += linex(end, h, s) + first * (v - end)
+        slope += first * along
+        bend += (h * np.exp(s * end) if end == v else 0.0) * np.outer(along, along)
+    np.testing.assert_allclose(value, by_hand, rtol=1e-6, atol=1e-12)
+    np.testing.assert_allclose(gradient, slope, rtol=1e-6, atol=1e-9)
+    np.testing.assert_allclose(hessian, bend, rtol=1e-6, atol=1e-9)
+    assert value <= excess(x, y, **shape) * (1 + 1e-12) + 1e-12  # a convex function is above its tangents
 
 
 def test_hessian_at_the_optimum_is_the_two_curvatures_along_their_directions() -> None:

@@ -7,13 +7,16 @@ import pytest
 from made_basins import made_basins, one_target
 
 from scaleband.errors import UserError
+from scaleband.laws import REFERENCE, excess
 from scaleband.predict import (
+    Basins,
     expected_regret,
     optimum_given_batch,
     recommend,
     regret,
     round_to_grid,
 )
+from scaleband.predict.targets import STRAIGHT_ABOVE
 
 
 @pytest.mark.parametrize("spread", [0.05, 0.4, 1.5])
@@ -26,6 +29,29 @@ def test_no_other_setting_has_a_smaller_expected_regret(spread: float) -> None:
             lr = best.lr_peak * np.exp(size * np.cos(angle))
             batch = best.batch_tokens * np.exp(size * np.sin(angle))
             assert (expected_regret(b, lr, batch) > best.expected_regret).all()
+
+
+def test_a_few_draws_far_up_their_walls_do_not_carry_the_rest_away() -> None:
+    b = made_basins(n=400, targets=1, spread=0.2)
+    b.optimum[:4, 0] += 6.0  # one draw in a hundred has its best rate 400 times higher
+    rest = Basins(b.cells, *(v[4:] for v in (b.optimum, b.curvature, b.level, b.angle, b.skew)))
+    best, without = recommend(b), recommend(rest)
+    assert abs(np.log(best.lr_peak[0] / without.lr_peak[0])) < 0.3
+    assert best.expected_regret[0] < 1.0
+
+
+def test_regret_follows_the_walls_and_goes_on_straight() -> None:
+    b = made_basins(n=50, targets=1, spread=0.1)
+    rates = b.lr_peak().mean() * np.exp(0.5 * np.arange(14))
+    found = regret(b, rates[:, None], b.batch_tokens().mean())[:, :, 0]
+    away = np.log(b.batch_tokens().mean() / REFERENCE["batch_tokens"]) - b.optimum[:, 1]
+    beside = np.log(rates / REFERENCE["lr_peak"]) - b.optimum[:, 0]
+    walls = excess(beside, away, *b.shape[:3])
+    low = walls < STRAIGHT_ABOVE
+    assert 0.1 < low.mean() < 0.9
+    np.testing.assert_allclose(found[low], walls[low], rtol=1e-12)
+    assert (found[:, -1] < walls[:, -1]).all()
+    np.testing.assert_allclose(np.diff(found[:, -3:], 2, axis=1), 0.0, atol=1e-9)
 
 
 def test_a_posterior_that_is_a_point_is_recommended_itself() -> None:

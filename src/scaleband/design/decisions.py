@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scaleband.errors import UserError
-from scaleband.laws import LEVEL, Cells, LawDraws
+from scaleband.laws import LEVEL, Cells, Ends, LawDraws, ends
 from scaleband.predict import Basins
 
 Array = NDArray[np.float64]
@@ -24,7 +24,6 @@ WASTED = 3.0
 `setting_decision`). An e-fold of compute buys about as much (`verdict.USUAL_SLOPE`): such a run is mostly wasted."""
 
 _FLAT = 1e-5  # a skew below this is a parabola to ten digits
-_FARTHEST = 24.0  # log units; two settings that far apart are not of this world
 
 
 class Slopes(NamedTuple):
@@ -90,21 +89,9 @@ class SettingDecision:
         )
 
     @cached_property
-    def _ends(self) -> tuple[tuple[Array, Array], ...]:
-        """Per direction the distances, below and above the optimum, at which the excess is `straight_above`."""
-        out = []
-        for _, _, k, skew in self._walls:
-            sides = []
-            for sign in (-1.0, 1.0):
-                low, high = np.zeros_like(k), np.full_like(k, _FARTHEST)
-                for _ in range(40):
-                    middle = (low + high) / 2
-                    a = np.minimum(sign * skew * middle, 40.0)
-                    inside = k / skew * (np.expm1(a) - a) < self.straight_above
-                    low, high = np.where(inside, middle, low), np.where(inside, high, middle)
-                sides.append(sign * high)
-            out.append((sides[0], sides[1]))
-        return tuple(out)
+    def _ends(self) -> Ends:
+        """Where the excess along each direction is `straight_above`: (direction, sample)."""
+        return ends(self.straight_above, self.curvature, self.skew)
 
     def _rises(self, action: Array) -> tuple[tuple[Array, Array, Array], ...]:
         """exp(s v) - 1, s v, and how far beyond its end v goes, of each direction; v is cut at the ends."""
@@ -113,7 +100,7 @@ class SettingDecision:
         out = []
         for j, (cos, sin, _, skew) in enumerate(self._walls):
             v = cos * dx + sin * db
-            inside = np.clip(v, *self._ends[j]) if np.isfinite(self.straight_above) else v
+            inside = np.clip(v, self._ends.below[j], self._ends.above[j]) if np.isfinite(self.straight_above) else v
             a = np.minimum(skew * inside, 40.0)
             out.append((np.expm1(a), a, v - inside))
         return tuple(out)
@@ -148,7 +135,8 @@ def setting_decision(b: Basins, t: int = 0, *, straight_above: float = WASTED) -
     Walls are exponential, so the mean regret of a wide posterior is made by a few draws that are far up a wall: no
     estimate of EVSI from some hundred draws is worth anything then, and what those draws would lose is one run all the
     same. Above `straight_above` percent a direction's regret therefore grows in a straight line, which keeps it convex;
-    where the posterior is narrower than that, nothing changes. `predict.recommend` keeps to the walls as they are.
+    where the posterior is narrower than that, nothing changes. `predict.recommend` does the same from 6 % on, where the
+    runs themselves fall behind the walls; the level here is what estimates of EVSI were settled with.
     """
     return SettingDecision(
         optimum=b.optimum[:, :, t],

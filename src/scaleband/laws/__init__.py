@@ -3,7 +3,7 @@
 These functions are the oracle of the tests; `bayes` states the same laws in PyMC.
 """
 
-from scaleband.laws.basin import along_rate, conditional_log_lr, excess, excess_gradient, linex
+from scaleband.laws.basin import Ends, along_rate, conditional_log_lr, ends, excess, excess_gradient, linex
 from scaleband.laws.design import (
     ANGLE,
     CURVATURE,
@@ -43,12 +43,14 @@ __all__ = [
     "SPONTANEOUS",
     "Cells",
     "Design",
+    "Ends",
     "Form",
     "LawDraws",
     "SimulatedSweep",
     "along_rate",
     "conditional_log_lr",
     "design_for",
+    "ends",
     "excess",
     "excess_gradient",
     "linex",

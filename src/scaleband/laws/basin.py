@@ -61,7 +61,46 @@ def _linex_slopes(v: Array, h: Array, s: Array) -> _Slopes:
     )
 
 
-def excess(dx_lr: ArrayLike, dx_batch: ArrayLike, angle: ArrayLike, h: ArrayLike, skew: ArrayLike) -> Array:
+class Ends(NamedTuple):
+    """Distances from the optimum, below and above, at which a LINEX reaches a level: `below` < 0 < `above`."""
+
+    below: Array
+    above: Array
+
+
+def ends(level: float, h: ArrayLike, s: ArrayLike) -> Ends:
+    """Where `linex(v, h, s) == level`.
+
+    Parameters
+    ----------
+    level
+        Percent of the loss, > 0.
+    h, s
+        As in `linex`; skews nearer to zero than 1e-6 count as that.
+
+    Returns
+    -------
+    Natural log units, the broadcast dims of `h` and `s`.
+    """
+    h, s = np.broadcast_arrays(np.asarray(h, float), np.asarray(s, float))
+    s = np.where(np.abs(s) < 1e-6, np.copysign(1e-6, s), s)
+    size = np.abs(s)
+    height = level * size * size / h
+    # With a = |s v|: exp(a) - 1 - a = height on the steep side, exp(-a) - 1 + a on the other. Both are convex and both
+    # starts lie beyond the root, so Newton's steps come down to it without passing it.
+    steep = np.log1p(height + np.sqrt(2 * height)) / size
+    gentle = -(np.sqrt(2 * height) + height) / size
+    for _ in range(12):
+        up, down = _linex_slopes(steep, h, size), _linex_slopes(gentle, h, size)
+        steep = steep - (linex(steep, h, size) - level) / up.first
+        gentle = gentle - (linex(gentle, h, size) - level) / down.first
+    return Ends(np.where(s > 0, gentle, -steep), np.where(s > 0, steep, -gentle))
+
+
+def excess(
+    dx_lr: ArrayLike, dx_batch: ArrayLike, angle: ArrayLike, h: ArrayLike, skew: ArrayLike,
+    straight: Ends | None = None,
+) -> Array:
     """Excess loss at a log distance from the optimum.
 
     Parameters
@@ -71,6 +110,8 @@ def excess(dx_lr: ArrayLike, dx_batch: ArrayLike, angle: ArrayLike, h: ArrayLike
     angle, h, skew
         Basin shape, each with a leading dim of 2 (direction) that is followed by dims which broadcast with
         `dx_lr`: radians; percent per squared log unit; per log unit.
+    straight
+        `ends(level, h, skew)`: beyond them each direction goes on in a straight line. None: never.
 
     Returns
     -------
@@ -78,14 +119,20 @@ def excess(dx_lr: ArrayLike, dx_batch: ArrayLike, angle: ArrayLike, h: ArrayLike
     """
     dx_lr, dx_batch = np.asarray(dx_lr, float), np.asarray(dx_batch, float)
     angle, h, skew = np.asarray(angle, float), np.asarray(h, float), np.asarray(skew, float)
-    return sum(  # type: ignore[return-value]
-        (linex(np.cos(angle[j]) * dx_lr + np.sin(angle[j]) * dx_batch, h[j], skew[j]) for j in (0, 1)),
-        start=np.zeros(()),
-    )
+    total: Array | float = 0.0
+    for j in (0, 1):
+        v = np.cos(angle[j]) * dx_lr + np.sin(angle[j]) * dx_batch
+        if straight is None:
+            total = total + linex(v, h[j], skew[j])
+        else:
+            inside = np.clip(v, straight.below[j], straight.above[j])
+            total = total + linex(inside, h[j], skew[j]) + _linex_slopes(inside, h[j], skew[j]).first * (v - inside)
+    return np.asarray(total)
 
 
 def excess_gradient(
-    dx_lr: ArrayLike, dx_batch: ArrayLike, angle: ArrayLike, h: ArrayLike, skew: ArrayLike
+    dx_lr: ArrayLike, dx_batch: ArrayLike, angle: ArrayLike, h: ArrayLike, skew: ArrayLike,
+    straight: Ends | None = None,
 ) -> tuple[Array, Array]:
     """Gradient (2, ...) and Hessian (2, 2, ...) of `excess` in (log lr, log batch); same arguments."""
     dx_lr, dx_batch = np.asarray(dx_lr, float), np.asarray(dx_batch, float)
@@ -94,7 +141,13 @@ def excess_gradient(
     hessian: Array | float = 0.0
     for j in (0, 1):
         c, s = np.cos(angle[j]), np.sin(angle[j])
-        first, second = _linex_slopes(c * dx_lr + s * dx_batch, h[j], skew[j])
+        v = c * dx_lr + s * dx_batch
+        if straight is None:
+            first, second = _linex_slopes(v, h[j], skew[j])
+        else:
+            inside = np.clip(v, straight.below[j], straight.above[j])
+            first, second = _linex_slopes(inside, h[j], skew[j])
+            second = np.where(inside == v, second, 0.0)
         gradient = gradient + np.stack(np.broadcast_arrays(c * first, s * first))
         hessian = hessian + np.stack(
             [

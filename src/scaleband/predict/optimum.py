@@ -1,7 +1,8 @@
 """The recommended setting, regret, plateau, and the optimum under a constraint on the batch.
 
-Regret is excess loss in units of 100 log loss: percent of the loss to within a hundredth of itself at 1 %. The
-expected regret is convex in (log lr, log batch), as every draw's basin is: Newton steps find its one minimum.
+Regret is excess loss in units of 100 log loss: percent of the loss to within a hundredth of itself at 1 %. Far up a
+basin's walls it grows in a straight line (`targets.STRAIGHT_ABOVE`). The expected regret is convex in
+(log lr, log batch), as every draw's basin is: Newton steps find its one minimum.
 """
 
 from __future__ import annotations
@@ -52,11 +53,6 @@ def _log_setting(lr_peak: ArrayLike, batch_tokens: ArrayLike) -> tuple[Array, Ar
     return np.log(lr / REFERENCE["lr_peak"]), np.log(batch / REFERENCE["batch_tokens"])
 
 
-def _shape(b: Basins) -> tuple[Array, Array, Array]:
-    """(angle, curvature, skew), direction first, then (sample, target)."""
-    return np.moveaxis(b.angle, 1, 0), np.moveaxis(b.curvature, 1, 0), np.moveaxis(b.skew, 1, 0)
-
-
 def regret(b: Basins, lr_peak: ArrayLike, batch_tokens: ArrayLike) -> Array:
     """Regret of a setting, one value per draw.
 
@@ -72,13 +68,9 @@ def regret(b: Basins, lr_peak: ArrayLike, batch_tokens: ArrayLike) -> Array:
     Percent of the loss, (sample, ..., target): draws, nothing is averaged.
     """
     x_lr, x_batch = np.broadcast_arrays(*_log_setting(lr_peak, batch_tokens))
-    extra = max(x_lr.ndim - 1, 0)
-    angle, curvature, skew = _shape(b)
-    optimum = b.optimum
-    for _ in range(extra):
-        angle, curvature, skew = angle[:, :, None], curvature[:, :, None], skew[:, :, None]
-        optimum = optimum[:, :, None]
-    return excess(x_lr - optimum[:, 0], x_batch - optimum[:, 1], angle, curvature, skew)
+    spread = (slice(None), slice(None), *(None,) * max(x_lr.ndim - 1, 0))  # dims of the settings before the target
+    optimum = b.optimum[spread]
+    return excess(x_lr - optimum[:, 0], x_batch - optimum[:, 1], *b.shape.to(spread))
 
 
 def expected_regret(b: Basins, lr_peak: ArrayLike, batch_tokens: ArrayLike) -> Array:
@@ -88,17 +80,16 @@ def expected_regret(b: Basins, lr_peak: ArrayLike, batch_tokens: ArrayLike) -> A
 
 def _minimise(b: Basins, x: Array, fixed: NDArray[np.bool_]) -> Array:
     """Newton on the expected regret from x (2, target); where `fixed` (2, target) rate or batch stays."""
-    angle, curvature, skew = _shape(b)
 
     def value(at: Array) -> Array:
-        return excess(at[0] - b.optimum[:, 0], at[1] - b.optimum[:, 1], angle, curvature, skew).mean(0)
+        return excess(at[0] - b.optimum[:, 0], at[1] - b.optimum[:, 1], *b.shape).mean(0)
 
     current = value(x)
     for _ in range(100):
-        gradient, hessian = excess_gradient(
-            x[0] - b.optimum[:, 0], x[1] - b.optimum[:, 1], angle, curvature, skew
-        )
+        gradient, hessian = excess_gradient(x[0] - b.optimum[:, 0], x[1] - b.optimum[:, 1], *b.shape)
         g, h = gradient.mean(1), hessian.mean(2)
+        # Where a given axis is far from every draw all of them are on straight lines, which have no curvature.
+        h[[0, 1], [0, 1]] += 1e-6
         step = np.where(
             fixed.any(axis=0),
             np.stack([g[0] / h[0, 0], g[1] / h[1, 1]]),
@@ -170,7 +161,7 @@ def optimum_given_batch(b: Basins, batch_tokens: ArrayLike) -> Array:
     Under a cap, use min(cap, optimum batch) per draw as `batch_tokens` (sample, target).
     """
     dx = _log_setting(1.0, batch_tokens)[1] - b.optimum[:, 1]
-    return REFERENCE["lr_peak"] * np.exp(b.optimum[:, 0] + conditional_log_lr(dx, *_shape(b)))
+    return REFERENCE["lr_peak"] * np.exp(b.optimum[:, 0] + conditional_log_lr(dx, *b.shape[:3]))
 
 
 def plateau(b: Basins, setting: Setting, *, threshold: float = PLATEAU, n_points: int = 72) -> Array:
@@ -183,7 +174,6 @@ def plateau(b: Basins, setting: Setting, *, threshold: float = PLATEAU, n_points
     (target, point, 2): lr_peak and batch_tokens around the edge. Where even the recommended setting's expected
     regret is above the threshold there is no such region and the entries are NaN.
     """
-    angle, curvature, skew = _shape(b)
     around = np.linspace(0, 2 * np.pi, n_points, endpoint=False)
     rays = np.stack([np.cos(around), np.sin(around)])
     centre = np.stack(_log_setting(setting.lr_peak, setting.batch_tokens))
@@ -194,10 +184,8 @@ def plateau(b: Basins, setting: Setting, *, threshold: float = PLATEAU, n_points
 
         def value(radius: Array, t: int = t) -> Array:
             x = centre[:, t, None] + radius * rays
-            return excess(
-                x[0] - b.optimum[:, 0, t, None], x[1] - b.optimum[:, 1, t, None],
-                angle[:, :, t, None], curvature[:, :, t, None], skew[:, :, t, None],
-            ).mean(0)  # fmt: skip
+            shape = b.shape.to((slice(None), slice(None), t, None))
+            return excess(x[0] - b.optimum[:, 0, t, None], x[1] - b.optimum[:, 1, t, None], *shape).mean(0)
 
         low, high = np.zeros(n_points), np.full(n_points, 0.5)
         for _ in range(12):

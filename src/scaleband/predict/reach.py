@@ -130,10 +130,9 @@ def reach(
         batch = centre * np.exp(np.linspace(-1, 1, 33) * np.log(64))
     else:
         batch = np.atleast_1d(np.asarray(batch_tokens, float))
-    shape = tuple(np.moveaxis(v, 1, 0) for v in (b.angle, b.curvature, b.skew))
     tokens = np.empty((draws.n_samples, len(batch)))
     for k, size_of_batch in enumerate(batch):
         away = np.log(size_of_batch / REFERENCE["batch_tokens"]) - b.optimum[:, 1]
-        cost = excess(conditional_log_lr(away, *shape), away, *shape) / 100
+        cost = excess(conditional_log_lr(away, *b.shape[:3]), away, *b.shape) / 100
         tokens[:, k] = _first_below(level + cost, float(np.log(loss)), logs)
     return Reach(float(loss), batch, np.maximum(tokens, best[:, None]), best)

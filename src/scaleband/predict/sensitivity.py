@@ -62,6 +62,6 @@ def regret_of_draws(b: Basins, lr_peak: Array, batch_tokens: Array) -> Array:
     return excess(
         np.log(lr_peak / REFERENCE["lr_peak"]) - b.optimum[:, 0],
         np.log(batch_tokens / REFERENCE["batch_tokens"]) - b.optimum[:, 1],
-        np.moveaxis(b.angle, 1, 0), np.moveaxis(b.curvature, 1, 0), np.moveaxis(b.skew, 1, 0),
+        *b.shape,
     )
 

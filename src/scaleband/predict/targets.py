@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from scaleband.errors import UserError
-from scaleband.laws import ANGLE, CURVATURE, LEVEL, REFERENCE, SKEW, Cells, LawDraws
+from scaleband.laws import ANGLE, CURVATURE, LEVEL, REFERENCE, SKEW, Cells, Ends, LawDraws, ends
 
 Array = NDArray[np.float64]
 
@@ -18,6 +20,11 @@ UNSEEN = "unseen"
 
 NEAR_DECADES = 0.5
 """Up to half a decade outside the fitted cells is called near (assumption)."""
+
+STRAIGHT_ABOVE = 6.0
+"""Percent of the loss along one direction of a basin from which a regret grows in a straight line: where the fitted
+walls say 10 to 20 % completed runs lost a tenth less, where they say 20 to 40 % less than half of it
+(benchmarks/walls.py). And a mean over draws must not be ruled by the few that lie far up an exponential."""
 
 
 def _spread(name: str, value: ArrayLike | Sequence[str] | None, count: int, default: str) -> tuple[str, ...]:
@@ -78,6 +85,20 @@ def target_cells(
     return Cells(names[0], names[1], names[2], params, active, tokens)
 
 
+class Shape(NamedTuple):
+    """The last arguments of `laws.excess`, each (direction, sample, target)."""
+
+    angle: Array
+    curvature: Array
+    skew: Array
+    straight: Ends
+
+    def to(self, index: tuple[slice | int | None, ...]) -> Shape:
+        """The same, every array indexed."""
+        angle, curvature, skew, straight = self
+        return Shape(angle[index], curvature[index], skew[index], Ends(*(v[index] for v in straight)))
+
+
 @dataclass(frozen=True)
 class Basins:
     """Draws of the basins at targets.
@@ -108,6 +129,12 @@ class Basins:
     def batch_tokens(self) -> Array:
         """Optimal batch, tokens per step, (sample, target)."""
         return REFERENCE["batch_tokens"] * np.exp(self.optimum[:, 1])
+
+    @cached_property
+    def shape(self) -> Shape:
+        """The basins' shape as `laws.excess` takes it, with walls that go on straight above `STRAIGHT_ABOVE`."""
+        angle, curvature, skew = (np.moveaxis(v, 1, 0) for v in (self.angle, self.curvature, self.skew))
+        return Shape(angle, curvature, skew, ends(STRAIGHT_ABOVE, curvature, skew))
 
 
 def basins(draws: LawDraws, cells: Cells, *, as_new: bool = False) -> Basins:
