@@ -62,6 +62,7 @@ def test_a_campaign_from_start_to_end(folder: Path, capsys: pytest.CaptureFixtur
     assert set(said["steps"][0]["lr_peak"]) == {"median", "lower", "upper"}
     assert said["steps"][1]["lr_peak"] is None  # never sampled
     assert said["gate"] == {"passed": True, "messages": []}
+    assert said["reasons"] == {"first-sweep-0003": "disk full"}
     from scaleband.runs import read_runs
 
     assert list(read_runs(table, purpose="loss").frame["run_id"]) == [f"first-sweep-000{k}" for k in (1, 2, 3)]
@@ -69,6 +70,7 @@ def test_a_campaign_from_start_to_end(folder: Path, capsys: pytest.CaptureFixtur
     code, out, err = call(capsys, "status", folder, "--fill", "known")
     assert out.startswith("first-sweep: 1B parameters, 20B tokens, group mine/dense/web\nbudget ")
     assert "1 completed, 1 diverged, 1 waiting" in out
+    assert "first-sweep-0003: disk full\n" in out
     assert "first-sweep-0001  3.7100" in out
     assert "--fill all fits them" in err
 

@@ -14,6 +14,19 @@ from scaleband.cli.verb import Exit
 from scaleband.cli.words import mass, percent, rate, tokens
 from scaleband.labels import quantity
 
+_REASONS = 3  # so many are shown to people, those of the runs proposed last
+
+
+def reasons(attempts: Any) -> dict[str, str]:
+    """Why runs failed or diverged, by run_id: of the last attempt that said why, until one completes."""
+    out: dict[str, str] = {}
+    for a in attempts:
+        if a.result is not None and a.result.status == "completed":
+            out.pop(a.run_id, None)
+        elif a.result is not None and (reason := a.result.facts.get("reason")):
+            out[a.run_id] = str(reason)
+    return out
+
 
 def add_status(parser: argparse.ArgumentParser) -> None:
     """Flags."""
@@ -48,6 +61,7 @@ def run_status(asked: argparse.Namespace) -> int:
 
         steps = history(campaign, mass=asked.interval, fill=asked.fill, progress=each_step)
         runs, account, verdict = campaign.runs(), campaign.account(), campaign.verdict()
+        why = reasons(campaign.attempts())
         last = campaign.posterior() if steps[-1].band is not None else None
         table, settings = campaign.table(), campaign.settings
     if asked.runs_out is not None and table is not None:
@@ -70,11 +84,12 @@ def run_status(asked: argparse.Namespace) -> int:
             "budget": account_json(account, settings.prices()),
             "runs": counts, "interval": asked.interval, "interval_kind": "eti", "steps": [step_json(s) for s in steps],
             "pending": [r.run_id for r in runs if r.state == "pending"],
+            "reasons": why,
             "verdict": None if verdict is None else verdict["verdict"],
             "conflicts": conflicts, "gate": {"passed": not gate, "messages": gate},
         })  # fmt: skip
     else:
-        _show(settings, account, counts, steps, runs, verdict, last, asked)
+        _show(settings, account, counts, why, steps, runs, verdict, last, asked)
     for sentence in conflicts:
         say(f"warning: {sentence}")
     for message in gate:
@@ -86,6 +101,7 @@ def _show(
     settings: Any,
     account: Any,
     counts: dict[str, int],
+    why: dict[str, str],
     steps: Any,
     runs: Any,
     verdict: Any,
@@ -102,6 +118,9 @@ def _show(
     out = [r.run_id for r in runs if r.state == "pending"]
     if out:
         rows.append(("out", ", ".join(out[:12]) + (f" and {len(out) - 12} more" if len(out) > 12 else "")))
+    rows += [("reason", f"{run_id}: {reason}") for run_id, reason in list(why.items())[-_REASONS:]]
+    if len(why) > _REASONS:
+        rows.append(("", f"and of {len(why) - _REASONS} earlier runs, see --json"))
     band = steps[-1].band
     if band is not None:
         rows.append(("recommended", f"lr_peak {rate(band.recommended_lr_peak)}, batch_tokens "
