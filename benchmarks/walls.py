@@ -4,9 +4,9 @@
     python benchmarks/walls.py --model public-sweeps
 
 For every completed run of a released model's sweeps: the excess over its cell's best loss that the posterior means say,
-with the walls as they are and going on straight above 3, 6 and 10 % a direction, beside the excess recorded. Medians,
-by what the walls as they are say. These runs were fitted, with an error that grows with the excess; runs that diverged
-have no loss, so the highest walls show the milder half of what happens there.
+with the walls as they are and going on straight above some level a direction, beside the excess recorded. Medians, by
+what the walls as they are say, and how many runs diverged there: they have no loss, so that the completed ones show the
+milder part of what happens. All these runs were fitted, with an error that grows with the excess.
 """
 
 from __future__ import annotations
@@ -20,10 +20,11 @@ from common import load
 from scaleband.bayes import default_beliefs, model_inputs
 from scaleband.inference.scores import states_of_the_model
 from scaleband.laws import ANGLE, CURVATURE, FORMS, LEVEL, SKEW, ends, excess
+from scaleband.predict.targets import STRAIGHT_ABOVE
 from scaleband.runs import cell_table, usable, without_repeated_losses
 from score_released import released_draws, tables_of
 
-LEVELS = (3.0, 6.0, 10.0)
+LEVELS = (3.0, 6.0, 10.0, STRAIGHT_ABOVE)
 EDGES = (0.0, 1.0, 3.0, 6.0, 10.0, 20.0, 40.0, np.inf)
 
 
@@ -40,15 +41,18 @@ def main() -> None:
     shape = own[ANGLE], np.exp(own[CURVATURE]), own[SKEW]
     table = pd.DataFrame(
         {"source": np.array(inputs.sources)[inputs.source], "walls": excess(*away, *shape)}
-        | {f"straight_{level:g}": excess(*away, *shape, ends(level, *shape[1:])) for level in LEVELS}
+        | {f"straight_{level:.0f}": excess(*away, *shape, ends(level, *shape[1:])) for level in LEVELS}
         | {"recorded": inputs.y - own[LEVEL]}
-    )[~inputs.censored]  # fmt: skip
+    )  # fmt: skip
     table["bin"] = pd.cut(table["walls"], EDGES)
-    print(f"{name}: {len(table)} completed runs, {inputs.censored.sum()} diverged; medians, percent of the loss")
+    table["diverged"] = inputs.censored
+    completed = table[~inputs.censored].drop(columns="diverged")
+    print(f"{name}: {len(completed)} completed runs, {inputs.censored.sum()} diverged; medians, percent of the loss")
     for by in ("bin", ["source", "bin"]) if len(inputs.sources) > 1 else ("bin",):
-        groups = table.groupby(by, observed=True)
+        groups = completed.groupby(by, observed=True)
         medians = groups.median(numeric_only=True)
-        medians.insert(0, "runs", groups.size())
+        medians.insert(0, "completed", groups.size())
+        medians.insert(1, "diverged", table.groupby(by, observed=True)["diverged"].sum())
         print(medians.round(2).to_string())
 
 

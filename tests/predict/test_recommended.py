@@ -37,12 +37,11 @@ def test_a_few_draws_far_up_their_walls_do_not_carry_the_rest_away() -> None:
     rest = Basins(b.cells, *(v[4:] for v in (b.optimum, b.curvature, b.level, b.angle, b.skew)))
     best, without = recommend(b), recommend(rest)
     assert abs(np.log(best.lr_peak[0] / without.lr_peak[0])) < 0.3
-    assert best.expected_regret[0] < 1.0
 
 
 def test_regret_follows_the_walls_and_goes_on_straight() -> None:
     b = made_basins(n=50, targets=1, spread=0.1)
-    rates = b.lr_peak().mean() * np.exp(0.5 * np.arange(14))
+    rates = b.lr_peak().mean() * np.exp(0.5 * np.arange(18))
     found = regret(b, rates[:, None], b.batch_tokens().mean())[:, :, 0]
     away = np.log(b.batch_tokens().mean() / REFERENCE["batch_tokens"]) - b.optimum[:, 1]
     beside = np.log(rates / REFERENCE["lr_peak"]) - b.optimum[:, 0]

@@ -135,8 +135,8 @@ def setting_decision(b: Basins, t: int = 0, *, straight_above: float = WASTED) -
     Walls are exponential, so the mean regret of a wide posterior is made by a few draws that are far up a wall: no
     estimate of EVSI from some hundred draws is worth anything then, and what those draws would lose is one run all the
     same. Above `straight_above` percent a direction's regret therefore grows in a straight line, which keeps it convex;
-    where the posterior is narrower than that, nothing changes. `predict.recommend` does the same from 6 % on, where the
-    runs themselves fall behind the walls; the level here is what estimates of EVSI were settled with.
+    where the posterior is narrower than that, nothing changes. `predict.recommend` does the same much higher, where a
+    run is lost; the level here is what estimates of EVSI were settled with.
     """
     return SettingDecision(
         optimum=b.optimum[:, :, t],

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from scaleband.errors import UserError
-from scaleband.laws import ANGLE, CURVATURE, LEVEL, REFERENCE, SKEW, Cells, Ends, LawDraws, ends
+from scaleband.laws import ANGLE, CENSOR_ABOVE, CURVATURE, LEVEL, REFERENCE, SKEW, Cells, Ends, LawDraws, ends
 
 Array = NDArray[np.float64]
 
@@ -21,10 +21,11 @@ UNSEEN = "unseen"
 NEAR_DECADES = 0.5
 """Up to half a decade outside the fitted cells is called near (assumption)."""
 
-STRAIGHT_ABOVE = 6.0
-"""Percent of the loss along one direction of a basin from which a regret grows in a straight line: where the fitted
-walls say 10 to 20 % completed runs lost a tenth less, where they say 20 to 40 % less than half of it
-(benchmarks/walls.py). And a mean over draws must not be ruled by the few that lie far up an exponential."""
+STRAIGHT_ABOVE = CENSOR_ABOVE
+"""Percent of the loss along one direction of a basin from which a regret grows in a straight line. As high as that a
+run is lost: the model knows only "at least that high", and a mean over draws must not be ruled by the few that lie far
+up an exponential. Lower down the walls are believed: where they say 20 to 40 % three runs of four diverged, where they
+say 10 to 20 % half of them (benchmarks/walls.py)."""
 
 
 def _spread(name: str, value: ArrayLike | Sequence[str] | None, count: int, default: str) -> tuple[str, ...]:
