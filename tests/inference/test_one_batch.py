@@ -10,19 +10,22 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from scaleband.bayes.one_batch import asked, best_at, heard, sliced
+from scaleband.bayes.one_batch import asked, best_at, cost_at, heard, sliced
 from scaleband.inference.fitting import Fit, fit, log_likelihood
 from scaleband.inference.sampler import Compiled, SamplerSettings, sample
 from scaleband.laws import (
     ANGLE,
     CURVATURE,
     LEVEL,
+    REFERENCE,
     SKEW,
     SimulatedSweep,
     conditional_log_lr,
     excess,
     simulated_sweep,
 )
+from scaleband.predict import Basins, target_cells
+from scaleband.predict.sensitivity import regret_of_draws
 from scaleband.runs import run_table
 
 BATCH = 196_608
@@ -105,12 +108,32 @@ def test_states_of_cells_with_one_batch_there_and_back() -> None:
     np.testing.assert_allclose(heard(there, cells, around), state, atol=1e-12)  # type: ignore[arg-type]
     seen, best = sliced(state, one_batch, around, thin), best_at(there, one_batch)
     told = np.isfinite(one_batch)
-    np.testing.assert_allclose((there[0] + best.log_lr)[:, told], seen[0][:, told], atol=1e-12)
-    np.testing.assert_allclose(there[LEVEL] + best.cost, seen[LEVEL], atol=1e-12)
+    np.testing.assert_allclose((there[0] + best)[:, told], seen[0][:, told], atol=1e-12)
+    np.testing.assert_allclose(there[LEVEL] + cost_at(best, there, one_batch), seen[LEVEL], atol=1e-12)
     np.testing.assert_array_equal(there[:, :, ~told], state[:, :, ~told])
     in_full = sliced(state, one_batch, around)[0] - seen[0]
     assert (np.abs(in_full[:, thin]).max(axis=0) > 0.01).all(), "or the first order was never left"
     assert not in_full[:, ~thin].any()
+
+
+def test_an_optimum_far_from_the_one_batch_has_a_level_that_a_file_can_hold() -> None:
+    """Walls at the batch that was run are `predict`'s own, straight where a run is lost."""
+    rng, n = np.random.default_rng(1), 200
+    # as a draw came out of public sweeps, in a cell of three rates at one batch
+    middle = np.array([5.2, -5.2, 2.2, -3.1, 180.0, -0.4, -1.65, -2.0, -3.6])[:, None]
+    state = (middle + 0.05 * rng.standard_normal((9, n)))[:, :, None]
+    one_batch, cells = np.array([2.0]), target_cells(1e8, 2e9)
+    table = SimpleNamespace(one_batch=one_batch, thin=np.array([False]))
+    there: Any = asked(state, table, state.mean(axis=1))  # type: ignore[arg-type]
+    np.testing.assert_allclose(heard(there, table, state.mean(axis=1)), state, atol=1e-9)  # type: ignore[arg-type]
+    z = np.moveaxis(there, 0, 1)
+    shape = there[ANGLE], np.exp(there[CURVATURE]), there[SKEW]
+    assert (excess(best_at(there, one_batch), 2.0 - there[1], *shape) > 1e4).any(), "or walls are low there anyway"
+    assert there[LEVEL].min() > -1e4
+    b = Basins(cells, z[:, :2], np.exp(z[:, CURVATURE]), z[:, LEVEL], z[:, ANGLE], z[:, SKEW])
+    rate = REFERENCE["lr_peak"] * np.exp(there[0] + best_at(there, one_batch))
+    cost = regret_of_draws(b, rate, np.full_like(rate, REFERENCE["batch_tokens"] * np.exp(2.0)))
+    np.testing.assert_allclose(b.level + cost, state[LEVEL], atol=1e-6)
 
 
 def test_a_cell_of_three_rates_at_one_batch_is_thin_however_often_they_were_run(fitted: Fit) -> None:

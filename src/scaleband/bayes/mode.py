@@ -78,7 +78,7 @@ def _rate_shift(z: Array, anchor: Array, one_batch: Array) -> Array:
     h, c, s = curvature(z), np.cos(z[ANGLE]), np.sin(z[ANGLE])
     straight = -(h * c * s).sum(0) / (h * c * c).sum(0) * (anchor[1] - z[1])
     one = np.isfinite(one_batch)
-    return np.where(one, best_at(z, one_batch).log_lr, straight) if one.any() else straight
+    return np.where(one, best_at(z, one_batch), straight) if one.any() else straight
 
 
 def plain(z: Array, anchor: Array, one_batch: Array) -> Array:

@@ -12,13 +12,22 @@ of, `heard` turns them back.
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import numpy as np
 from numpy.typing import NDArray
 
 from scaleband.bayes.inputs import SHAPE, ModelInputs
-from scaleband.laws import ANGLE, CURVATURE, LEVEL, RESPONSES, SKEW, along_rate, conditional_log_lr, excess
+from scaleband.laws import (
+    ANGLE,
+    CENSOR_ABOVE,
+    CURVATURE,
+    LEVEL,
+    RESPONSES,
+    SKEW,
+    along_rate,
+    conditional_log_lr,
+    ends,
+    excess,
+)
 
 Array = NDArray[np.float64]
 Mask = NDArray[np.bool_]
@@ -34,22 +43,26 @@ def curvature(z: Array) -> Array:
     return np.exp(np.clip(z[CURVATURE], -6, 6))
 
 
-class AtBatch(NamedTuple):
-    """Best log rate at a cell's one batch minus the optimum's, and what that batch costs with it, percent of the loss.
+def _away(z: Array, one_batch: Array) -> Array:
+    return np.where(np.isfinite(one_batch), one_batch - z[1], 0.0)
 
-    Both (..., cell); the cost is 0 where a cell ran several batches.
+
+def best_at(z: Array, one_batch: Array) -> Array:
+    """Best log rate at the one batch that a cell ran minus the optimum's: (..., cell), 0 where it ran several.
+
+    z (response, ..., cell); `one_batch` (cell,) as in `ModelInputs`.
     """
-
-    log_lr: Array
-    cost: Array
+    return conditional_log_lr(_away(z, one_batch), z[ANGLE], curvature(z), z[SKEW])
 
 
-def best_at(z: Array, one_batch: Array) -> AtBatch:
-    """What the one batch that a cell ran does; z (response, ..., cell), `one_batch` (cell,) as in `ModelInputs`."""
-    away = np.where(np.isfinite(one_batch), one_batch - z[1], 0.0)
-    shape = z[ANGLE], curvature(z), z[SKEW]
-    best = conditional_log_lr(away, *shape)
-    return AtBatch(best, excess(best, away, *shape))
+def cost_at(best: Array, z: Array, one_batch: Array) -> Array:
+    """What that batch costs at its `best` rate, percent of the loss: (..., cell), 0 where a cell ran several.
+
+    Straight above the height at which a run is lost, as `predict` has it: nothing says how far below its runs an
+    optimum lies whose batch is so far from theirs, and by an exponential a few draws came out at -1e6.
+    """
+    h, skew = curvature(z), z[SKEW]
+    return excess(best, _away(z, one_batch), z[ANGLE], h, skew, ends(CENSOR_ABOVE, h, skew))
 
 
 def rate_to_first_order(around: Array, one_batch: Array) -> tuple[Array, Array]:
@@ -59,8 +72,8 @@ def rate_to_first_order(around: Array, one_batch: Array) -> tuple[Array, Array]:
         up, down = around.copy(), around.copy()
         up[r] += _STEP
         down[r] -= _STEP
-        slopes.append((best_at(up, one_batch).log_lr - best_at(down, one_batch).log_lr) / (2 * _STEP))
-    return best_at(around, one_batch).log_lr, np.stack(slopes)
+        slopes.append((best_at(up, one_batch) - best_at(down, one_batch)) / (2 * _STEP))
+    return best_at(around, one_batch), np.stack(slopes)
 
 
 def _bends(best: Array, z: Array, one_batch: Array, around: Array, thin: Mask) -> Array:
@@ -83,7 +96,7 @@ def sliced(z: Array, one_batch: Array, around: Array | None = None, thin: Mask |
     one = np.isfinite(one_batch)
     if not one.any():
         return z
-    seen, best = z.copy(), best_at(z, one_batch).log_lr
+    seen, best = z.copy(), best_at(z, one_batch)
     seen[0] = z[0] + best
     if around is None:
         around = z
@@ -102,14 +115,14 @@ def asked(z: Array, inputs: ModelInputs, around: Array) -> Array:
     """From the model's states (response, ..., cell) to those that answers are made of: level and rate of the optimum,
     such that what its runs said is the answer to a question about the batch that a cell ran."""
     out, best = z.copy(), best_at(z, inputs.one_batch)
-    out[LEVEL] -= best.cost
-    out[0] -= _bends(best.log_lr, z, inputs.one_batch, around, inputs.thin)
+    out[LEVEL] -= cost_at(best, z, inputs.one_batch)
+    out[0] -= _bends(best, z, inputs.one_batch, around, inputs.thin)
     return out
 
 
 def heard(z: Array, inputs: ModelInputs, around: Array) -> Array:
     """The inverse of `asked`."""
     out, best = z.copy(), best_at(z, inputs.one_batch)
-    out[LEVEL] += best.cost
-    out[0] += _bends(best.log_lr, z, inputs.one_batch, around, inputs.thin)
+    out[LEVEL] += cost_at(best, z, inputs.one_batch)
+    out[0] += _bends(best, z, inputs.one_batch, around, inputs.thin)
     return out
