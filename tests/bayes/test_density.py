@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
+import jax
 import numpy as np
 import pytensor
 import pytensor.tensor as pt
@@ -28,6 +29,7 @@ from scaleband.bayes.model import (
     pooled_law,
     settled_law,
 )
+from scaleband.bayes.stop_gradient import translate
 from scaleband.laws import (
     FORMS,
     HYPERPARAMETERS,
@@ -40,6 +42,8 @@ from scaleband.laws import (
     linex,
     run_log_density,
 )
+
+pytestmark = pytest.mark.filterwarnings("ignore:Skipping Assert:UserWarning")  # as in the sampler: JAX has no asserts
 
 FAST = "FAST_COMPILE"  # the graph as written, nothing compiled: seconds instead of minutes
 Point = dict[str, np.ndarray]
@@ -55,15 +59,20 @@ def log_density(model: Any) -> Callable[[Point], float]:
 
 
 def computed(model: Any) -> Callable[[Point], list[np.ndarray]]:
-    """The coefficients, the cells' states and the trunks' effects at a point of the sampler."""
+    """The coefficients, the cells' states and the trunks' effects at a point of the sampler.
+
+    Asked for hundreds of times (`log_volume`): compiled, as the sampler has it.
+    """
+    jax.config.update("jax_enable_x64", True)
+    translate()
     function = model.compile_fn(
         [model["coefficient"], model["state"], model["trunk_effect"]],
-        mode=FAST,
+        mode="JAX",
         inputs=model.free_RVs,
         point_fn=True,
         on_unused_input="ignore",
     )
-    return lambda point: function(point)
+    return lambda point: [np.asarray(value) for value in function(point)]
 
 
 @pytest.fixture(scope="module")
