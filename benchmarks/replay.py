@@ -34,8 +34,9 @@ Definition (fixed before the first figure was looked at):
 - Truth: the unpooled basin of the target's own runs (`benchmarks/unpooled.py`). Regret is measured in it, percent of
   the loss. Coverage: the posterior's 90 % equal-tailed intervals of rate and batch hold the unpooled optimum.
 - The first definition had 24 particles, 500 draws for everything, and ignored trunks; its figures are in the history of
-  the results. Particles, draws and the straight walls of `design.setting_decision` were settled on four other targets
-  (537M/28.4B, 268M/80B, moe-1in8 2.16B/20B, open-euro-llm 589M/120B), three to five starts each.
+  the results, and so are those of before regrets went on straight above 40 % a direction. Particles, draws and the
+  straight walls of `design.setting_decision` were settled on four other targets (537M/28.4B, 268M/80B,
+  moe-1in8 2.16B/20B, open-euro-llm 589M/120B), three to five starts each.
 """
 
 from __future__ import annotations
