@@ -122,19 +122,26 @@ def excess(
     total: Array | float = 0.0
     for j in (0, 1):
         v = np.cos(angle[j]) * dx_lr + np.sin(angle[j]) * dx_batch
-        if straight is None:
-            total = total + linex(v, h[j], skew[j])
-        else:
-            inside = np.clip(v, straight.below[j], straight.above[j])
-            total = total + linex(inside, h[j], skew[j]) + _linex_slopes(inside, h[j], skew[j]).first * (v - inside)
+        inside = _inside(v, straight, j)
+        total = total + linex(inside, h[j], skew[j])
+        if straight is not None:
+            total = total + _linex_slopes(inside, h[j], skew[j]).first * (v - inside)
     return np.asarray(total)
+
+
+def _inside(v: Array, straight: Ends | None, j: int) -> Array:
+    """`v` along direction `j`, cut where the wall goes on straight."""
+    return v if straight is None else np.clip(v, straight.below[j], straight.above[j])
 
 
 def excess_gradient(
     dx_lr: ArrayLike, dx_batch: ArrayLike, angle: ArrayLike, h: ArrayLike, skew: ArrayLike,
     straight: Ends | None = None,
 ) -> tuple[Array, Array]:
-    """Gradient (2, ...) and Hessian (2, 2, ...) of `excess` in (log lr, log batch); same arguments."""
+    """Gradient (2, ...) and Hessian (2, 2, ...) of `excess` in (log lr, log batch); same arguments.
+
+    A straight wall does not bend: where both are, the Hessian is zero.
+    """
     dx_lr, dx_batch = np.asarray(dx_lr, float), np.asarray(dx_batch, float)
     angle, h, skew = np.asarray(angle, float), np.asarray(h, float), np.asarray(skew, float)
     gradient: Array | float = 0.0
@@ -142,12 +149,9 @@ def excess_gradient(
     for j in (0, 1):
         c, s = np.cos(angle[j]), np.sin(angle[j])
         v = c * dx_lr + s * dx_batch
-        if straight is None:
-            first, second = _linex_slopes(v, h[j], skew[j])
-        else:
-            inside = np.clip(v, straight.below[j], straight.above[j])
-            first, second = _linex_slopes(inside, h[j], skew[j])
-            second = np.where(inside == v, second, 0.0)
+        inside = _inside(v, straight, j)
+        first, second = _linex_slopes(inside, h[j], skew[j])
+        second = np.where(inside == v, second, 0.0)
         gradient = gradient + np.stack(np.broadcast_arrays(c * first, s * first))
         hessian = hessian + np.stack(
             [
