@@ -98,11 +98,11 @@ def test_draws_of_the_posterior_stay_draws_of_it_and_forget_where_they_were(weak
 def test_draws_that_are_off_come_back_to_the_posterior(weak: tuple) -> None:
     inputs, beliefs, reference, draws, others = weak
     off = {name: v.copy() for name, v in draws.items()}
-    off["state"][:, :, 2, 1] += 0.2  # of a cell with a shape of its own: a law that holds others fast is NUTS's to move
-    off["log_sigma_std"] = off["log_sigma_std"] + 0.5
+    off["state"][:, :, 2, 1] += 0.4  # of a cell with a shape of its own: a law that holds others fast is NUTS's to move
+    off["log_sigma_std"] = off["log_sigma_std"] + 1.0
     assert least_p(off, others)[0] < 1e-6
-    # twice as far would take twice the rounds: after forty the cell is still a twentieth of what it was pushed away
-    moved, _ = move(off, inputs, beliefs, reference=reference, rounds=40, seed=1)
+    # after forty rounds the cell is still a twentieth of its spread away, which shows with some seeds
+    moved, _ = move(off, inputs, beliefs, reference=reference, rounds=80, seed=1)
     p, where = least_p(moved, others)
     assert p > UNLIKELY, where
 

@@ -151,7 +151,8 @@ def excess_gradient(
         v = c * dx_lr + s * dx_batch
         inside = _inside(v, straight, j)
         first, second = _linex_slopes(inside, h[j], skew[j])
-        second = np.where(inside == v, second, 0.0)
+        if straight is not None:
+            second = np.where(inside == v, second, 0.0)
         gradient = gradient + np.stack(np.broadcast_arrays(c * first, s * first))
         hessian = hessian + np.stack(
             [
