@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import argparse
-from typing import Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 from scaleband.cli.accounts import account_json, account_rows
 from scaleband.cli.arguments import path
@@ -13,6 +14,10 @@ from scaleband.cli.progress import progress
 from scaleband.cli.verb import Exit
 from scaleband.cli.words import mass, percent, rate, tokens
 from scaleband.labels import quantity
+
+if TYPE_CHECKING:
+    from scaleband.campaign import Account, Posterior, Run, Settings
+    from scaleband.campaign.history import Step
 
 _REASONS = 3  # so many are shown to people, those of the runs proposed last
 
@@ -60,10 +65,12 @@ def run_status(asked: argparse.Namespace) -> int:
             report(stage, done, total)
 
         steps = history(campaign, mass=asked.interval, fill=asked.fill, progress=each_step)
-        runs, account, verdict = campaign.runs(), campaign.account(), campaign.verdict()
-        why = reasons(campaign.attempts())
         last = campaign.posterior() if steps[-1].band is not None else None
-        table, settings = campaign.table(), campaign.settings
+        standing = Standing(
+            campaign.settings, campaign.account(), tuple(campaign.runs()), reasons(campaign.attempts()), tuple(steps),
+            campaign.verdict(), last,
+        )  # fmt: skip
+        table = campaign.table()
     if asked.runs_out is not None and table is not None:
         frame = table
         write_whole(asked.runs_out, "--runs-out", lambda out: frame.to_csv(out, index=False))
@@ -71,86 +78,116 @@ def run_status(asked: argparse.Namespace) -> int:
         from scaleband.plots import campaign_data, draw_campaign, save
         from scaleband.plots.canvas import figure_of
 
-        data = campaign_data([step_json(s) for s in steps], mass=asked.interval, budget_flops=account.budget)
+        data = campaign_data(
+            [step_json(s) for s in steps], mass=asked.interval, budget_flops=standing.account.budget
+        )
         save(figure_of(draw_campaign(data)[0]), asked.plot)
-    counts = {state: sum(r.state == state for r in runs) for state in
-              ("completed", "diverged", "pending", "waiting", "failed")}  # fmt: skip
-    gate = [] if last is None else list(last.gate_messages)
-    conflicts = [] if last is None else list(last.conflicts)
     if asked.json:
-        print_json({
-            "name": settings.name, "target": dict(settings.target), "strategy": settings.strategy,
-            "prior": settings.prior,
-            "budget": account_json(account, settings.prices()),
-            "runs": counts, "interval": asked.interval, "interval_kind": "eti", "steps": [step_json(s) for s in steps],
-            "pending": [r.run_id for r in runs if r.state == "pending"],
-            "reasons": why,
-            "verdict": None if verdict is None else verdict["verdict"],
-            "conflicts": conflicts, "gate": {"passed": not gate, "messages": gate},
-        })  # fmt: skip
+        print_json(status_json(standing, asked.interval))
     else:
-        _show(settings, account, counts, why, steps, runs, verdict, last, asked)
-    for sentence in conflicts:
+        _show(standing, asked.interval)
+    for sentence in standing.conflicts:
         say(f"warning: {sentence}")
-    for message in gate:
+    for message in standing.gate:
         say(f"warning: the diagnostic gate failed: {message}")
-    return Exit.GATE_FAILED if gate else Exit.DONE
+    return Exit.GATE_FAILED if standing.gate else Exit.DONE
 
 
-def _show(
-    settings: Any,
-    account: Any,
-    counts: dict[str, int],
-    why: dict[str, str],
-    steps: Any,
-    runs: Any,
-    verdict: Any,
-    last: Any,
-    asked: argparse.Namespace,
-) -> None:
-    t = settings.target
-    title = (f"{settings.name}: {quantity(t['n_params'])} parameters, {quantity(t['n_tokens'])} tokens, group "
-             f"{t['source']}/{t['arch']}/{t['data']}")  # fmt: skip
+@dataclass(frozen=True)
+class Standing:
+    """What a campaign's storage says at one moment.
+
+    Attributes
+    ----------
+    why
+        Reason by run_id, see `reasons`.
+    verdict
+        The last one with its basis, None before the first.
+    last
+        The posterior of the last step, None where it was never fitted.
+    """
+
+    settings: Settings
+    account: Account
+    runs: tuple[Run, ...]
+    why: dict[str, str]
+    steps: tuple[Step, ...]
+    verdict: dict[str, Any] | None
+    last: Posterior | None
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Runs by state."""
+        states = ("completed", "diverged", "pending", "waiting", "failed")
+        return {state: sum(r.state == state for r in self.runs) for state in states}
+
+    @property
+    def pending(self) -> list[str]:
+        """The run_ids that are out."""
+        return [r.run_id for r in self.runs if r.state == "pending"]
+
+    @property
+    def conflicts(self) -> list[str]:
+        """Of prior and runs, in sentences."""
+        return [] if self.last is None else list(self.last.conflicts)
+
+    @property
+    def gate(self) -> list[str]:
+        """What the diagnostic gate has against the last posterior."""
+        return [] if self.last is None else list(self.last.gate_messages)
+
+
+def status_json(at: Standing, interval: float) -> dict[str, Any]:
+    """For scripts."""
+    return {
+        "name": at.settings.name, "target": dict(at.settings.target), "strategy": at.settings.strategy,
+        "prior": at.settings.prior,
+        "budget": account_json(at.account, at.settings.prices()),
+        "runs": at.counts, "interval": interval, "interval_kind": "eti", "steps": [step_json(s) for s in at.steps],
+        "pending": at.pending,
+        "reasons": at.why,
+        "verdict": None if at.verdict is None else at.verdict["verdict"],
+        "conflicts": at.conflicts, "gate": {"passed": not at.gate, "messages": at.gate},
+    }  # fmt: skip
+
+
+def _show(at: Standing, interval: float) -> None:
+    settings, t = at.settings, at.settings.target
+    size, horizon = (quantity(float(t[name])) for name in ("n_params", "n_tokens"))
+    title = f"{settings.name}: {size} parameters, {horizon} tokens, group {t['source']}/{t['arch']}/{t['data']}"
     rows = [
-        *account_rows(account, settings.prices()),
-        ("runs", ", ".join(f"{v} {k}" for k, v in counts.items() if v) or "none yet"),
+        *account_rows(at.account, settings.prices()),
+        ("runs", ", ".join(f"{v} {k}" for k, v in at.counts.items() if v) or "none yet"),
     ]  # fmt: skip
-    out = [r.run_id for r in runs if r.state == "pending"]
+    out = at.pending
     if out:
         rows.append(("out", ", ".join(out[:12]) + (f" and {len(out) - 12} more" if len(out) > 12 else "")))
-    rows += [("reason", f"{run_id}: {reason}") for run_id, reason in list(why.items())[-_REASONS:]]
-    if len(why) > _REASONS:
-        rows.append(("", f"and of {len(why) - _REASONS} earlier runs, see --json"))
-    band = steps[-1].band
+    rows += [("reason", f"{run_id}: {reason}") for run_id, reason in list(at.why.items())[-_REASONS:]]
+    if len(at.why) > _REASONS:
+        rows.append(("", f"and of {len(at.why) - _REASONS} earlier runs, see --json"))
+    band = at.steps[-1].band
     if band is not None:
         rows.append(("recommended", f"lr_peak {rate(band.recommended_lr_peak)}, batch_tokens "
                      f"{tokens(band.recommended_batch_tokens)}; expected regret "
                      f"{percent(band.expected_regret)}"))  # fmt: skip
-    if verdict is not None:
-        v = verdict["verdict"]
-        since = sum(s.run_id != "" for s in steps) - int(verdict["basis"].get("told", 0))
+    if at.verdict is not None:
+        v = at.verdict["verdict"]
+        since = sum(s.run_id != "" for s in at.steps) - int(at.verdict["basis"].get("told", 0))
         when = f"before the last {since} results, `ask` thinks again: " if since > 0 else ""
         rows.append(("verdict", f"{when}{v['action']}: {v['why'].removeprefix(v['action'] + ': ')}"))
-    if last is not None and settings.prior:
-        said = (
-            f"{len(last.conflicts)} conflicts with the runs, see below"
-            if last.conflicts
-            else "no conflict with the runs"
-        )
-        rows.append(
-            (
-                "prior",
-                f"{settings.prior}, trust {settings.trust:g}: {said if last.n_runs else 'nothing told yet'}",
-            )
-        )
+    if at.last is not None and settings.prior:
+        n = len(at.conflicts)
+        found = f"{n} conflicts with the runs, see below" if n else "no conflict with the runs"
+        said = found if at.last.n_runs else "nothing told yet"
+        rows.append(("prior", f"{settings.prior}, trust {settings.trust:g}: {said}"))
     print_rows(title, rows)
     print()
-    share = mass(asked.interval)
+    share = mass(interval)
     print_table(
         ["run", "outcome", "FLOP spent", "regret, %", f"lr_peak ({share})", f"batch_tokens ({share})"],
-        [step_row(s) for s in steps],
+        [step_row(s) for s in at.steps],
     )
-    if any(s.band is None for s in steps):
+    if any(s.band is None for s in at.steps):
         say("rows without a band were never fitted; --fill all fits them, tens of seconds each")
 
 

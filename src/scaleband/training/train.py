@@ -70,6 +70,29 @@ class Settings:
             raise UserError(f"precision = {self.precision!r} is neither float32 nor bfloat16")
 
 
+@dataclass(frozen=True)
+class Checkpoint:
+    """The file of a training's state, and the training that it belongs to."""
+
+    path: Path
+    key: str
+
+    def save(self, state: State) -> None:
+        """Write it whole, or leave the one before."""
+        part = self.path.with_name(f".{self.path.name}")
+        torch.save({"key": self.key, **{f.name: getattr(state, f.name) for f in dataclasses.fields(state)}}, part)
+        part.replace(self.path)
+
+    def resumed(self, device: torch.device) -> State | None:
+        """The state, if a checkpoint of this very training is there; one that cannot be read is passed over."""
+        try:
+            # weights_only: tensors and plain values, never code
+            found: dict[str, Any] = torch.load(self.path, map_location=device, weights_only=True)
+        except Exception:  # absent, half written by another program, or not a checkpoint: all mean to begin anew
+            return None
+        return State(**found) if found.pop("key", None) == self.key else None
+
+
 def train(
     specs: Sequence[RunSpec],
     data: Sequence[TokenData],
@@ -106,47 +129,19 @@ def train(
     seq_len = _checked(specs, data, first.seq_len or SEQ_LEN)
     device = torch.device(settings.device or ("cuda" if torch.cuda.is_available() else "cpu"))
     dtype = torch.bfloat16 if settings.precision == "bfloat16" else torch.float32
-    with own_stream(device):
-        return _train(specs, data, settings, folder, run_folders, shape, seq_len, device, dtype)
-
-
-def _train(
-    specs: Sequence[RunSpec],
-    data: Sequence[TokenData],
-    settings: Settings,
-    folder: Path,
-    run_folders: Sequence[Path],
-    shape: Shape,
-    seq_len: int,
-    device: torch.device,
-    dtype: torch.dtype,
-) -> list[RunResult]:
-    first, runs = specs[0], len(specs)
-    key = "".join(to_json(dataclasses.replace(spec, limits=type(spec.limits)())) for spec in specs)
-    state = _resumed(folder / CHECKPOINT_FILE, key, device) or fresh(shape, specs, device)
-    micro = max(1, min(first.batch_tokens, settings.micro_tokens // runs) // seq_len)
-    steps = Steps(
-        state, shape, specs, data, seq_len, micro=micro, dtype=dtype, compiled=settings.compile, recorded=settings.graph
+    checkpoint = Checkpoint(
+        folder / CHECKPOINT_FILE,
+        "".join(to_json(dataclasses.replace(spec, limits=type(spec.limits)())) for spec in specs),
     )
     limit = min((s.limits.wall_seconds for s in specs if s.limits.wall_seconds is not None), default=math.inf)
-    keep_every = max(1, first.steps // settings.curve_points)
-    longest = steps.longest if settings.checkpoint_seconds else 1
-    chunk, begun, before = 1, time.perf_counter(), state.seconds
-    saved = now = begun
-    while state.step < first.steps and bool(state.alive.any()):
-        done, looked = state.step, now
-        reached = zip(*steps.advance(min(chunk, first.steps - done)), strict=True)
-        for step, (total, rates) in enumerate(reached, done + 1):
-            if step % keep_every == 0 or step == first.steps:
-                state.curve.append([step, *total, *rates])
-        now = time.perf_counter()
-        chunk = min(2 * chunk, longest) if now - looked < CHUNK_SECONDS else max(1, chunk // 2)
-        state.seconds = before + now - begun
-        out_of_time = state.seconds > limit
-        if out_of_time or now - saved > settings.checkpoint_seconds:
-            _save(state, folder / CHECKPOINT_FILE, key)
-            saved = now
-        if out_of_time and state.step < first.steps:
+    with own_stream(device):
+        state = checkpoint.resumed(device) or fresh(shape, specs, device)
+        micro = max(1, min(first.batch_tokens, settings.micro_tokens // len(specs)) // seq_len)
+        steps = Steps(
+            state, shape, specs, data, seq_len, micro=micro, dtype=dtype, compiled=settings.compile,
+            recorded=settings.graph,
+        )  # fmt: skip
+        if not _to_the_end(steps, state, first.steps, settings, checkpoint, limit):
             reason = (
                 f"ran past its limit of {limit:g} s at step {state.step} of {first.steps}; start it again to go on"
             )
@@ -154,13 +149,38 @@ def _train(
                 failed(s, reason, steps=state.step, wall_seconds=state.seconds, device=str(device))
                 for s in specs
             ]
-
-    found = validation(state.weights, shape, data, settings, seq_len, dtype)
-    results = [
-        _result(spec, state, r, found[r], shape, device, run_folders[r]) for r, spec in enumerate(specs)
-    ]  # fmt: skip
-    (folder / CHECKPOINT_FILE).unlink(missing_ok=True)
+        found = validation(state.weights, shape, data, settings, seq_len, dtype)
+        results = [
+            _result(spec, state, r, found[r], shape, device, run_folders[r]) for r, spec in enumerate(specs)
+        ]  # fmt: skip
+    checkpoint.path.unlink(missing_ok=True)
     return results
+
+
+def _to_the_end(
+    steps: Steps, state: State, total: int, settings: Settings, checkpoint: Checkpoint, limit: float
+) -> bool:
+    """Train until `total` steps are done or every run has diverged; False where `limit` seconds came first."""
+    keep_every = max(1, total // settings.curve_points)
+    longest = steps.longest if settings.checkpoint_seconds else 1
+    chunk, begun, before = 1, time.perf_counter(), state.seconds
+    saved = now = begun
+    while state.step < total and bool(state.alive.any()):
+        done, looked = state.step, now
+        reached = zip(*steps.advance(min(chunk, total - done)), strict=True)
+        for step, (loss, rates) in enumerate(reached, done + 1):
+            if step % keep_every == 0 or step == total:
+                state.curve.append([step, *loss, *rates])
+        now = time.perf_counter()
+        chunk = min(2 * chunk, longest) if now - looked < CHUNK_SECONDS else max(1, chunk // 2)
+        state.seconds = before + now - begun
+        out_of_time = state.seconds > limit
+        if out_of_time or now - saved > settings.checkpoint_seconds:
+            checkpoint.save(state)
+            saved = now
+        if out_of_time and state.step < total:
+            return False
+    return True
 
 
 def validation(
@@ -258,21 +278,3 @@ def _result(
         n_params=sizes.n_params,
         n_active=sizes.n_active,
     )
-
-
-def _save(state: State, path: Path, key: str) -> None:
-    part = path.with_name(f".{path.name}")
-    torch.save({"key": key, **{f.name: getattr(state, f.name) for f in dataclasses.fields(state)}}, part)
-    part.replace(path)
-
-
-def _resumed(path: Path, key: str, device: torch.device) -> State | None:
-    """The state of this very training, if a checkpoint of it is there; one that cannot be read is passed over."""
-    try:
-        # weights_only: tensors and plain values, never code
-        found: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)
-    except Exception:  # absent, half written by another program, or not a checkpoint: all mean to begin anew
-        return None
-    if found.pop("key", None) != key:
-        return None
-    return State(**found)
