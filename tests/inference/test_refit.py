@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from scaleband.errors import UserError
 from scaleband.inference import refit as refit_module
 from scaleband.inference.fitting import Fit, fit
 from scaleband.inference.refit import refit
@@ -129,3 +130,17 @@ def test_draws_that_did_not_arrive_are_sampled(
     monkeypatch.setattr(refit_module, "_KEEPS", 1)
     done = refit(table[~in_last_cell(table)], early, settings=SamplerSettings(draws=300, rounds=2))
     assert why in str(done.meta["refit"])
+
+
+@pytest.mark.parametrize(
+    ("change", "form", "match"),
+    [
+        (lambda t: t, "cubic", "unknown form 'cubic'; choose one of linear"),
+        (lambda t: t.assign(status="failed"), "quadratic", "no completed run"),
+    ],
+)
+def test_what_cannot_be_fitted_is_refused(
+    table: pd.DataFrame, early: Fit, change: Callable[[pd.DataFrame], pd.DataFrame], form: str, match: str
+) -> None:
+    with pytest.raises(UserError, match=match):
+        refit(change(table), early, form=form)

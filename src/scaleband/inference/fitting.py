@@ -166,15 +166,7 @@ def fit(
         Unknown form, or nothing to learn from.
     """
     settings = settings or SamplerSettings()
-    if form not in FORMS:
-        raise UserError(f"unknown form {form!r}; choose one of {', '.join(FORMS)}")
-    frame = usable(frame)
-    if not (frame["status"] == "completed").any():
-        raise UserError("no completed run in the table; a fit needs losses, add runs with status completed")
-    table = cell_table(frame) if cells is None else cells
-    design = design_for(cells_of(table))
-    prior = default_beliefs(design, FORMS[form]) if beliefs is None else beliefs(design)
-    inputs = model_inputs(frame, design, cells=table)
+    frame, table, prior, inputs = prepared(frame, form, beliefs, cells)
     if not well_told(inputs):
         settings = replace(settings, copies=1, target_accept=max(settings.target_accept, _FEW_RUNS_ACCEPT))
     say = progress or (lambda stage, done, total: None)
@@ -202,6 +194,21 @@ def fit(
     meta = facts(frame, table, gate, prior, settings, form)
     meta["seconds"] = {"compile": compiled_at - started, "sample": time.perf_counter() - compiled_at}
     return Fit(posterior, raw.stats, inputs, prior, gate, meta, compiled, settings)
+
+
+def prepared(
+    frame: pd.DataFrame, form: str, beliefs: Callable[[Any], Beliefs] | None, cells: pd.DataFrame | None = None
+) -> tuple[pd.DataFrame, pd.DataFrame, Beliefs, ModelInputs]:
+    """The usable rows, their cells, the prior and the model's inputs; arguments and errors as in `fit`."""
+    if form not in FORMS:
+        raise UserError(f"unknown form {form!r}; choose one of {', '.join(FORMS)}")
+    frame = usable(frame)
+    if not (frame["status"] == "completed").any():
+        raise UserError("no completed run in the table; a fit needs losses, add runs with status completed")
+    table = cell_table(frame) if cells is None else cells
+    design = design_for(cells_of(table))
+    prior = default_beliefs(design, FORMS[form]) if beliefs is None else beliefs(design)
+    return frame, table, prior, model_inputs(frame, design, cells=table)
 
 
 def well_told(inputs: ModelInputs) -> bool:

@@ -16,18 +16,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from scaleband.bayes import Beliefs, ModelInputs, cells_of, default_beliefs, model_inputs
+from scaleband.bayes import Beliefs, ModelInputs
 from scaleband.bayes.beliefs import OWN
 from scaleband.bayes.mode import Law, Rows, information, joint_mode, typical
-from scaleband.inference.fitting import DEFAULT_FORM, Fit, facts, fit
+from scaleband.inference.fitting import DEFAULT_FORM, Fit, facts, fit, prepared
 from scaleband.inference.gate import REPORTED, diagnose, nearly
 from scaleband.inference.gibbs import Target, Values
 from scaleband.inference.moves import move
 from scaleband.inference.proposal import Proposal
 from scaleband.inference.sampler import RawDraws, SamplerSettings
 from scaleband.inference.unpack import own_std, scatters_of_cells, unpack
-from scaleband.laws import FORMS, LEVEL, Cells, design_for
-from scaleband.runs import cell_table, usable
+from scaleband.laws import LEVEL, Cells
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -79,11 +78,7 @@ def refit(
     """
     settings = settings or SamplerSettings()
     started = time.perf_counter()
-    frame = usable(frame)
-    table = cell_table(frame)
-    design = design_for(cells_of(table))
-    prior = default_beliefs(design, FORMS[form]) if beliefs is None else beliefs(design)
-    inputs = model_inputs(frame, design)
+    frame, table, prior, inputs = prepared(frame, form, beliefs)
 
     def sampled(why: str) -> Fit:
         done = fit(frame, form=form, beliefs=beliefs, settings=settings, reuse=earlier, progress=progress)
