@@ -36,6 +36,10 @@ def spread(factor: np.ndarray) -> np.ndarray:
     return np.sqrt((factor**2).sum(-1))
 
 
+def _nearer(draws: np.ndarray) -> np.ndarray:
+    return draws.mean(0) + 0.3 * (draws - draws.mean(0))
+
+
 def test_full_trust_takes_the_posterior_at_its_word(fitted: Fit) -> None:
     draws, design = fitted.draws(), new_design()
     beliefs = beliefs_from(draws, design, FORMS["linear"])
@@ -82,19 +86,58 @@ def test_a_team_that_the_model_does_not_know_may_have_other_exponents(fitted: Fi
         assert (spread(beliefs.law_factor[r])[known] < 1e-5).all()
 
 
-def test_trust_widens_and_zero_trust_is_no_trust(fitted: Fit) -> None:
+def test_trust_weighs_what_the_runs_said_and_zero_trust_is_no_trust(fitted: Fit) -> None:
+    """A power prior: precisions of posterior and stated beliefs are weighed; never wider than the wider of the two."""
     draws, design = fitted.draws(), new_design()
-    full, quarter = (beliefs_from(draws, design, FORMS["linear"], trust) for trust in (1.0, 0.25))
-    np.testing.assert_allclose(spread(quarter.shared_factor), 2 * spread(full.shared_factor), rtol=1e-5)
-    np.testing.assert_array_equal(quarter.shared_mean, full.shared_mean)
-    k = design.columns.index("n")
-    assert spread(quarter.law_factor[0])[k] == pytest.approx(2 * spread(full.law_factor[0])[k], rel=1e-5)
-    none, stated = beliefs_from(draws, design, FORMS["linear"], 0.0), default_beliefs(design, FORMS["linear"])
+    draws = replace(draws, shared=_nearer(draws.shared), law=_nearer(draws.law))  # made from the prior, then told more
+    stated = default_beliefs(design, FORMS["linear"])
+    full, quarter, little = (beliefs_from(draws, design, FORMS["linear"], trust) for trust in (1.0, 0.25, 1e-6))
+    told, own = (np.linalg.inv(b.shared_factor @ b.shared_factor.T) for b in (full, stated))
+    mixed = np.linalg.inv(0.25 * told + 0.75 * own)
+    np.testing.assert_allclose(quarter.shared_factor @ quarter.shared_factor.T, mixed, rtol=1e-6, atol=1e-12)
+    mean = mixed @ (0.25 * told @ full.shared_mean + 0.75 * own @ stated.shared_mean)
+    np.testing.assert_allclose(quarter.shared_mean, mean, rtol=1e-6)
+    np.testing.assert_allclose(little.shared_mean, stated.shared_mean, atol=1e-4)
+    np.testing.assert_allclose(spread(little.shared_factor), spread(stated.shared_factor), rtol=1e-3)
+    for k in (design.columns.index(name) for name in ("intercept", "n", "d")):
+        for r in (r for r in range(len(RESPONSES)) if r != LEVEL):
+            sd = [spread(b.law_factor[r])[k] for b in (full, quarter, little, stated)]
+            assert sd[0] < sd[1] < sd[2] == pytest.approx(sd[3], rel=0.02)
+            assert sd[1] <= 2 * sd[0]  # the covariance divided by the trust, at most
+    # An offset has no stated width of its own: its scale is learned, and has a stated median.
+    k = design.columns.index("source:team-a")
+    assert spread(little.law_factor[0])[k] == pytest.approx(0.40, rel=0.05)
+    none = beliefs_from(draws, design, FORMS["linear"], 0.0)
     np.testing.assert_array_equal(none.shared_factor, stated.shared_factor)
     assert none.origin == "stated beliefs"
     assert quarter.origin.endswith("trust 0.25")
     with pytest.raises(UserError, match="outside 0 to 1"):
         beliefs_from(draws, design, FORMS["linear"], 1.5)
+
+
+@pytest.mark.parametrize("model", ["public-sweeps", "step-law"])
+def test_another_teams_cells_scatter_as_another_teams(model: str) -> None:
+    """What a team's cells scatter by is shared, times its own ratio: the ratio of a new team is not known."""
+    draws = read_draws(model_path(model))
+
+    def told(*sources: str) -> tuple[np.ndarray, np.ndarray]:
+        n = np.full(len(sources), 1e8)
+        cells = Cells(sources, ("dense",) * len(sources), ("web",) * len(sources), n, n, 20 * n)
+        beliefs = beliefs_from(draws, design_for(cells), FORMS["quadratic"])
+        at = [list(SHARED).index(f"log_scatter_{name}") for name in ("log_lr", "log_batch")]
+        return beliefs.shared_mean[at], spread(beliefs.shared_factor)[at]
+
+    one = len(draws.sources) == 1
+    shared = np.log(draws.scatter[:, :2])
+    mean, sd = told("another")
+    np.testing.assert_allclose(mean, shared.mean(0), atol=1e-6)
+    np.testing.assert_allclose(sd**2, shared.var(0, ddof=1) + 0.09 * (2 if one else 1), rtol=1e-4)
+    mean, sd = told("another", "and-another")  # their fit has ratios itself
+    np.testing.assert_allclose(sd**2, shared.var(0, ddof=1) + 0.09 * one, rtol=1e-4)
+    own = np.log(draws.cell_scatter("step-law")[:, :2])
+    mean, sd = told("step-law")
+    np.testing.assert_allclose(mean, own.mean(0), atol=1e-6)
+    np.testing.assert_allclose(sd, own.std(0, ddof=1), rtol=1e-4)
 
 
 def test_a_prior_from_a_fit_draws_what_the_fit_says(fitted: Fit) -> None:

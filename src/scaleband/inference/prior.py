@@ -9,9 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scaleband.bayes import SHARED, Beliefs, default_beliefs
+from scaleband.bayes.beliefs import SHARED_INDEX, role_index
 from scaleband.errors import UserError
 from scaleband.inference.fitting import Fit, run_id_digests
-from scaleband.laws import LEVEL, RESPONSES, Design, Form, LawDraws
+from scaleband.laws import HYPERPARAMETERS, LEVEL, RESPONSES, ROLES, SCATTER_RATIO_SD, Design, Form, LawDraws
 
 Array = NDArray[np.float64]
 
@@ -19,12 +20,53 @@ CONFLICT_P = 0.01
 """Holm-adjusted p below which a disagreement of prior and data is reported."""
 
 
-def _moments(draws: Array, trust: float) -> tuple[Array, Array]:
-    """Mean and Cholesky factor of the covariance divided by the trust."""
-    mean = draws.mean(0)
-    covariance = np.atleast_2d(np.cov(draws.T)) / trust
+def _tempered(draws: Array, mean: Array, sd: Array, trust: float, wider: Array | None = None) -> tuple[Array, Array]:
+    """Normal prior from draws: mean, and a triangular root of the covariance.
+
+    What the released runs said counts `trust` times (a power prior, Ibrahim and Chen 2000): the posterior is the stated
+    normal times their likelihood, so precisions are weighed, trust of the posterior's and the rest of the stated one.
+
+    Parameters
+    ----------
+    draws (sample, parameter)
+        Of the released posterior.
+    mean, sd (parameter,)
+        The stated beliefs; an sd of 0 has nothing to say.
+    trust
+        0 < trust <= 1.
+    wider (parameter,)
+        Variance that the new table has beyond the posterior's.
+    """
     # A form that leaves a coefficient out has no variance there; the factor's row is then (almost) zero.
-    return mean, np.linalg.cholesky(covariance + 1e-12 * np.eye(len(mean)))
+    covariance = np.atleast_2d(np.cov(draws.T)) + 1e-12 * np.eye(draws.shape[1])
+    if wider is not None:
+        covariance += np.diag(wider)
+    if trust == 1:
+        return draws.mean(0), np.linalg.cholesky(covariance)
+    unit = np.sqrt(np.diag(covariance))  # variances differ by ten decades
+    told = trust * np.linalg.inv(covariance / np.outer(unit, unit))
+    stated = (1 - trust) * np.where(sd > 0, (unit / np.where(sd > 0, sd, 1.0)) ** 2, 0.0)
+    mixed = np.linalg.inv(told + np.diag(stated))
+    centre = mixed @ (told @ (draws.mean(0) / unit) + stated * mean / unit)
+    return unit * centre, unit[:, None] * np.linalg.cholesky((mixed + mixed.T) / 2)
+
+
+def _scatters(draws: LawDraws, design: Design) -> tuple[Array, Array]:
+    """Shared parameters as draws about the new table, (sample, shared), and the variance to add, (shared,).
+
+    The scatter of rate and batch is a source's own: what several sources share, times the source's ratio. What a model
+    says of other teams' cells is that much less sure of a new one's; a known team brings its own.
+    """
+    shared, wider = draws.shared.copy(), np.zeros(draws.shared.shape[1])
+    sources = [name.removeprefix("source:") for name in design.columns if name.startswith("source:")]
+    index = [SHARED_INDEX[f"log_scatter_{name}"] for name in HYPERPARAMETERS]
+    if len(sources) > 1:  # the new table has ratios of its own
+        wider[index] = SCATTER_RATIO_SD**2 * (len(draws.sources) == 1)
+    elif sources[0] in draws.sources:
+        shared[:, index] = np.log(draws.cell_scatter(sources[0])[:, : len(index)])
+    else:
+        wider[index] = SCATTER_RATIO_SD**2 * (1 + (len(draws.sources) == 1))
+    return shared, wider
 
 
 def _known_columns(design: Design, draws: LawDraws) -> tuple[list[int], list[int]]:
@@ -42,10 +84,11 @@ def beliefs_from(draws: LawDraws, design: Design, form: Form, trust: float = 1.0
     """A released posterior as the prior of a new table.
 
     Shared parameters and every coefficient of optimum and curvature that the model knows (features, families,
-    and groups of the same name) become jointly normal, covariance divided by `trust`; offsets of new groups
+    and groups of the same name) become jointly normal; the released runs count `trust` times, so where they say much
+    the covariance is divided by it, and where they say little the stated beliefs are left. Offsets of new groups
     keep their learned pooling, and so do small deviations of their exponents, whatever the form: a model of one team
-    is surer of its exponents than of another team's. The loss level keeps the stated beliefs, because levels are
-    never compared.
+    is surer of its exponents than of another team's, and of the scatter of its cells. The loss level keeps the stated
+    beliefs, because levels are never compared.
 
     Parameters
     ----------
@@ -68,12 +111,18 @@ def beliefs_from(draws: LawDraws, design: Design, form: Form, trust: float = 1.0
     if draws.shared.shape[1] != len(SHARED):
         raise UserError("the model comes from a version with other shared parameters; refit it to use it as a prior")
     stated = default_beliefs(design, replace(form, lr=form.lr | {"exponent"}, batch=form.batch | {"exponent"}))
-    shared_mean, shared_factor = _moments(draws.shared, trust)
+    shared, wider = _scatters(draws, design)
+    shared_mean, shared_factor = _tempered(
+        shared, stated.shared_mean, np.diag(stated.shared_factor), trust, wider
+    )  # fmt: skip
     here, there = _known_columns(design, draws)
     mean, factor, pooled = stated.law_mean.copy(), stated.law_factor.copy(), stated.pooled.copy()
+    sd = np.diagonal(factor, axis1=1, axis2=2).copy()
+    # offsets whose scale is learned: the scale's stated median
+    sd[:2, pooled] *= _offset_medians()[:, role_index(design)][:, pooled]
     pooled[here] = False
     for r in (r for r in range(len(RESPONSES)) if r != LEVEL):
-        block_mean, block = _moments(draws.law[:, r][:, there], trust)
+        block_mean, block = _tempered(draws.law[:, r][:, there], stated.law_mean[r, here], sd[r, here], trust)
         mean[r, here] = block_mean
         factor[r][here, :] = 0.0
         factor[r][np.ix_(here, here)] = block
@@ -87,6 +136,13 @@ def beliefs_from(draws: LawDraws, design: Design, form: Form, trust: float = 1.0
         pooled=pooled,
         origin=f"{name}, trust {trust:g}",
     )
+
+
+def _offset_medians() -> Array:
+    """Stated medians of the offset scales: (hyperparameter, role without `shared`)."""
+    start = SHARED_INDEX[f"log_offset_{ROLES[1]}_{HYPERPARAMETERS[0]}"]
+    means = np.array([mean for mean, _, _ in SHARED.values()])[start:]
+    return np.exp(means.reshape(len(HYPERPARAMETERS), len(ROLES) - 1))
 
 
 def overlapping_runs(draws: LawDraws, run_ids: Sequence[str]) -> list[str]:
