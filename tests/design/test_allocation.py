@@ -13,6 +13,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "inference"))
 
 from made_losses import simulated_losses, true_loss
 
+from made_laws import made_laws, true_log_loss
 from scaleband.design import (
     allocation_from_loss_laws,
     candidates_from_table,
@@ -68,6 +69,22 @@ def test_dear_runs_teach_more_than_cheap_ones(fitted: LossDraws) -> None:
     assert chosen[0].runs[0] >= 3  # of equal price, one of the larger budget
     total = sum(c.gain.evsi for c in chosen)
     assert 2 * chosen[0].gain.error < total < base.risk
+
+
+def test_sizes_have_no_luck_before_they_are_chosen() -> None:
+    """Laws of fitted cells know how much models of one size differ: a finer grid of sizes has no more to gain."""
+    laws = made_laws()
+    risks = []
+    for count in (21, 161):
+        cells = isoflop_cells("a", "dense", "web", 1e21, np.exp(np.linspace(np.log(3e8), np.log(3e10), count)))
+        assert np.ptp(laws.log_loss(cells) - laws.log_loss(cells, size_effects=False), axis=1).min() > 0.005
+        decision = allocation_from_loss_laws(laws, cells)
+        risks.append(rule_without_data(decision, laws.n_samples).risk)
+    assert risks[1] == pytest.approx(risks[0], rel=0.02)
+    target = isoflop_cells("a", "dense", "web", 1e20, np.array([np.sqrt(1e20 / 120)]))
+    n, d, half = target.n_params, target.n_tokens, np.exp(0.25)
+    true = 100 * (true_log_loss(n / half, d / half) - true_log_loss(n * half, d * half))
+    assert loss_law_slope(laws, target) == pytest.approx(float(true[0]), rel=0.05)
 
 
 def test_slope_of_the_frontier(fitted: LossDraws) -> None:

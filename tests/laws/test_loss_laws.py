@@ -79,6 +79,17 @@ def test_best_batch_of_the_three_terms() -> None:
     np.testing.assert_allclose(slope, expected)
 
 
+def test_a_batch_that_is_not_stated_is_the_best_one() -> None:
+    values, law = some_values("three-term"), LAWS["three-term"]
+    x = at(d=np.full(40, 3.0), b=np.where(np.arange(40) < 20, np.nan, 1.5))
+    tuned = law.tuned(values, x)
+    np.testing.assert_allclose(tuned.b[:20], optimal_batch(values, x.d)[:20])
+    np.testing.assert_array_equal(tuned.b[20:], 1.5)
+    told = law.relative(np, values, tuned)
+    assert (told[:20] < law.relative(np, values, at(d=x.d, b=np.zeros(40)))[:20]).all()
+    assert LAWS["chinchilla"].tuned(values, x) is x
+
+
 def test_published_constants_round_trip_and_give_the_published_loss() -> None:
     published = {"E": 1.69, "A": 406.4, "B": 410.7, "alpha": 0.34, "beta": 0.28}
     level, values = from_published(1.69, 406.4, 410.7, 0.34, 0.28, 4e8, 1e10)

@@ -111,6 +111,7 @@ def model_arrays(
 ) -> dict[str, Any]:
     """The rows as arrays: everything here is data of the compiled model. `weight` 0 leaves a row out."""
     x = covariates(table.cells, reference or reference_of(table), table.batch_tokens, table.unique_tokens)
+    x = x._replace(b=np.where(np.isfinite(x.b), x.b, 0.0))  # the graph has every covariate, asked for or not
     trunk = {name: k for k, name in enumerate(layout.trunks)}
     return {
         **{f"x_{name}": np.asarray(value, float) for name, value in x._asdict().items()},

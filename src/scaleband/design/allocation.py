@@ -25,12 +25,15 @@ def isoflop_cells(source: str, arch: str, data: str, flops: float, n_params: Arr
 def allocation_from_loss_laws(draws: LossDraws, cells: Cells) -> CurveDecision:
     """Choose n_params along an isoFLOP line (`isoflop_cells`, sizes evenly spaced in log) under stacked loss laws.
 
+    The laws alone: with the luck of every size in it, the best of many sizes would be the luckiest, and what there is
+    to gain would grow with the number of sizes.
+
     Raises
     ------
     UserError
         Fewer than five sizes, or sizes that are not evenly spaced in log.
     """
-    return allocation_decision(np.log(cells.n_params), 100 * draws.log_loss(cells))
+    return allocation_decision(np.log(cells.n_params), 100 * draws.log_loss(cells, size_effects=False))
 
 
 @dataclass(frozen=True)
@@ -85,5 +88,5 @@ def loss_law_slope(draws: LossDraws, target: Cells, t: int = 0) -> float:
         n_active=target.n_active[t] * half,
         n_tokens=target.n_tokens[t] * half,
     )
-    loss = 100 * draws.log_loss(pair)
+    loss = 100 * draws.log_loss(pair, size_effects=False)
     return float(np.median(loss[:, 0] - loss[:, 1]))

@@ -117,7 +117,7 @@ def allocate(draws: LossDraws, group: str, flops: float, limits: Limits | None =
         d = np.log(np.maximum(tokens, 1.0) / ref.n_tokens)
         u = d if limits.unique_tokens is None else np.minimum(d, np.log(limits.unique_tokens / ref.n_tokens))
         d = np.where(knows_repeats, d, u + saturating(np, np.exp(d - u), decay))
-        value = law(Covariates(log_active - np.log(ref.n_active), d, log_s, 0.0, u))
+        value = law(Covariates(log_active - np.log(ref.n_active), d, log_s, np.nan, u))
         return np.where(tokens >= 1.0, value, 50.0 + log_active)
 
     count = draws.n_samples
@@ -178,7 +178,7 @@ def tokens_to_reach(draws: LossDraws, cells: Cells, loss: float, *, most: float 
 
         def above(log_tokens: Array, law=law, n=n, s=s) -> NDArray[np.bool_]:  # type: ignore[no-untyped-def]
             d = log_tokens - np.log(ref.n_tokens)
-            return np.asarray(law(Covariates(n, d, s, 0.0, d)) > np.log(loss))
+            return np.asarray(law(Covariates(n, d, s, np.nan, d)) > np.log(loss))
 
         low, high = np.full(draws.n_samples, np.log(1e6)), np.full(draws.n_samples, np.log(most))
         never = above(high)

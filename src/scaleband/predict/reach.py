@@ -121,7 +121,7 @@ def reach(
     law, ref = laws.law_log_loss(f"{source}/{arch}/{data}"), laws.reference
     d = logs[:, None] - np.log(ref.n_tokens)
     size, s = np.log(active / ref.n_active), np.log(n_params / active)
-    level = law(Covariates(size, d, s, 0.0, d))[:, pick].T  # (sample, horizon)
+    level = law(Covariates(size, d, s, np.nan, d))[:, pick].T  # (sample, horizon)
     best = _first_below(level, float(np.log(loss)), logs)
     if batch_tokens is None:
         reached = np.clip(np.where(np.isfinite(best), best, high), low, high)

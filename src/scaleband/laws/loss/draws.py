@@ -129,7 +129,10 @@ class LossDraws:
         return levels, values
 
     def law_log_loss(self, group: str) -> Callable[[Covariates], Array]:
-        """log loss of the law alone as a function of covariates whose last dim is `sample`: no effects, no scatter."""
+        """log loss of the law alone as a function of covariates whose last dim is `sample`: no effects, no scatter.
+
+        A batch of NaN is the best one, as in `log_loss`.
+        """
         levels, values = self.evaluator(group)
         ends = np.cumsum([len(p.theta) for p in self.parts])
 
@@ -140,7 +143,8 @@ class LossDraws:
             for k, part in enumerate(self.parts):
                 rows = slice(ends[k] - len(part.theta), ends[k])
                 inside = Covariates(*(v[..., rows] for v in full))
-                out[..., rows] = levels[k] + np.log(np.maximum(part.law.relative(np, values[k], inside), 1e-6))
+                told = part.law.relative(np, values[k], part.law.tuned(values[k], inside))
+                out[..., rows] = levels[k] + np.log(np.maximum(told, 1e-6))
             return out
 
         return value
@@ -181,16 +185,19 @@ class LossDraws:
 
     def log_loss(
         self, cells: Cells, *, batch_tokens: Array | None = None, unique_tokens: Array | None = None,
-        new_run: bool = False,
+        new_run: bool = False, size_effects: bool = True,
     ) -> Array:
-        """Draws of log loss at targets, effects of model sizes included: (sample, target).
+        """Draws of log loss at targets: (sample, target).
 
         Parameters
         ----------
         cells, batch_tokens, unique_tokens
-            Targets; the batch matters to laws that ask for it.
+            Targets; the batch matters to laws that ask for it, and where it is left out (or NaN) it is the best one.
         new_run
             Add the scatter of one observation around the law (heavy tails), keyed by the target.
+        size_effects
+            Add what all models of a size share beside the law (`size_effect`). A size that is still to be chosen has
+            its luck before it: leave it out.
         """
         x = covariates(cells, self.reference, batch_tokens, unique_tokens)
         out, sizes = np.empty((self.n_samples, len(cells))), size_names(cells)
@@ -199,11 +206,12 @@ class LossDraws:
             at = Covariates(*(v[t] for v in x))
             out[:, t] = np.concatenate(
                 [
-                    level + np.log(np.maximum(part.law.relative(np, value, at), 1e-6))
+                    level + np.log(np.maximum(part.law.relative(np, value, part.law.tuned(value, at)), 1e-6))
                     for part, level, value in zip(self.parts, levels, values, strict=True)
                 ]
             )
-            out[:, t] += self.size_effect(sizes[t])
+            if size_effects:
+                out[:, t] += self.size_effect(sizes[t])
             if new_run:
                 key = (group, f"{cells.n_params[t]:.6g}", f"{cells.n_tokens[t]:.6g}")
                 out[:, t] += self.scatter(cells.source[t], *key)

@@ -102,6 +102,8 @@ class LossLaw:
         Covariates without which the law says nothing new: "s", "b", "u".
     optimal_size
         Closed form of the best log size at a fixed log compute c = n + d (both relative), or None: numerical then.
+    optimal_batch
+        Of a law that asks for the batch: the best log batch at log tokens d (both relative). None: it does not ask.
     """
 
     name: str
@@ -111,6 +113,14 @@ class LossLaw:
     relative: Callable[[Any, Values, Covariates], Any]
     needs: frozenset[str] = frozenset()
     optimal_size: Callable[[Values, Array], Array] | None = None
+    optimal_batch: Callable[[Values, Array], Array] | None = None
+
+    def tuned(self, p: Values, x: Covariates) -> Covariates:
+        """Covariates with the law's own best batch where none is stated (NaN)."""
+        if self.optimal_batch is None:
+            return x
+        stated = np.isfinite(x.b)
+        return x if np.all(stated) else x._replace(b=np.where(stated, x.b, self.optimal_batch(p, x.d)))
 
 
 def power(xp: Any, exponent: Any) -> Any:

@@ -104,11 +104,11 @@ def reference_of(table: LossTable) -> Reference:
 def covariates(
     cells: Cells, reference: Reference, batch_tokens: Array | None = None, unique_tokens: Array | None = None
 ) -> Covariates:
-    """Covariates of cells relative to a reference: each (cell,)."""
+    """Covariates of cells relative to a reference: each (cell,). A batch that is not stated is NaN: the best one."""
     n = np.log(cells.n_active / reference.n_active)
     d = np.log(cells.n_tokens / reference.n_tokens)
     s = np.log(cells.n_params / cells.n_active)
     nothing = np.full(len(n), np.nan)
     b = np.log((nothing if batch_tokens is None else batch_tokens) / reference.batch_tokens)
     u = np.log((nothing if unique_tokens is None else unique_tokens) / reference.n_tokens)
-    return Covariates(n, d, s, np.where(np.isfinite(b), b, 0.0), np.where(np.isfinite(u), np.minimum(u, d), d))
+    return Covariates(n, d, s, b, np.where(np.isfinite(u), np.minimum(u, d), d))

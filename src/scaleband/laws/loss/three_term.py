@@ -48,4 +48,5 @@ LAW = LossLaw(
     parameters=(REDUCIBLE, BALANCE, ALPHA, STEPS_SHARE, STEPS, BATCH),
     relative=relative,
     needs=frozenset("b"),
+    optimal_batch=optimal_batch,
 )
