@@ -107,6 +107,8 @@ def test_the_grid_keeps_its_limits(draws: LawDraws, stranger: Cells) -> None:
         (replace(LIMITS, flops_max=1e10), "the price of a run"),
         (replace(LIMITS, device_memory_bytes=1e3), "the device's memory"),
         (replace(LIMITS, steps_min=1e12), "the fewest steps"),
+        (replace(LIMITS, tokens=(1e8,), batch_multiple=524_288.0, batch_min=4096.0), "the fewest steps"),
+        (replace(LIMITS, batch_multiple=3000.0, batch_min=4e3, batch_max=5e3), "power of two"),
     ],
 )
 def test_an_empty_grid_says_why(draws: LawDraws, stranger: Cells, limits: Limits, says: str) -> None:
@@ -122,6 +124,21 @@ def test_limits_come_from_the_fit(draws: LawDraws, known: Cells, stranger: Cells
     assert set(own.tokens) <= set(draws.cells.n_tokens)
     cells = grid_candidates(draws, known, own, mini_sweeps=False).cells
     assert any(draws.matching_cell(cells, c) is not None for c in range(len(cells)))  # fitted cells are met again
+
+
+def test_tokens_in_whole_steps_are_one_cell() -> None:
+    """As in a run table: what a batch leaves over of the tokens does not make another cell of it."""
+    batch = 2.0 ** np.arange(17, 21)
+    rows = pd.DataFrame({"source": "us", "arch": "dense", "data": "web", "n_params": 1e8, "lr_peak": 1e-3,
+                         "batch_tokens": batch, "n_tokens": batch * (2e9 // batch), "bundle": "all"})  # fmt: skip
+    assert rows["n_tokens"].nunique() > 1
+    c = candidates_from_table(rows)
+    assert len(c.cells) == len(c.bundles) == 1
+    assert c.cells.n_tokens[0] == rows["n_tokens"].min()
+    assert [c.inputs(k)["n_tokens"] for k in range(4)] == rows["n_tokens"].tolist()
+    both, at = joined(c, candidates_from_table(rows.assign(n_tokens=8e9, bundle="")))
+    assert len(both.cells) == 2
+    assert [both.inputs(int(k))["n_tokens"] for k in (0, at[0])] == [rows["n_tokens"][0], 8e9]
 
 
 def test_outcomes_are_the_runs_that_predict_foretells(draws: LawDraws, stranger: Cells) -> None:

@@ -50,6 +50,8 @@ class Candidates:
         Indices of runs that are bought together; all runs of a bundle lie in one cell.
     run_id
         Ids of the runs, where a table names them; else ''.
+    n_tokens (run,)
+        Training tokens of each run, where they are not its cell's to the last: whole steps of its batch.
     """
 
     cells: Cells
@@ -59,6 +61,7 @@ class Candidates:
     flops: Array
     bundles: tuple[Index, ...]
     run_id: tuple[str, ...] = ()
+    n_tokens: Array | None = None
 
     def __len__(self) -> int:
         return len(self.bundles)
@@ -79,9 +82,10 @@ class Candidates:
         """One run as columns of the run table."""
         c = int(self.cell[run])
         own = self.cells
+        n_tokens = own.n_tokens[c] if self.n_tokens is None else self.n_tokens[run]
         return {
             "source": own.source[c], "arch": own.arch[c], "data": own.data[c], "n_params": float(own.n_params[c]),
-            "n_active": float(own.n_active[c]), "n_tokens": float(own.n_tokens[c]),
+            "n_active": float(own.n_active[c]), "n_tokens": float(n_tokens),
             "lr_peak": float(self.lr_peak[run]), "batch_tokens": float(self.batch_tokens[run]),
         }  # fmt: skip
 
@@ -89,22 +93,25 @@ class Candidates:
 def unique_cells(
     source: Sequence[str], arch: Sequence[str], data: Sequence[str], n_params: Array, n_active: Array, n_tokens: Array
 ) -> tuple[Cells, Index]:
-    """Equal cells made one: the cells, and the cell of each row. Counts equal to six digits are one."""
-    keys: dict[tuple[str, ...], int] = {}
-    index = np.empty(len(n_params), dtype=np.int64)
-    first: list[int] = []
-    for i in range(len(n_params)):
-        counts = (f"{v[i]:.6g}" for v in (n_params, n_active, n_tokens))
-        key = (str(source[i]), str(arch[i]), str(data[i]), *counts)
-        if key not in keys:
-            keys[key] = len(first)
-            first.append(i)
-        index[i] = keys[key]
+    """Rows of one cell made one: the cells, and the cell of each row.
 
-    def pick(names: Sequence[str]) -> tuple[str, ...]:
-        return tuple(str(names[i]) for i in first)
+    Sizes and token counts that a run table calls one cell (`runs.cell_table`) are one here, named by the smallest.
+    """
+    import pandas as pd
 
-    cells = Cells(pick(source), pick(arch), pick(data), n_params[first], n_active[first], n_tokens[first])
+    from scaleband.runs.cells import cell_keys
+
+    keys = cell_keys(pd.DataFrame({
+        "source": [str(name) for name in source], "arch": [str(name) for name in arch],
+        "data": [str(name) for name in data], "n_params": n_params, "n_tokens": n_tokens,
+    }))  # fmt: skip
+    index = keys.groupby(list(keys.columns), sort=False).ngroup().to_numpy().astype(np.int64)
+    first = np.flatnonzero(~pd.Series(index).duplicated().to_numpy())
+    kept = keys.iloc[first]
+    cells = Cells(
+        tuple(kept["source"]), tuple(kept["arch"]), tuple(kept["data"]), kept["n_params"].to_numpy(float),
+        np.asarray(n_active, float)[first], kept["n_tokens"].to_numpy(float),
+    )  # fmt: skip
     return cells, index
 
 
@@ -149,9 +156,8 @@ def candidates_from_table(frame: pd.DataFrame) -> Candidates:
         if len(set(cell[rows].tolist())) > 1:
             raise UserError(f"the bundle {label!r} has runs of several cells; runs that teach together share one cell")
         bundles.append(rows)
-    return Candidates(
-        cells, cell, frame["lr_peak"].to_numpy(float), frame["batch_tokens"].to_numpy(float), flops, tuple(bundles), ids
-    )
+    lr, batch = (frame[name].to_numpy(float) for name in ("lr_peak", "batch_tokens"))
+    return Candidates(cells, cell, lr, batch, flops, tuple(bundles), ids, tokens)
 
 
 def with_mini_sweeps(

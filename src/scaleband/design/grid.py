@@ -93,10 +93,12 @@ def grid_candidates(
     UserError
         Nothing lies inside the limits; the sentence says which limit is the narrowest.
     """
-    if limits.batch_max < max(limits.batch_multiple, limits.batch_min):
+    batches = limits.batch_multiple * 2.0 ** np.arange(34)
+    batches = batches[(batches >= limits.batch_min) & (batches <= limits.batch_max)]
+    if not batches.size:
         raise UserError(
-            f"the largest batch, {limits.batch_max:g} tokens, is below the smallest that may be run "
-            f"({max(limits.batch_multiple, limits.batch_min):g}); allow larger batches, or a smaller multiple"
+            f"no batch between {limits.batch_min:g} and {limits.batch_max:g} tokens is {limits.batch_multiple:g} times "
+            "a power of two; allow larger batches, or a smaller multiple"
         )
     pairs = np.array([(n, a, d) for n, a in limits.sizes for d in limits.tokens]).reshape(-1, 3)
     n, a, d = pairs.T
@@ -107,7 +109,7 @@ def grid_candidates(
         reasons["the device's memory"] = int(fits.sum())
     fits &= flops_cost(a, d) <= limits.flops_max
     reasons["the price of a run"] = int(fits.sum())
-    fits &= d / limits.batch_min >= limits.steps_min
+    fits &= d / batches[0] >= limits.steps_min
     reasons["the fewest steps"] = int(fits.sum())
     if not_the_target:
         fits &= ~((np.abs(np.log(n / target.n_params[0])) < 1e-3) & (np.abs(np.log(d / target.n_tokens[0])) < 5e-3))
@@ -131,14 +133,11 @@ def grid_candidates(
         away = np.minimum(limits.reach + 2 * spread[:, c], 2.5)
         low, high = middle[0, c] - away[0], middle[0, c] + away[0]
         rates = REFERENCE["lr_peak"] * np.exp(step * np.arange(np.ceil(low / step), np.floor(high / step) + 1))
-        powers = limits.batch_multiple * 2.0 ** np.arange(-10, 24)
-        near = np.abs(np.log(powers / REFERENCE["batch_tokens"]) - middle[1, c]) <= away[1]
-        allowed = (powers >= limits.batch_min) & (powers <= min(limits.batch_max, d[c] / limits.steps_min))
-        whole = powers % limits.batch_multiple == 0
-        sizes = powers[near & allowed & whole]
-        if not sizes.size and (allowed & whole).any():  # the expected optimum lies outside: the nearest batch
-            inside = powers[allowed & whole]
-            sizes = inside[[np.abs(np.log(inside / REFERENCE["batch_tokens"]) - middle[1, c]).argmin()]]
+        allowed = batches[batches <= d[c] / limits.steps_min]
+        distance = np.abs(np.log(allowed / REFERENCE["batch_tokens"]) - middle[1, c])
+        sizes = allowed[distance <= away[1]]
+        if not sizes.size:  # the expected optimum lies outside: the nearest batch
+            sizes = allowed[[distance.argmin()]]
         for rate in rates:
             for size in sizes:
                 cell.append(c)

@@ -205,5 +205,6 @@ def joined(candidates: Candidates, more: Candidates) -> tuple[Candidates, Index]
         batch_tokens=np.concatenate([candidates.batch_tokens, more.batch_tokens]),
         flops=np.concatenate([candidates.flops, more.flops]),
         run_id=ids + (more.run_id or ("",) * len(more.cell)),
+        n_tokens=np.array([own.inputs(k)["n_tokens"] for own in (candidates, more) for k in range(len(own.cell))]),
     )
     return out, np.arange(n, n + len(more.cell))
