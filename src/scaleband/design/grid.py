@@ -94,12 +94,13 @@ def grid_candidates(
         Nothing lies inside the limits; the sentence says which limit is the narrowest.
     """
     batches = limits.batch_multiple * 2.0 ** np.arange(34)
-    batches = batches[(batches >= limits.batch_min) & (batches <= limits.batch_max)]
-    if not batches.size:
+    batches = batches[batches >= limits.batch_min]
+    if limits.batch_max < batches[0]:
         raise UserError(
-            f"no batch between {limits.batch_min:g} and {limits.batch_max:g} tokens is {limits.batch_multiple:g} times "
-            "a power of two; allow larger batches, or a smaller multiple"
+            f"the largest batch, {limits.batch_max:g} tokens, is below the smallest that may be run ({batches[0]:g}: "
+            f"{limits.batch_multiple:g} times a power of two); allow larger batches, or a smaller multiple"
         )
+    batches = batches[batches <= limits.batch_max]
     pairs = np.array([(n, a, d) for n, a in limits.sizes for d in limits.tokens]).reshape(-1, 3)
     n, a, d = pairs.T
     fits = np.ones(len(n), bool)

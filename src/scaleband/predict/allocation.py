@@ -22,6 +22,9 @@ FEWEST_RATIO = 0.3
 """Fewest tokens per active parameter that are searched, unless tokens are limited: flexible laws carried to models that
 see next to nothing have minima there which no run supports (assumption)."""
 
+SMALLEST_BUDGET = 1.1 * 6 * FEWEST_RATIO * WIDEST[0] ** 2
+"""FLOP below which hardly a size is left to search."""
+
 
 @dataclass(frozen=True)
 class Allocation:
@@ -168,7 +171,10 @@ def share_of_form(values: Array, law_of_sample: NDArray[np.str_]) -> float:
 
 
 def tokens_to_reach(draws: LossDraws, cells: Cells, loss: float, *, most: float = 1e16) -> Array:
-    """Training tokens at which each target's expected loss comes down to `loss`: (sample, target); inf if never."""
+    """Training tokens at which each target's expected loss comes down to `loss`: (sample, target).
+
+    inf where `most` tokens do not reach it; where a million do, a million.
+    """
     out = np.full((draws.n_samples, len(cells)), np.inf)
     ref = draws.reference
     for t in range(len(cells)):

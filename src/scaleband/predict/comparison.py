@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from scaleband.errors import UserError
 from scaleband.laws.loss.draws import LossDraws
-from scaleband.predict.allocation import Limits, allocate
+from scaleband.predict.allocation import SMALLEST_BUDGET, Limits, allocate
 
 Array = NDArray[np.float64]
 
@@ -88,8 +88,10 @@ def compare(
             f"{a} states its loss as {kind[a]!r} and {b} as {kind[b]!r}: losses of two kinds cannot be compared"
         )
     budgets = flops * 10 ** np.linspace(-decades, decades, n_budgets)
+    budgets = budgets[(budgets > SMALLEST_BUDGET) | (budgets >= flops)]
     losses = [frontier(draws, g, budgets, s) for g, s in ((a, sparsity_a), (b, sparsity_b))]
-    middle = n_budgets // 2
+    middle = int(np.argmin(np.abs(budgets / flops - 1)))
+    n_budgets = len(budgets)
     gap, logs = losses[0] - losses[1], np.log(budgets)
     crossover = np.full(draws.n_samples, np.nan)
     flips = np.sign(gap[:, 1:]) != np.sign(gap[:, :-1])

@@ -30,7 +30,8 @@ class Reach:
     batch_tokens (batch,)
         Batches looked at, tokens per step.
     n_tokens (sample, batch)
-        Training tokens at each batch with the best rate for it; inf where no horizon looked at reaches the loss.
+        Training tokens at each batch with the best rate for it; inf where no horizon looked at reaches the loss, and
+        where the first one does, that one: there it takes at most as many.
     best (sample,)
         Training tokens at each draw's own best batch.
     """
