@@ -7,6 +7,7 @@ import pytest
 from made_problems import GaussianProblem, gaussian_problem
 from scipy.stats import spearmanr
 
+from scaleband.design.decisions import SettingDecision
 from scaleband.design.evsi import bundle_features, compressed, evsi_of, rule_without_data, screen
 
 N = 2000
@@ -99,3 +100,22 @@ def test_screening_does_not_depend_on_what_is_screened_beside() -> None:
     every = screen(problem.decision, base, problem.outcomes, problem.candidates, range(len(problem.candidates)))
     few = screen(problem.decision, base, problem.outcomes, problem.candidates, [3, 61, 7])
     np.testing.assert_allclose(few, every[[3, 61, 7]], atol=1e-10)
+
+
+def test_where_a_few_draws_make_the_regret_nothing_is_claimed() -> None:
+    """Beliefs carried a thousandfold in size: walls from flat to vertical."""
+    rng, n = np.random.default_rng(0), 1000
+    angle = np.stack([rng.normal(-1.0, 0.3, n), rng.normal(0.3, 0.3, n)])
+    skew, noise = rng.normal(0.5, 0.5, (2, n)), rng.standard_normal((n, 3))
+    for width, steepness, told in ((2.0, 1.0, True), (12.0, 6.0, False)):
+        optimum, curvature = width * rng.standard_normal((n, 2)), np.exp(rng.normal(0.5, steepness, (2, n)))
+        decision = SettingDecision(optimum, angle, curvature, skew, 3.0)
+        base = rule_without_data(decision, n)
+        news = evsi_of(decision, base, optimum[:, [0]] + width * rng.standard_normal((n, 1)))
+        nothing = evsi_of(decision, base, noise)
+        assert abs(nothing.evsi) < 2 * nothing.error
+        assert (news.evsi > 5 * news.error) is told
+        if not told:
+            assert news.evsi == 0.0
+            assert news.error > 0.25 * base.slopes.value.mean()
+            np.testing.assert_array_equal(news.rule.action, base.action)

@@ -31,6 +31,10 @@ Array = NDArray[np.float64]
 
 _CHUNK = 256
 
+_MOST_OPTIMISM = 0.25
+"""Of the regret without the news. Optimism is worked out to first order; where it is larger than that, a few draws far
+up their walls make all of the regret, and an EVSI would be what happened to them."""
+
 
 @dataclass(frozen=True)
 class Rule:
@@ -145,12 +149,18 @@ class Gain:
 
 
 def evsi_of(decision: Decision, base: Rule, features: Array) -> Gain:
-    """EVSI of seeing `features` (sample, p) on top of what `base` already uses."""
+    """EVSI of seeing `features` (sample, p) on top of what `base` already uses.
+
+    0, with an error as large as what would have to be taken off, where the draws cannot tell it (`_MOST_OPTIMISM`).
+    """
     new = whitened(features, base.features)
     if not new.shape[1]:
         return Gain(0.0, 0.0, base)
     start = np.concatenate([base.coefficient, np.zeros((new.shape[1], base.coefficient.shape[1]))])
     rule = best_rule(decision, np.concatenate([base.features, new], axis=1), start)
+    optimism = rule.risk - float(rule.slopes.value.mean())
+    if optimism > _MOST_OPTIMISM * float(base.slopes.value.mean()):
+        return Gain(0.0, optimism, base)
     rule = replace(rule, risk=rule.risk + base.carried, carried=base.carried)
     drop = base.slopes.value - rule.slopes.value
     return Gain(base.risk - rule.risk, float(drop.std() / np.sqrt(len(drop))), rule)
