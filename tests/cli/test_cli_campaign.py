@@ -31,6 +31,16 @@ def folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Path:
     return tmp_path / "first sweep"
 
 
+@pytest.mark.parametrize(("words", "noted"), [(["--strategy", "evsi"], True), (["--strategy", "random"], False),
+                                             (["--strategy", "evsi", "--prior", "step-law"], False)])  # fmt: skip
+def test_a_start_from_nothing_says_what_would_help(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], words: list[str], noted: bool
+) -> None:
+    code, _, err = call(capsys, "init", tmp_path / "a", *INIT, *words)
+    assert code == 0
+    assert ("--prior step-law --trust 0.5" in err) is noted
+
+
 def test_a_campaign_from_start_to_end(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     code, out, err = call(capsys, "ask", folder, "-n", 3, "--json")
     asked = json.loads(out)

@@ -113,6 +113,10 @@ def run_init(asked: argparse.Namespace) -> int:
     else:
         say(f"started {made.name} in {asked.dir}: {n_candidates:,} candidates, {n_given:,} runs of before, "
             f"{made.budget_flops:.3g} FLOP; next: scaleband campaign ask {asked.dir}")  # fmt: skip
+    if made.strategy == "evsi" and not made.prior and not n_given:
+        say("note: nothing but the stated beliefs is known of this target, and under bands that wide no first bundle "
+            "may look worth its price: begin with --prior step-law --trust 0.5, with runs of before (--runs), or with "
+            "`ask --past-stop`")  # fmt: skip
     return Exit.DONE
 
 
