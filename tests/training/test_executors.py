@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 import time
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
@@ -181,3 +183,53 @@ def test_lost_workers_are_known_by_name(name, spec, tmp_path) -> None:
 
     with Engine(1) as executor:
         assert "worker was lost" in submit(executor, SyntheticAdapter(), spec, tmp_path).result().reason
+
+
+INTERRUPTED = """
+import signal, sys
+from pathlib import Path
+from scaleband.training import CommandAdapter, RunSpec, local_processes, submit
+
+asked = []
+
+def stop(*_):
+    print("asked", flush=True)
+    if asked:
+        raise KeyboardInterrupt
+    asked.append(1)
+
+signal.signal(signal.SIGINT, stop)
+spec = RunSpec("run-1", n_params=10**6, n_tokens=64_000, lr_peak=1e-2, batch_tokens=1024)
+with local_processes(1) as executor:
+    script = "echo $$ > part; mv part begun; " + sys.argv[2]
+    print(submit(executor, CommandAdapter(("sh", "-c", script)), spec, Path(sys.argv[1])).result(), flush=True)
+"""
+
+
+def interrupted(folder: Path, script: str, times: int) -> tuple[subprocess.Popen, int]:
+    """A training in a worker, its whole process group interrupted as a terminal does it; the training's process."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", INTERRUPTED, str(folder), script], start_new_session=True, stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT, text=True,
+    )  # fmt: skip
+    deadline = time.monotonic() + 120
+    while not (folder / "begun").exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    for _ in range(times):
+        os.killpg(process.pid, signal.SIGINT)
+        assert process.stdout.readline() == "asked\n"
+    return process, int((folder / "begun").read_text())
+
+
+def test_ctrl_c_does_not_reach_the_workers(tmp_path) -> None:
+    process, _ = interrupted(tmp_path, "sleep 2; echo '{{\"loss\": 3.0}}' > {result}", 1)
+    said = process.communicate(timeout=120)[0]
+    assert "status='completed', loss=3.0" in said
+
+
+def test_ctrl_c_that_leaves_the_block_ends_what_is_trained(tmp_path) -> None:
+    process, training = interrupted(tmp_path, "exec sleep 600", 2)
+    said = process.communicate(timeout=120)[0]
+    assert (process.returncode, "KeyboardInterrupt" in said) == (-signal.SIGINT, True)
+    with pytest.raises(ProcessLookupError):
+        os.kill(training, 0)

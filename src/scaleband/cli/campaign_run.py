@@ -25,7 +25,7 @@ def add_run(parser: argparse.ArgumentParser) -> None:
 
 
 def run_run(asked: argparse.Namespace) -> int:
-    """Loop; the first Ctrl-C waits for what is out, the second one does not."""
+    """Loop; the first Ctrl-C waits for what is out, the second one ends it (local processes)."""
     adapter = adapter_of(asked)
     from scaleband.campaign import Campaign
     from scaleband.campaign.loop import run_campaign
@@ -37,7 +37,7 @@ def run_run(asked: argparse.Namespace) -> int:
         if stop_asked:
             raise KeyboardInterrupt
         stop_asked.append(signum)
-        say("stopping when the runs that are out have ended; interrupt again to leave them")
+        say("stopping when the runs that are out have ended; interrupt again not to wait for them")
 
     with Campaign.open(asked.dir) as campaign:
         before = signal.signal(signal.SIGINT, stop)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import signal
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -84,16 +85,27 @@ class WaitingExecutor(ThreadPoolExecutor):
         Does `function(*arguments)` elsewhere, waits, and gives what it gave.
     close
         Called once all work is done.
+    stop
+        Ends what is running: called when Ctrl-C leaves the executor's block, which would wait for it otherwise.
     """
 
     def __init__(
-        self, workers: int, call: Callable[..., Any], close: Callable[[], None] = lambda: None
-    ) -> None:
+        self, workers: int, call: Callable[..., Any], close: Callable[[], None] = lambda: None,
+        stop: Callable[[], None] = lambda: None,
+    ) -> None:  # fmt: skip
         if workers < 1:
             raise UserError(f"workers = {workers}: at least one is needed")
         super().__init__(max_workers=workers, thread_name_prefix="scaleband-training")
         self._call = call
         self._close = close
+        self._stop = stop
+
+    def __exit__(self, kind: Any, error: Any, trace: Any) -> bool | None:
+        """As in `concurrent.futures.Executor`, but Ctrl-C is not kept waiting."""
+        if kind is KeyboardInterrupt:
+            self.shutdown(wait=False, cancel_futures=True)
+            self._stop()
+        return super().__exit__(kind, error, trace)
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
         """As in `concurrent.futures.Executor`; keyword arguments do not travel."""
@@ -108,8 +120,12 @@ class WaitingExecutor(ThreadPoolExecutor):
             self._close()
 
 
-def _pin(gpu: str | None, threads: int | None) -> None:
-    """In a fresh worker, before torch is imported: which GPU it sees, how many CPU threads it uses."""
+def _begin(gpu: str | None, threads: int | None) -> None:
+    """In a fresh worker, before torch is imported: its signals, which GPU it sees, how many CPU threads it uses."""
+    # A terminal sends Ctrl-C to every process of its group; whether a training ends is the parent's decision, which
+    # it tells by SIGTERM. That must unwind the stack, so that a program which the training has started ends too.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     if gpu is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = gpu
     if threads is not None:
@@ -121,6 +137,8 @@ def local_processes(
     workers: int, *, gpus: Sequence[int | str] = (), threads_per_worker: int | None = None
 ) -> Executor:
     """Worker processes on this machine; one that is lost is replaced, and only its training fails.
+
+    Ctrl-C does not reach the workers. Where it leaves the executor's block, what they train is ended.
 
     Parameters
     ----------
@@ -146,7 +164,7 @@ def local_processes(
                     1,
                     # fork would copy this process's threads and CUDA state in whatever condition they are
                     mp_context=multiprocessing.get_context("spawn"),
-                    initializer=_pin,
+                    initializer=_begin,
                     initargs=(gpu, threads_per_worker),
                 )
             return pools[place]
@@ -155,7 +173,7 @@ def local_processes(
         mine = pool()
         try:
             return mine.submit(fn, *args).result()
-        except BrokenProcessPool:
+        except (BrokenProcessPool, KeyboardInterrupt):  # the latter is the worker's: it was told to end
             with lock:
                 pools.pop(places[threading.get_ident()]).shutdown(wait=False)
             raise LostWorker("the worker process ended without a result") from None
@@ -164,7 +182,13 @@ def local_processes(
         for each in pools.values():
             each.shutdown()
 
-    return WaitingExecutor(workers, call, close)
+    def stop() -> None:
+        with lock:
+            processes = [process for each in pools.values() for process in (each._processes or {}).values()]
+        for process in processes:
+            process.terminate()
+
+    return WaitingExecutor(workers, call, close, stop)
 
 
 def submitit_jobs(executor: Any, workers: int, *, poll_seconds: float = 0.2) -> Executor:
