@@ -130,7 +130,8 @@ def test_finished_training_of_a_killed_loop_is_not_done_again(make: Make, thread
     run = campaign.ask(1, heartbeat=True).runs[0]
     campaign.beat(run.run_id)
     # the loop dies here; its worker goes on and writes its result
-    done = run_one(SyntheticAdapter(), spec_of(run, campaign, Limits()), run_folder(campaign, run.run_id))
+    then = spec_of(run, campaign, Limits(wall_seconds=3600.0))
+    done = run_one(SyntheticAdapter(), then, run_folder(campaign, run.run_id))
     calls: list[str] = []
 
     @dataclass(frozen=True)
@@ -139,7 +140,7 @@ def test_finished_training_of_a_killed_loop_is_not_done_again(make: Make, thread
             calls.append(spec.run_id)
             return SyntheticAdapter().run(spec, folder)
 
-    run_campaign(campaign, Counting(), threads, workers=1)
+    run_campaign(campaign, Counting(), threads, workers=1, limits=Limits(wall_seconds=7200.0))
     assert calls == ["small-0002", "small-0003"]
     told = next(r for r in campaign.runs() if r.run_id == run.run_id)
     assert told.result.loss == done.loss

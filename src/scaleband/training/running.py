@@ -6,6 +6,7 @@ import os
 import tempfile
 import time
 import traceback
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from scaleband.training.protocol import (
     SAFE_RUN_ID,
     SPEC_FILE,
     Adapter,
+    Limits,
     RunResult,
     RunSpec,
     failed,
@@ -28,8 +30,8 @@ from scaleband.training.protocol import (
 def run_one(adapter: Adapter, spec: RunSpec, folder: str | Path) -> RunResult:
     """Run one training and keep its specification and result beside each other.
 
-    A folder that already holds a completed or diverged result of the very same specification is not trained
-    again: a task that an engine starts twice ends once. A failed one is tried again.
+    A folder that already holds a completed or diverged result of the very same specification, limits apart, is not
+    trained again: a task that an engine starts twice ends once. A failed one is tried again.
 
     Parameters
     ----------
@@ -79,9 +81,11 @@ def run_one(adapter: Adapter, spec: RunSpec, folder: str | Path) -> RunResult:
 
 
 def finished(spec: RunSpec, folder: Path) -> RunResult | None:
-    """The completed or diverged result of this very specification in `folder`, if there is one."""
+    """The completed or diverged result of this very specification, limits apart, in `folder`, if there is one."""
     try:
-        if spec_from_json(read_small(folder / SPEC_FILE)) != spec:
+        # a training that ended is the same whatever it was allowed to use
+        made = spec_from_json(read_small(folder / SPEC_FILE))
+        if replace(made, limits=Limits()) != replace(spec, limits=Limits()):
             return None
         result = result_from_json(read_small(folder / RESULT_FILE))
     except (OSError, UserError):
