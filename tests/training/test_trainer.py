@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
 import time
 from pathlib import Path
@@ -367,6 +368,24 @@ def test_a_limit_fails_and_a_second_start_goes_on(data, small, tmp_path) -> None
     assert "limit" in first.reason
     second = run_one(adapter, small(), tmp_path / "run")
     assert second.loss == run_one(adapter, small(), tmp_path / "whole").loss
+
+
+def test_every_start_has_the_whole_limit(data, small, tmp_path, monkeypatch) -> None:
+    from types import SimpleNamespace
+
+    from scaleband.training import Limits
+    from scaleband.training import train as room
+
+    clock = itertools.count()  # a second from one look to the next, and a look after every step
+    monkeypatch.setattr(room, "time", SimpleNamespace(perf_counter=lambda: float(next(clock))))
+    limited = small(limits=Limits(wall_seconds=11.5))
+    starts = [run_one(adapter_on(data), limited, tmp_path / "run") for _ in range(3)]
+    assert [(r.status, r.steps) for r in starts] == [("failed", 12), ("failed", 12), ("completed", 30)]
+    assert ["at step 12 of 30" in starts[0].reason, "at step 24 of 30" in starts[1].reason] == [True, True]
+    # a start that was stopped says what it has trained itself, so that this is paid for
+    assert [r.n_tokens for r in starts] == [12 * 256, 12 * 256, 30 * 256]
+    assert starts[0].flops == starts[1].flops == pytest.approx(12 / 30 * starts[2].flops)
+    assert starts[1].wall_seconds == 12.0
 
 
 def test_bfloat16_is_close(data, small, tmp_path) -> None:

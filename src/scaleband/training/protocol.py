@@ -36,7 +36,8 @@ class Limits:
     Attributes
     ----------
     wall_seconds
-        Longest time, seconds, > 0; None is no limit.
+        Longest time, seconds, > 0; None is no limit. Of one start: a training that goes on where an earlier one was
+        stopped has all of it again.
     output_bytes
         What it may print before it is stopped, bytes, > 0.
     """

@@ -141,14 +141,9 @@ def train(
             state, shape, specs, data, seq_len, micro=micro, dtype=dtype, compiled=settings.compile,
             recorded=settings.graph,
         )  # fmt: skip
+        before = state.step, state.seconds
         if not _to_the_end(steps, state, first.steps, settings, checkpoint, limit):
-            reason = (
-                f"ran past its limit of {limit:g} s at step {state.step} of {first.steps}; start it again to go on"
-            )
-            return [
-                failed(s, reason, steps=state.step, wall_seconds=state.seconds, device=str(device))
-                for s in specs
-            ]
+            return [_stopped(spec, state, r, before, limit, shape, device) for r, spec in enumerate(specs)]
         found = validation(state.weights, shape, data, settings, seq_len, dtype)
         results = [
             _result(spec, state, r, found[r], shape, device, run_folders[r]) for r, spec in enumerate(specs)
@@ -174,13 +169,26 @@ def _to_the_end(
         now = time.perf_counter()
         chunk = min(2 * chunk, longest) if now - looked < CHUNK_SECONDS else max(1, chunk // 2)
         state.seconds = before + now - begun
-        out_of_time = state.seconds > limit
+        out_of_time = now - begun > limit  # of this start: one that goes on has all of it again
         if out_of_time or now - saved > settings.checkpoint_seconds:
             checkpoint.save(state)
             saved = now
         if out_of_time and state.step < total:
             return False
     return True
+
+
+def _stopped(
+    spec: RunSpec, state: State, row: int, before: tuple[int, float], limit: float, shape: Shape, device: torch.device
+) -> RunResult:
+    """A run that its limit stopped. It says what this start has trained, since `before`: earlier ones said theirs."""
+    steps = max(0, min(state.step, int(state.ended[row])) - before[0])
+    n_tokens = steps * spec.batch_tokens
+    return failed(
+        spec, f"ran past its limit of {limit:g} s at step {state.step} of {spec.steps}; start it again to go on",
+        steps=steps, n_tokens=n_tokens, flops=6.0 * count(shape).n_active * n_tokens,
+        wall_seconds=(state.seconds - before[1]) / len(state.alive), device=str(device),
+    )  # fmt: skip
 
 
 def validation(
