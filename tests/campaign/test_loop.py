@@ -116,13 +116,22 @@ def test_losses_that_are_refused_count_as_failures_and_end_the_loop(make: Make, 
     assert sum("perplexity is not loss" in line for line in said) == 3
 
 
-def test_lost_worker_is_charged_in_full(make: Make) -> None:
+@pytest.mark.parametrize(
+    ("said", "spent"),
+    [
+        ({"reason": "the worker was lost (killed)"}, PRICE),
+        ({"reason": "ran past its limit of 2 s and was stopped", "wall_seconds": 2.0}, PRICE),
+        ({"reason": "the program ended with exit code 1", "wall_seconds": 3600.0}, PRICE),
+        ({"reason": "the program ended with exit code 1", "wall_seconds": 3.0}, 0.0),  # it had not begun
+        ({"reason": "out of memory", "steps": 900}, PRICE),
+        ({"reason": "ran past its limit of 2 s", "steps": 900, "flops": 1e17, "wall_seconds": 2.0}, 1e17),
+    ],
+)
+def test_what_a_failure_costs(make: Make, said: dict[str, Any], spent: float) -> None:
     campaign = make()
     run = campaign.ask(1).runs[0]
-    told = tell_result(
-        campaign, run, RunResult(run_id=run.run_id, status="failed", reason="the worker was lost (killed)")
-    )
-    assert (told.state, told.spent_flops) == ("waiting", PRICE)
+    told = tell_result(campaign, run, RunResult(run_id=run.run_id, status="failed", **said))
+    assert (told.state, told.spent_flops) == ("waiting", spent)
 
 
 def test_finished_training_of_a_killed_loop_is_not_done_again(make: Make, threads: Any) -> None:

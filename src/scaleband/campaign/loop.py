@@ -25,6 +25,9 @@ WHOLE_STEPS = 5e-3
 """A training ends with a whole step, so its tokens differ a little from what was asked and paid for: within half a
 percent, which is one cell too (`runs.cell_table`), it cost its price, and a budget is met to the FLOP."""
 
+SET_UP_S = 60.0
+"""A failure that says nothing of tokens had not begun to train if it came within so many seconds."""
+
 IN_A_ROW = 3
 """So many failures one after another and nothing else: something is wrong with the set-up, not with a run."""
 
@@ -77,8 +80,9 @@ def tell_result(campaign: Campaign, run: Run, result: RunResult) -> Run:
     if abs(flops - run.flops) <= WHOLE_STEPS * run.flops:
         flops = run.flops
     if result.status == "failed":
-        # A worker that was lost may have trained for long; one that failed of itself says what it did.
-        unknown = not flops and "the worker was lost" in result.reason
+        # Who does not say what it trained may have trained all of it: lost, stopped by a limit, or late in failing.
+        cut_off = any(words in result.reason for words in ("the worker was lost", "ran past its limit"))
+        unknown = not flops and (cut_off or result.steps > 0 or result.wall_seconds > SET_UP_S)
         return campaign.tell(run.run_id, status="failed", flops=None if unknown else flops, facts=facts)
     try:
         return campaign.tell(
