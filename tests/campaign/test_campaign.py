@@ -309,6 +309,22 @@ def test_kill_between_proposing_and_handing_out_leaves_runs_in_the_pool(
     assert [r.run_id for r in campaign.ask(2).runs] == ["small-0001", "small-0002"]
 
 
+def test_ask_that_is_interrupted_while_it_proposes_gives_back_what_it_took(make: Make) -> None:
+    def interrupted(request: Request, n: int) -> Proposals:
+        if request.pending is not None:
+            raise KeyboardInterrupt
+        return random_runs(request, n)
+
+    campaign = make(proposer=interrupted)
+    for run in campaign.ask(2).runs:
+        campaign.give_back(run.run_id)
+    for heartbeat in (False, True):
+        with pytest.raises(KeyboardInterrupt):
+            campaign.ask(4, heartbeat=heartbeat)
+        assert [r.state for r in campaign.runs()] == ["waiting", "waiting"]
+    assert campaign.account().spent == 0.0
+
+
 def test_optuna_shows_the_campaign(make: Make) -> None:
     campaign = make()
     run = campaign.ask(1).runs[0]

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
-from difflib import get_close_matches
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,7 +27,7 @@ from scaleband.campaign.records import (
     told_runs,
 )
 from scaleband.campaign.refit import Posterior, check_prior, data_digest, posterior_for, prior_draws_of
-from scaleband.campaign.results import checked_result
+from scaleband.campaign.results import checked_result, told_already, unknown_run
 from scaleband.campaign.settings import Settings, checked, settings_from_json
 from scaleband.campaign.storage import SETTINGS, Place, create, join, open_place
 from scaleband.campaign.strategies import Proposer, Request
@@ -203,17 +203,23 @@ class Campaign:
             raise UserError(f"n = {n}: ask for at least one run")
         taken = self._take(n, heartbeat)
         verdict = None
-        if len(taken) < n:
-            with self.place.locked("proposing"):
-                for _ in range(_ROUNDS):
-                    # another process may have proposed while this one waited
-                    taken += self._take(n - len(taken), heartbeat)
-                    if len(taken) == n:
-                        break
-                    verdict, some = self._propose(n - len(taken), past_stop, progress)
-                    taken += self._take(n - len(taken), heartbeat)
-                    if len(taken) == n or not some:
-                        break
+        try:
+            if len(taken) < n:
+                with self.place.locked("proposing"):
+                    for _ in range(_ROUNDS):
+                        # another process may have proposed while this one waited
+                        taken += self._take(n - len(taken), heartbeat)
+                        if len(taken) == n:
+                            break
+                        verdict, some = self._propose(n - len(taken), past_stop, progress)
+                        taken += self._take(n - len(taken), heartbeat)
+                        if len(taken) == n or not some:
+                            break
+        except BaseException:  # a proposer that fails, or Ctrl-C while it samples: nobody would hear of these runs
+            for run in taken:
+                with suppress(UserError):  # taken for lost meanwhile, so it is back already
+                    self.give_back(run.run_id)
+            raise
         return Asked(tuple(taken), verdict, self.account())
 
     def tell(
@@ -262,9 +268,9 @@ class Campaign:
             runs = {r.run_id: r for r in runs_of(attempts)}
             run = runs.get(run_id)
             if run is None:
-                raise UserError(_unknown(run_id, list(runs)))
-            if run.result is not None and run.state != "waiting":
-                raise UserError(_second(run))
+                raise unknown_run(run_id, list(runs))
+            if run.result is not None:
+                raise told_already(run)
             tries = [a for a in attempts if a.run_id == run_id]
             # nobody else has it, so this is the worker that was taken for lost
             late = (tries[-1].over or tries[-1].state == "WAITING") and any(a.lost for a in tries)
@@ -297,7 +303,7 @@ class Campaign:
             attempts = pool.mended(self.place, self.settings, self.attempts())
             run = next((r for r in runs_of(attempts) if r.run_id == run_id), None)
             if run is None:
-                raise UserError(_unknown(run_id, [r.run_id for r in runs_of(attempts)]))
+                raise unknown_run(run_id, [r.run_id for r in runs_of(attempts)])
             if run.state != "pending":
                 raise UserError(
                     f"run {run_id} is {run.state}, not pending: only a run that is out can be given back"
@@ -380,19 +386,3 @@ class Campaign:
             "draws": answer.draws_digest,
             "target": dict(request.target),
         }
-
-
-def _unknown(run_id: str, known: Sequence[str]) -> str:
-    near = get_close_matches(run_id, known, n=1)
-    hint = f" (did you mean {near[0]}?)" if near else ""
-    count = f"this campaign proposed {len(known)} runs"
-    return f"there is no run {run_id!r}{hint}; {count}, `scaleband campaign status --runs-out` writes them"
-
-
-def _second(run: Run) -> str:
-    r = run.result
-    said = run.state if r is None or r.loss is None else f"{run.state}, loss {r.loss:g}"
-    return (
-        f"run {run.run_id} was told already ({said}); a result is told once: if another setting was meant check the "
-        "id, if the first tell was wrong start a new campaign with the corrected table (--runs)"
-    )

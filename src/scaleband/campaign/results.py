@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
 from typing import Any
 
 from scaleband.campaign.records import Result, Run
@@ -75,6 +76,26 @@ def checked_result(
         )
     kept = None if loss is None or not math.isfinite(loss) else float(loss)
     return Result(status, kept, float(loss_se), cost, order, _plain_facts(what, facts))
+
+
+def unknown_run(run_id: str, known: Sequence[str]) -> UserError:
+    """What is said of an id that no run has."""
+    near = get_close_matches(run_id, known, n=1)
+    hint = f" (did you mean {near[0]}?)" if near else ""
+    count = f"this campaign proposed {len(known)} runs"
+    return UserError(
+        f"there is no run {run_id!r}{hint}; {count}, `scaleband campaign status --runs-out` writes them"
+    )
+
+
+def told_already(run: Run) -> UserError:
+    """What is said of a second tell."""
+    r = run.result
+    said = run.state if r is None or r.loss is None else f"{run.state}, loss {r.loss:g}"
+    return UserError(
+        f"run {run.run_id} was told already ({said}); a result is told once: if another setting was meant check the "
+        "id, if the first tell was wrong start a new campaign with the corrected table (--runs)"
+    )
 
 
 def _check_loss(
