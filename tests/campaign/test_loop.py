@@ -171,6 +171,21 @@ def test_training_that_ends_after_its_run_was_given_up(make: Make, threads: Any)
     assert told.spent_flops == PRICE  # once, not twice
 
 
+def test_a_sign_of_life_that_fails_is_not_the_last(make: Make, threads: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    campaign, said, calls = make(budget_flops=1.5 * PRICE, heartbeat_s=1, grace_s=60), [], []
+
+    def beat(self: Campaign, run_id: str) -> bool:
+        calls.append(run_id)
+        if len(calls) == 1:
+            raise OSError("database is locked")
+        return True
+
+    monkeypatch.setattr(Campaign, "beat", beat)
+    ended = run_campaign(campaign, SyntheticAdapter(seconds=3.5), threads, workers=1, report=said.append)
+    assert (ended.completed, len(calls) >= 2) == (1, True)
+    assert any("no sign of life could be written (database is locked)" in line for line in said)
+
+
 def test_asked_to_stop_waits_for_what_is_out(make: Make, threads: Any) -> None:
     campaign = make()
     enough = threading.Event()

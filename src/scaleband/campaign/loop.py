@@ -155,7 +155,7 @@ def run_campaign(
     out: dict[Future[RunResult], Run] = {}
     counts = {"completed": 0, "diverged": 0, "failed": 0}
     in_a_row, quiet_since, verdict = 0, monotonic(), None
-    with _signs_of_life(campaign, out):
+    with _signs_of_life(campaign, out, say):
         for result in _left_behind(campaign, limits or Limits(), out):
             counts[result.status] += 1
             say(_line(result, campaign))
@@ -232,14 +232,19 @@ def _others_out(campaign: Campaign) -> bool:
 
 
 @contextmanager
-def _signs_of_life(campaign: Campaign, out: dict[Future[RunResult], Run]) -> Iterator[None]:
+def _signs_of_life(
+    campaign: Campaign, out: dict[Future[RunResult], Run], say: Callable[[str], None]
+) -> Iterator[None]:
     """Beat for every run that is out, also while a posterior is sampled."""
     over = threading.Event()
 
     def beat() -> None:
         while True:
             for run in list(out.values()):
-                campaign.beat(run.run_id)
+                try:
+                    campaign.beat(run.run_id)
+                except Exception as error:  # a busy file, a lost connection: the next sign may arrive in time
+                    say(f"{run.run_id}: no sign of life could be written ({error}); it is tried again")
             if over.wait(campaign.settings.heartbeat_s):
                 campaign.place.storage.remove_session()  # this thread's
                 return
