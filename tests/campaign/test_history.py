@@ -15,6 +15,7 @@ from scaleband.campaign.history import history
 from scaleband.campaign.proposers import PROPOSERS, evsi_runs
 from scaleband.campaign.refit import data_digest, known_posterior
 from scaleband.campaign.settings import setting_key
+from scaleband.campaign.strategies import settings_in
 from scaleband.cli.campaign_init import STRATEGIES
 from scaleband.cli.campaign_status import step_json
 from scaleband.plots import campaign_data, draw_campaign
@@ -79,6 +80,31 @@ def test_given_up_settings_are_not_proposed_again(make: Make) -> None:
     again = {setting_key(p.inputs) for p in evsi_runs(replace(request, given_up=gone), 4).proposals}
     assert again
     assert not gone & again
+
+
+def test_without_replicates_nothing_is_made_twice(make: Make) -> None:
+    campaign = make(strategy="evsi", prior="step-law", draws=200, budget_flops=1e20, options={"replicates": False})
+    request = campaign.request([])
+    draws, table = request.draws(), request.candidates
+    made = table.assign(loss=3.0, status="completed", run_id=[f"h{i}" for i in range(len(table))])
+    half = replace(request, history=made.iloc[:8], draws=lambda: draws)
+    known = settings_in(half.history)
+    proposed = [setting_key(p.inputs) for p in evsi_runs(half, 4).proposals]
+    assert proposed
+    assert not known & set(proposed)
+    again = evsi_runs(replace(half, options={}), 9).proposals
+    assert known & {setting_key(p.inputs) for p in again}  # as it is by default
+    every = evsi_runs(replace(half, history=made), 4)
+    assert (every.proposals, every.verdict.action) == ((), "stop")
+
+
+def test_when_every_setting_was_given_up_the_verdict_is_stop(make: Make) -> None:
+    campaign = make(strategy="evsi", prior="step-law", draws=60)
+    request = campaign.request([])
+    every = frozenset(setting_key(row) for row in request.candidates.to_dict("records"))
+    answer = evsi_runs(replace(request, given_up=every), 2)
+    assert (answer.proposals, answer.verdict.action) == ((), "stop")
+    assert answer.verdict.why == "every candidate was made, is out, or was given up"
 
 
 def test_told_runs_are_fitted_once_and_the_band_shrinks(make: Make) -> None:

@@ -64,15 +64,21 @@ def grid_in_limits(
     return frame.assign(flops=found.flops)
 
 
-def candidates_for(request: Request, draws: LawDraws) -> Candidates:
-    """What may be proposed: the table without what was given up, mini-sweeps added where it has no bundles."""
+def candidates_for(request: Request, draws: LawDraws) -> Candidates | None:
+    """What may be proposed, None if nothing: the table without what was given up (and, where replicates are not wanted,
+    without what was made), mini-sweeps added where it has no bundles."""
     from scaleband.design import candidates_from_table, thinned, with_mini_sweeps
     from scaleband.predict import basins
 
     # A grid follows the expected optimum as that becomes known.
     frame = grid_in_limits(draws, request.target, request.limits) if request.limits else request.candidates
     keys = [setting_key(row) for row in frame[list(INPUTS)].to_dict("records")]
-    open_ = frame[[key not in request.given_up for key in keys]].reset_index(drop=True)
+    closed = request.given_up
+    if not request.options.get("replicates", True):
+        closed |= settings_in(request.history)
+    open_ = frame[[key not in closed for key in keys]].reset_index(drop=True)
+    if not len(open_):
+        return None
     found = candidates_from_table(open_)
     if request.options.get("mini_sweeps", True) and "bundle" not in frame:
         found = with_mini_sweeps(found, basins(thinned(draws), found.cells))
@@ -96,6 +102,8 @@ def evsi_runs(request: Request, n: int) -> Proposals:
     if request.pending is not None:
         pending = candidates_from_table(request.pending[[*INPUTS, "flops", "run_id"]])
     candidates = candidates_for(request, draws)
+    if candidates is None:
+        return in_order(request, _none(), n, "evsi")
     answer = propose(
         draws,
         target_of({k: request.target[k] for k in TARGET}),
