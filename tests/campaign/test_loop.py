@@ -14,6 +14,9 @@ import pytest
 
 from scaleband.campaign import Campaign
 from scaleband.campaign.loop import run_campaign, run_folder, spec_of, tell_result
+from scaleband.campaign.proposers import candidates_for
+from scaleband.campaign.refit import prior_draws_of
+from scaleband.campaign.settings import setting_key
 from scaleband.errors import UserError
 from scaleband.training import Limits, RunResult, RunSpec, SyntheticAdapter, failed, run_one
 
@@ -107,6 +110,26 @@ class Perplexity:
 
     def run(self, spec: RunSpec, folder: Path) -> RunResult:
         return RunResult(run_id=spec.run_id, status="completed", loss=22.4, n_tokens=spec.n_tokens)
+
+
+def test_the_table_has_what_was_trained_where_that_is_another_cell(make: Make) -> None:
+    campaign = make()
+    others = ({}, {"n_tokens": 800_000_000}, {"n_params": 45_000_000}, {"n_params": 50_200_000}, {"n_tokens": 10**8})
+    for run, other in zip(campaign.ask(5).runs, others, strict=True):
+        blown = run.run_id.endswith("5")  # in its beginning: it keeps the cell that it was meant for
+        said = {"status": "diverged"} if blown else {"status": "completed", "loss": 3.0}
+        tell_result(campaign, run, RunResult(**({"run_id": run.run_id, "n_tokens": 10**9} | said | other)))
+    table = campaign.table()
+    assert list(table["n_tokens"]) == [1e9, 8e8, 1e9, 1e9, 1e9]
+    assert list(table["n_params"]) == list(table["n_active"]) == [5e7, 5e7, 4.5e7, 5e7, 5e7]
+    # and what was asked for counts as made all the same
+    made = {run.key for run in campaign.runs()}
+    assert not made & {run.key for run in campaign.ask(3).runs}
+    request = campaign.request(campaign.attempts())
+    assert request.made == made
+    offered = candidates_for(request, prior_draws_of(campaign.settings, "0" * 8))
+    keys = {setting_key(offered.inputs(k)) for k in range(len(offered.flops))}
+    assert [run.key in keys for run in campaign.runs()[:5]] == [True, False, False, True, True]
 
 
 def test_losses_that_are_refused_count_as_failures_and_end_the_loop(make: Make, threads: Any) -> None:

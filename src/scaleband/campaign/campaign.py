@@ -338,6 +338,7 @@ class Campaign:
             seed=int(seed),
             options=self.settings.options,
             overhead_flops=self.settings.overhead_flops,
+            made=frozenset(r.key for r in told_runs(runs)),
         )
 
     def _take(self, n: int, heartbeat: bool) -> list[Run]:

@@ -74,8 +74,9 @@ def tell_result(campaign: Campaign, run: Run, result: RunResult) -> Run:
     """Tell what came of a training; a result that a campaign refuses becomes a failure that says why."""
     from scaleband.runs import training_flops
 
-    facts = {k: v for k in ("device", "wall_seconds", "tokens_per_second", "steps", "n_tokens", "reason", "attempts")
-             if (v := getattr(result, k))}  # fmt: skip
+    kept = ("device", "wall_seconds", "tokens_per_second", "steps", "n_tokens", "n_params", "n_active", "reason",
+            "attempts")  # fmt: skip
+    facts = {k: v for k in kept if (v := getattr(result, k))}
     flops = result.flops or training_flops(float(run.inputs["n_active"]), float(result.n_tokens))
     if abs(flops - run.flops) <= WHOLE_STEPS * run.flops:
         flops = run.flops

@@ -73,9 +73,11 @@ def candidates_for(request: Request, draws: LawDraws) -> Candidates | None:
     # A grid follows the expected optimum as that becomes known.
     frame = grid_in_limits(draws, request.target, request.limits) if request.limits else request.candidates
     keys = [setting_key(row) for row in frame[list(INPUTS)].to_dict("records")]
-    closed = request.given_up
+    history = settings_in(request.history)
+    # What came out as another setting would do so again, and teach nothing about the one that was asked for.
+    closed = request.given_up | (request.made - history)
     if not request.options.get("replicates", True):
-        closed |= settings_in(request.history)
+        closed |= history
     open_ = frame[[key not in closed for key in keys]].reset_index(drop=True)
     if not len(open_):
         return None

@@ -25,6 +25,10 @@ GIVEN_BACK, FOR_GOOD, LATE = "given_back", "for_good", "late"
 it is that of the attempt before, whose worker was taken for lost, so that attempt is not charged besides."""
 
 
+ELSEWHERE = 0.01
+"""A run whose tokens or size are further off than this is one of another cell than the one that was asked for."""
+
+
 @dataclass(frozen=True)
 class Result:
     """What was told about one attempt.
@@ -231,11 +235,29 @@ def row_of(run: Run, settings: Settings) -> dict[str, Any]:
     status = {"waiting": "running", "pending": "running"}.get(run.state, run.state)
     r = run.result
     return {
-        "run_id": run.run_id, **run.inputs, "status": status,
+        "run_id": run.run_id, **run.inputs, **_otherwise(run), "status": status,
         "loss": None if r is None else r.loss, "loss_se": 0.0 if r is None else r.loss_se,
         "flops": run.flops if r is None or r.flops <= 0 else r.flops,
         **{k: settings.stated.get(k, "") for k in STATED},
     }  # fmt: skip
+
+
+def _otherwise(run: Run) -> dict[str, float]:
+    """Counts of what was really trained, where they are not those that were asked for.
+
+    The rule of `training.table_row`, but sizes too are as asked where they came within 1 %: what was proposed for one
+    cell stays in one.
+    """
+    facts = {} if run.result is None else run.result.facts
+    counts = {k: facts.get(k) for k in ("n_params", "n_active", "n_tokens")}
+    said = {k: float(v) for k, v in counts.items() if isinstance(v, int | float) and v > 0}
+    if "n_params" in said:
+        said.setdefault("n_active", said["n_params"])
+    off = {k for k, v in said.items() if abs(v - run.inputs[k]) > ELSEWHERE * run.inputs[k]}
+    wanted = {"n_params", "n_active"} if off & {"n_params", "n_active"} else set()
+    if run.state == "completed":  # a run that stopped early keeps the cell that it was meant for
+        wanted |= off & {"n_tokens"}
+    return {k: v for k, v in said.items() if k in wanted}
 
 
 def table_of(runs: Sequence[Run], settings: Settings) -> pd.DataFrame | None:

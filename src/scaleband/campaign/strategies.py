@@ -48,6 +48,9 @@ class Request:
         Of the strategy.
     overhead_flops
         What every run costs beside its training, FLOP.
+    made
+        Settings that were asked for and told, as `setting_key` writes them: the history may have another, where other
+        tokens or another size were trained.
     """
 
     target: Mapping[str, str | float]
@@ -62,6 +65,7 @@ class Request:
     seed: int
     options: Mapping[str, Any]
     overhead_flops: float = 0.0
+    made: frozenset[str] = frozenset()
 
     @property
     def prices(self) -> NDArray[np.float64]:
@@ -86,7 +90,7 @@ def settings_in(frame: pd.DataFrame | None) -> set[str]:
 
 def open_candidates(request: Request) -> NDArray[np.int64]:
     """Positions of the candidates that were neither made, nor are out, nor were given up."""
-    closed = settings_in(request.history) | settings_in(request.pending) | request.given_up
+    closed = settings_in(request.history) | settings_in(request.pending) | request.given_up | request.made
     keys = [setting_key(row) for row in request.candidates[list(INPUTS)].to_dict("records")]
     return np.array([i for i, key in enumerate(keys) if key not in closed], dtype=np.int64)
 
