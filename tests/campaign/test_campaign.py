@@ -163,6 +163,20 @@ def test_lost_for_good_and_told_after_all(make: Make) -> None:
     assert (told.state, told.spent_flops) == ("completed", SMALL)  # charged once
 
 
+def test_a_lost_attempt_that_failed_after_all_is_charged_for_what_it_did(make: Make) -> None:
+    campaign = make(heartbeat_s=1, grace_s=2, retries=2)
+    run = campaign.ask(1, heartbeat=True).runs[0]
+    campaign.beat(run.run_id)
+    time.sleep(4.1)
+    other = campaign.ask(1).runs[0]  # the attempt is noticed as lost, comes back and is handed out
+    campaign.give_back(other.run_id)
+    assert (other.run_id, other.spent_flops) == (run.run_id, SMALL)
+    failed = campaign.tell(run.run_id, status="failed", flops=1e17)  # the worker that was taken for lost
+    assert (failed.state, failed.spent_flops) == ("waiting", 1e17)
+    assert campaign.ask(1).runs[0].spent_flops == 1e17
+    assert campaign.tell(run.run_id, 3.1).spent_flops == 1e17 + SMALL
+
+
 def bundle_proposer(request: Request, n: int) -> Proposals:
     """Three random runs in one bundle whatever is asked, the third a replicate of the first."""
     answer = random_runs(request, 2)

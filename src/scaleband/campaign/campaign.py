@@ -24,6 +24,7 @@ from scaleband.campaign.records import (
     account_of,
     runs_of,
     table_of,
+    told_late,
     told_runs,
 )
 from scaleband.campaign.refit import Posterior, check_prior, data_digest, posterior_for, prior_draws_of
@@ -273,7 +274,8 @@ class Campaign:
                 raise told_already(run)
             tries = [a for a in attempts if a.run_id == run_id]
             # nobody else has it, so this is the worker that was taken for lost
-            late = (tries[-1].over or tries[-1].state == "WAITING") and any(a.lost for a in tries)
+            silent = sum(a.lost for a in tries) > len(told_late(tries))
+            late = silent and (tries[-1].over or tries[-1].state == "WAITING")
             known = {**(facts or {}), **({LATE: True} if late else {})}
             result = checked_result(
                 run, self.settings, list(runs.values()), loss=loss,

@@ -177,6 +177,18 @@ def attempt_cost(attempt: Attempt) -> float:
     return float(attempt.proposal["flops"]) + overhead if attempt.started else 0.0
 
 
+def told_late(tries: Sequence[Attempt]) -> list[Attempt]:
+    """The lost attempts of a run whose workers told after all: what they cost is in what they told."""
+    lost: list[Attempt] = []
+    late = []
+    for attempt in tries:
+        if attempt.lost:
+            lost.append(attempt)
+        elif lost and attempt.result is not None and LATE in attempt.result.facts:
+            late.append(lost.pop())
+    return late
+
+
 def overhead_of(proposal: Mapping[str, Any]) -> float:
     """What an attempt costs beside its training, FLOP."""
     return float(proposal.get("overhead_flops", 0.0))
@@ -192,9 +204,7 @@ def runs_of(attempts: Sequence[Attempt]) -> list[Run]:
 
 def _run(tries: Sequence[Attempt]) -> Run:
     last = tries[-1]
-    spent = sum(attempt_cost(a) for a in tries if a.over)
-    if last.result is not None and LATE in last.result.facts:
-        spent -= attempt_cost(next(a for a in reversed(tries) if a.lost))
+    spent = sum(attempt_cost(a) for a in tries if a.over) - sum(attempt_cost(a) for a in told_late(tries))
     state: State
     if last.result is not None:
         state = last.result.status  # type: ignore[assignment]
