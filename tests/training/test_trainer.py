@@ -359,6 +359,33 @@ def test_a_broken_or_foreign_checkpoint_is_passed_over(data, small, tmp_path) ->
         assert run_one(adapter_on(data), small(), tmp_path / name).status == "completed"
 
 
+@pytest.mark.parametrize("change", ["a field less", "a field more", "other text", "another vocabulary"])
+def test_a_checkpoint_of_another_version_or_text_is_passed_over(change, small, tmp_path) -> None:
+    from scaleband.training import Limits
+
+    def tokens(texts: list[bytes], vocab_size: int = 256) -> None:
+        write_tokens(texts, tmp_path / "data", validation_share=0.2, vocab_size=vocab_size)
+
+    text = [bytes(range(97, 123)) * 40] * 10
+    other = [bytes(range(122, 96, -1)) * 40] * 10
+    tokens(text)
+    adapter, place = adapter_on(tmp_path / "data"), tmp_path / "run" / "checkpoint.pt"
+    assert run_one(adapter, small(limits=Limits(wall_seconds=1e-6)), tmp_path / "run").status == "failed"
+    found = torch.load(place, weights_only=True)
+    if change == "a field less":
+        found.pop("ended")
+    if change == "a field more":
+        found["further"] = 1
+    torch.save(found, place)
+    if change == "other text":
+        tokens(other)
+    if change == "another vocabulary":
+        tokens(text, 260)
+    resumed = run_one(adapter, small(), tmp_path / "run")
+    assert (resumed.status, place.exists()) == ("completed", False)
+    assert resumed.loss == run_one(adapter, small(), tmp_path / "anew").loss
+
+
 def test_a_limit_fails_and_a_second_start_goes_on(data, small, tmp_path) -> None:
     from scaleband.training import Limits
 

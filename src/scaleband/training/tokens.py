@@ -5,6 +5,7 @@ A data folder holds `train.bin`, `validation.bin` (little-endian uint16) and `to
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -18,6 +19,8 @@ from scaleband.training.bpe import Bpe, encode, learn
 from scaleband.training.running import write_whole
 
 INFO_FILE, TRAIN_FILE, VALIDATION_FILE = "tokens.json", "train.bin", "validation.bin"
+
+SAMPLES, SAMPLE_TOKENS = 128, 4096
 
 
 @dataclass(frozen=True)
@@ -93,6 +96,17 @@ def open_tokens(folder: str | Path) -> TokenData:
         return TokenData(train, validation, int(info["vocab_size"]), str(info["tokenizer"]))
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"{folder} is not a whole data folder ({error}); make it with write_tokens") from None
+
+
+def fingerprint(data: TokenData) -> str:
+    """What tells one data folder from another: tokenizer, sizes, and a digest of samples from the whole length."""
+    digest = hashlib.sha256()
+    for part in (data.train, data.validation):
+        # two megabytes in all: reading whole files could take minutes
+        for start in np.linspace(0, max(0, len(part) - SAMPLE_TOKENS), SAMPLES).astype(np.int64):
+            digest.update(part[start : start + SAMPLE_TOKENS].tobytes())
+    sizes = f"{len(data.train)}/{len(data.validation)}"
+    return f"{data.tokenizer}/{data.vocab_size}/{sizes}/{digest.hexdigest()}"
 
 
 def batch(

@@ -20,10 +20,10 @@ from torch import Tensor
 
 from scaleband.errors import UserError
 from scaleband.training.curves import write_curve
-from scaleband.training.protocol import RunResult, RunSpec, failed, to_json
-from scaleband.training.shapes import Shape, count, shape_for
+from scaleband.training.protocol import Limits, RunResult, RunSpec, failed, to_json
+from scaleband.training.shapes import Shape, count, layout, shape_for
 from scaleband.training.steps import State, Steps, fresh, own_stream
-from scaleband.training.tokens import TokenData, held_out
+from scaleband.training.tokens import TokenData, fingerprint, held_out
 from scaleband.training.transformer import losses, views
 
 SEQ_LEN = 256  # where the specification does not say
@@ -88,9 +88,15 @@ class Checkpoint:
         try:
             # weights_only: tensors and plain values, never code
             found: dict[str, Any] = torch.load(self.path, map_location=device, weights_only=True)
-        except Exception:  # absent, half written by another program, or not a checkpoint: all mean to begin anew
+            return State(**found) if found.pop("key", None) == self.key else None
+        except Exception:  # absent, half written, of another version, or not a checkpoint: all mean to begin anew
             return None
-        return State(**found) if found.pop("key", None) == self.key else None
+
+
+def _key(specs: Sequence[RunSpec], data: Sequence[TokenData], shape: Shape) -> str:
+    """What a checkpoint belongs to: these runs whatever their limits, these tokens, parameters that lie like this."""
+    runs = [to_json(dataclasses.replace(spec, limits=Limits())) for spec in specs]
+    return "".join([*runs, *map(fingerprint, data), str(layout(shape))])
 
 
 def train(
@@ -129,10 +135,7 @@ def train(
     seq_len = _checked(specs, data, first.seq_len or SEQ_LEN)
     device = torch.device(settings.device or ("cuda" if torch.cuda.is_available() else "cpu"))
     dtype = torch.bfloat16 if settings.precision == "bfloat16" else torch.float32
-    checkpoint = Checkpoint(
-        folder / CHECKPOINT_FILE,
-        "".join(to_json(dataclasses.replace(spec, limits=type(spec.limits)())) for spec in specs),
-    )
+    checkpoint = Checkpoint(folder / CHECKPOINT_FILE, _key(specs, data, shape))
     limit = min((s.limits.wall_seconds for s in specs if s.limits.wall_seconds is not None), default=math.inf)
     with own_stream(device):
         state = checkpoint.resumed(device) or fresh(shape, specs, device)
