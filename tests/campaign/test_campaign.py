@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from small_campaign import small_settings
 
-from scaleband.campaign import Campaign
+from scaleband.campaign import Campaign, pool
 from scaleband.campaign.strategies import Request, cost_weighted_runs, random_runs
 from scaleband.design import Proposals
 from scaleband.errors import UserError
@@ -321,6 +321,45 @@ def test_kill_between_proposing_and_handing_out_leaves_runs_in_the_pool(
         campaign.ask(2)
     assert [r.state for r in campaign.runs()] == ["waiting", "waiting"]
     assert [r.run_id for r in campaign.ask(2).runs] == ["small-0001", "small-0002"]
+
+
+def test_kill_between_two_runs_of_a_bundle_is_mended(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    campaign, calls = make(proposer=bundle_proposer), []
+    add = pool.add
+
+    def killed(*args: Any) -> None:
+        calls.append(args)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        add(*args)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(pool, "add", killed)
+        with pytest.raises(KeyboardInterrupt):
+            campaign.ask(1)
+    asked = campaign.ask(3)
+    assert asked.verdict is None  # all out of the pool: the bundle is whole
+    assert [r.run_id for r in asked.runs] == ["small-0001", "small-0002", "small-0003"]
+    assert len(campaign.runs()) == 3
+
+
+def test_kill_between_a_sign_of_life_and_handing_out_is_mended(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    campaign = make(heartbeat_s=1, grace_s=2)
+    run = campaign.ask(1).runs[0]
+    campaign.give_back(run.run_id)
+
+    def killed(*args: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(type(campaign.place.storage), "set_trial_state_values", killed)
+        with pytest.raises(KeyboardInterrupt):
+            campaign.ask(1, heartbeat=True)
+    assert campaign.ask(1).runs[0].run_id == run.run_id  # by hand: waited for however long it takes
+    time.sleep(4.1)
+    assert campaign.ask(1).runs[0].run_id == "small-0002"
+    first = campaign.runs()[0]
+    assert (first.state, first.attempts) == ("pending", 1)
 
 
 def test_ask_that_is_interrupted_while_it_proposes_gives_back_what_it_took(make: Make) -> None:

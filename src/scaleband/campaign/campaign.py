@@ -364,8 +364,8 @@ class Campaign:
             wanted = answer.proposals if past_stop else answer.worthwhile()
             chosen = affordable(replace(answer, proposals=whole_bundles(wanted, n)), runs_of(now), self.settings)
             records = numbered(chosen, runs_of(now), self.settings, basis)
-            for record in records:
-                pool.add(self.place, record)
+            pool.plan(self.place, records)
+            pool.mended(self.place, self.settings, now)
             self.place.storage.set_study_user_attr(
                 self.place.study_id, VERDICT, {"verdict": answer.to_json()["verdict"], "basis": basis}
             )

@@ -4,7 +4,9 @@ Whoever changes something holds the campaign's lock; every single change is one 
 kill may leave between two of them is mended by the next process that looks (`mended`):
 
 - a result that was written and not yet closed: the trial is closed with it;
-- a failed attempt that has not come back yet: its successor is made, if tries and budget are left.
+- a failed attempt that has not come back yet: its successor is made, if tries and budget are left;
+- a plan of which not all runs were made, so that half a bundle would wait: the others are made;
+- a run that got a sign of life and was not handed out: another attempt takes its place, without that old sign.
 """
 
 from __future__ import annotations
@@ -16,9 +18,11 @@ from typing import Any
 
 from scaleband.campaign.records import (
     FOR_GOOD,
+    GIVEN_BACK,
     PROPOSAL,
     RESULT,
     STARTED,
+    WATCHED,
     Attempt,
     Result,
     account_of,
@@ -35,6 +39,7 @@ _SHOWN = {
     "n_params": (1.0, 1e15),
     "n_tokens": (1.0, 1e18),
 }
+PLAN = "plan"
 _ENDS = {"completed": "COMPLETE", "diverged": "PRUNED", "failed": "FAIL"}
 
 
@@ -71,6 +76,11 @@ def add(place: Place, record: Mapping[str, Any], result: Result | None = None) -
     place.storage.create_new_trial(place.study_id, template_trial=trial)
 
 
+def plan(place: Place, records: Sequence[Mapping[str, Any]]) -> None:
+    """Write down in one transaction what is proposed; `mended` makes it, now or after a kill."""
+    place.storage.set_study_user_attr(place.study_id, PLAN, [dict(record) for record in records])
+
+
 def take(place: Place, all_attempts: Sequence[Attempt], n: int, heartbeat: bool) -> list[str]:
     """Hand out up to `n` waiting runs: their ids."""
     from optuna.trial import TrialState
@@ -82,6 +92,7 @@ def take(place: Place, all_attempts: Sequence[Attempt], n: int, heartbeat: bool)
         if attempt.state != "WAITING":
             continue
         if heartbeat:  # first, so that a kill right after handing out is noticed
+            place.storage.set_trial_user_attr(attempt.trial_id, WATCHED, True)
             place.storage.record_heartbeat(attempt.trial_id)
         if place.storage.set_trial_state_values(attempt.trial_id, TrialState.RUNNING):
             out.append(attempt.run_id)
@@ -130,7 +141,16 @@ def mended(
     lost = silent and any(a.state == "RUNNING" for a in found)
     if lost:
         _fail_silent(place)
-    now = attempts(place) if half or lost else list(found)
+    order = 1 + max((a.result.order for a in found if a.result is not None), default=0)
+    held = [a for a in found if a.state == "WAITING" and a.watched and a.result is None]
+    for k, attempt in enumerate(held):
+        finish(place, attempt, Result("failed", None, 0.0, 0.0, order + k, {GIVEN_BACK: True}))
+    made = {a.run_id for a in found}
+    planned = place.storage.get_study_user_attrs(place.study_id).get(PLAN, ())
+    missing = [record for record in planned if record["run_id"] not in made]
+    for record in missing:
+        add(place, record)
+    now = attempts(place) if half or lost or held or missing else list(found)
     again = _comes_back(now, settings)
     for attempt in again:
         add(place, attempt.proposal)

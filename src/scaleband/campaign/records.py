@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
 State = Literal["waiting", "pending", "completed", "diverged", "failed"]
 
-PROPOSAL, RESULT, STARTED = "proposal", "result", "started"
-"""Keys of a trial's user attributes."""
+PROPOSAL, RESULT, STARTED, WATCHED = "proposal", "result", "started", "watched"
+"""Keys of a trial's user attributes; "watched" is that of one about to be handed out to a worker with signs of life."""
 
 GIVEN_BACK, FOR_GOOD, LATE = "given_back", "for_good", "late"
 """Facts of a failure: it had not begun, so it is no try; it would fail again, so it does not come back. Of any result:
@@ -67,6 +67,7 @@ class Attempt:
     result: Result | None
     started: bool
     asked_at: datetime | None
+    watched: bool = False
 
     @property
     def lost(self) -> bool:
@@ -161,7 +162,7 @@ def attempts_of(trials: Iterable[Any]) -> list[Attempt]:
         result = Result(**told) if isinstance(told, dict) else None
         out.append(
             Attempt(trial._trial_id, trial.number, str(proposal["run_id"]), trial.state.name, proposal, result,
-                    STARTED in trial.user_attrs, trial.datetime_start)
+                    STARTED in trial.user_attrs, trial.datetime_start, WATCHED in trial.user_attrs)
         )  # fmt: skip
     return out
 
