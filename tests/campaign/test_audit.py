@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -41,6 +42,17 @@ def test_what_is_not_as_it_was_is_named(make: Make) -> None:
     assert "the seed: " in said
     with pytest.raises(UserError, match="there is no run 'small-9'"):
         audit(campaign, "small-9")
+
+
+def test_an_attempt_that_was_lost_before_stays_lost(make: Make) -> None:
+    campaign = make(strategy="random", heartbeat_s=1, grace_s=2)
+    lost = campaign.ask(1, heartbeat=True).runs[0]
+    campaign.beat(lost.run_id)
+    time.sleep(4.1)
+    again, new = campaign.ask(2).runs
+    assert again.run_id == lost.run_id  # its successor is out while the next one is proposed
+    assert audit(campaign, new.run_id).differences == ()
+    assert audit(campaign, lost.run_id).differences == ()
 
 
 def test_results_of_later_are_out_again(make: Make) -> None:

@@ -81,9 +81,12 @@ def audit(campaign: Campaign, run_id: str, *, progress: Progress | None = None) 
 def attempts_then(attempts: Sequence[Attempt], basis: Mapping[str, Any]) -> list[Attempt]:
     """The attempts as they stood when a proposal was made: what was told later is still out."""
     out = []
-    for attempt in attempts[: int(basis["attempts"])]:
+    then = attempts[: int(basis["attempts"])]
+    last = {a.run_id: a.number for a in then}
+    for attempt in then:
         later = attempt.result is not None and attempt.result.order > basis["told"]
-        lost_since = attempt.lost and attempt.run_id in basis["pending"]
+        # one that had a successor was lost before
+        lost_since = attempt.lost and attempt.run_id in basis["pending"] and last[attempt.run_id] == attempt.number
         out.append(replace(attempt, result=None, state="RUNNING") if later or lost_since else attempt)
     return out
 
