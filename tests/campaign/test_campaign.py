@@ -55,6 +55,21 @@ def test_budget_pays_for_what_is_out_and_no_more(make: Make) -> None:
     assert len(campaign.ask(3).runs) == 1
 
 
+def test_a_budget_of_exactly_all_prices_buys_every_run_whatever_rounding_does(make: Make) -> None:
+    rng = np.random.default_rng(0)
+    cell = {"source": ["own"] * 6, "data": ["web"] * 6, "n_params": [5e7] * 6, "n_tokens": [1e9] * 6,
+            "lr_peak": [1e-4 * 2**k for k in range(6)], "batch_tokens": [65536.0] * 6}  # fmt: skip
+    for k in range(6):
+        prices = rng.uniform(1e17, 9e18, 6).tolist()
+        changes = {"candidates": cell | {"flops": prices}, "budget_flops": sum(prices), "seed": k}
+        campaign = make(f"all-{k}", strategy="random", **changes)
+        runs = campaign.ask(6).runs
+        assert len(runs) == 6
+        for run in runs[:-1]:
+            campaign.tell(run.run_id, 3.0)
+        assert campaign.give_back(runs[-1].run_id).state == "waiting"
+
+
 def test_overhead_is_paid_by_every_attempt(make: Make) -> None:
     # 1e15 FLOP/s at half of it: an hour is 1.8e18 FLOP, so a sixth of one costs as much as a small run trains
     device = {"peak_flops_per_s": 1e15, "utilisation": 0.5, "overhead_hours": SMALL / 1.8e18, "price_per_hour": 3.0}

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from scaleband.campaign.records import Run, account_of, table_of
+from scaleband.campaign.records import Run, account_of, pays, table_of
 from scaleband.campaign.settings import INPUTS, Settings, setting_key
 from scaleband.design import Proposals
 
@@ -30,7 +30,7 @@ def affordable(answer: Proposals, runs: Sequence[Run], settings: Settings) -> li
         price = sum(p.price_flops for p in bundle)
         keys = [setting_key(p.inputs) for p in bundle]
         twice = [k for k, p in zip(keys, bundle, strict=True) if not p.replicate and k in known]
-        if price <= left * (1 + 1e-12) and not twice:
+        if pays(left, price) and not twice:
             out += bundle
             left -= price
             known |= set(keys)

@@ -27,6 +27,7 @@ from scaleband.campaign.records import (
     Result,
     account_of,
     attempts_of,
+    pays,
     runs_of,
 )
 from scaleband.campaign.settings import Settings
@@ -178,7 +179,7 @@ def _comes_back(found: Sequence[Attempt], settings: Settings) -> list[Attempt]:
             run.state == "failed"
             and not for_good
             and run.attempts <= settings.retries
-            and run.price_flops <= left
+            and pays(left, run.price_flops)
         ):
             out.append(last[run.run_id])
             left -= run.price_flops

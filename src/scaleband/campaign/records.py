@@ -151,6 +151,11 @@ class Account:
         return max(0.0, self.budget - self.spent - self.committed)
 
 
+def pays(left_flops: float, price_flops: float) -> bool:
+    """Whether so much of a budget is enough. It is a sum of prices less some of them, which rounds."""
+    return price_flops <= left_flops * (1 + 1e-12)
+
+
 def attempts_of(trials: Iterable[Any]) -> list[Attempt]:
     """Optuna's trials as attempts, in their order; trials that are not of a campaign's making are passed over."""
     out = []

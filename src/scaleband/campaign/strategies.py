@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from scaleband.campaign.records import pays
 from scaleband.campaign.settings import INPUTS, setting_key
 from scaleband.design import Proposal, Proposals, Verdict
 from scaleband.laws import LawDraws
@@ -103,7 +104,7 @@ def in_order(request: Request, order: NDArray[np.int64], n: int, name: str) -> P
     for i in order:
         if len(chosen) == n:
             break
-        if prices[i] <= left:
+        if pays(left, prices[i]):
             chosen.append(int(i))
             left -= prices[i]
     rows = request.candidates[list(INPUTS)].to_dict("records")
