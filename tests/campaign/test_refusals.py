@@ -15,6 +15,7 @@ import pytest
 from small_campaign import TARGET, small_settings
 
 from scaleband.campaign import Campaign
+from scaleband.campaign.strategies import random_runs
 from scaleband.errors import UserError
 
 Make = Callable[..., Campaign]
@@ -233,10 +234,16 @@ CELL = {
         ({"target": {k: v for k, v in TARGET.items() if k != "n_tokens"}}, "the target has no n_tokens"),
         ({"target": TARGET | {"n_tokens": -1.0}}, "the target's n_tokens = -1 cannot be"),
         ({"target": TARGET | {"source": "a/b"}}, "is no name"),
+        ({"target": TARGET | {"n_active": 5e9}}, r"n_active = 5e\+09 is above its n_params = 1e\+09"),
+        ({"options": {"replicate": False}}, "there is no option 'replicate' of a strategy; choose from replicates"),
+        ({"draws": 0}, "draws = 0 is no number for a fit; give 1 or more"),
+        ({"chains": 0}, "chains = 0 is no number"),
+        ({"tune": -5}, "tune = -5 is no number"),
         ({"candidates": {}}, "a table of runs that could be made, or limits"),
         ({"candidates": CELL | {"lr_peak": [-1.0]}}, "lr_peak = -1 is not positive"),
         ({"candidates": {k: v for k, v in CELL.items() if k != "lr_peak"}}, "lr_peak is missing"),
         ({"candidates": CELL | {"flops": [0.0]}}, "a candidate costs nothing"),
+        ({"candidates": CELL | {"flops": ["1e18x"]}}, "candidates row 1: flops = '1e18x' is no number"),
         ({"candidates": {k: v * 2 for k, v in CELL.items()}}, "candidates row 2: the same setting is there twice"),
         ({"prior": "no-such-model"}, "no released model 'no-such-model'"),
         ({"grace_s": 10}, "grace period must be longer"),
@@ -246,3 +253,15 @@ def test_settings_that_cannot_be(tmp_path: Path, changes: dict[str, Any], messag
     with pytest.raises(UserError, match=message):
         Campaign.create(tmp_path / "new", small_settings(**changes))
     assert not (tmp_path / "new").exists()
+
+
+def test_candidates_that_do_not_say_what_they_cost_are_priced(tmp_path: Path) -> None:
+    two = {k: v * 2 for k, v in CELL.items()} | {"lr_peak": [1e-3, 2e-3], "flops": ["", "1e18"]}
+    with Campaign.create(tmp_path / "new", small_settings(candidates=two)) as campaign:
+        assert campaign.settings.candidates["flops"] == [6 * 5e7 * 1e9, 1e18]
+
+
+def test_a_proposer_of_one_s_own_has_its_own_options(tmp_path: Path) -> None:
+    settings = small_settings(options={"greed": 0.5})
+    with Campaign.create(tmp_path / "new", settings, proposer=random_runs) as campaign:
+        assert campaign.settings.options == {"greed": 0.5}

@@ -29,7 +29,7 @@ from scaleband.campaign.records import (
 )
 from scaleband.campaign.refit import Posterior, check_prior, data_digest, posterior_for, prior_draws_of
 from scaleband.campaign.results import checked_result, told_already, unknown_run
-from scaleband.campaign.settings import Settings, checked, settings_from_json
+from scaleband.campaign.settings import OPTIONS, Settings, checked, settings_from_json
 from scaleband.campaign.storage import SETTINGS, Place, create, join, open_place
 from scaleband.campaign.strategies import Proposer, Request
 from scaleband.design import Proposals, Verdict
@@ -101,7 +101,9 @@ class Campaign:
         UserError
             Settings that cannot be, a campaign that is there already, or a place that cannot be written.
         """
-        settings = checked(settings, list(PROPOSERS))
+        # a proposer of somebody's own has options of its own
+        known = OPTIONS if proposer is None else tuple(settings.options)
+        settings = checked(settings, list(PROPOSERS), options=known)
         check_prior(settings)
         if settings.limits:
             draws = prior_draws_of(settings, data_digest(None, settings))

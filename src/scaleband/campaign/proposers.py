@@ -18,10 +18,6 @@ if TYPE_CHECKING:
 
     from scaleband.design import Candidates, Limits, Proposal, Proposals
 
-OPTIONS = ("replicates", "mini_sweeps")
-"""Options of the strategy "evsi": may a setting be run again, are mini-sweeps offered. Both are true by default."""
-
-
 def target_of(target: Mapping[str, str | float]) -> Cells:
     """A campaign's target as one cell."""
     from scaleband.predict import target_cells

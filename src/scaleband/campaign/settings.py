@@ -6,7 +6,7 @@ import hashlib
 import json
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any
 
@@ -38,6 +38,9 @@ STATED = (
     "loss_kind",
     "n_params_kind",
 )
+
+OPTIONS = ("replicates", "mini_sweeps")
+"""Options of the strategy "evsi": may a setting be run again, are mini-sweeps offered. Both are true by default."""
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
@@ -163,8 +166,8 @@ def settings_from_json(plain: Any, where: str) -> Settings:
         ) from None
 
 
-def checked(settings: Settings, strategies: Sequence[str]) -> Settings:
-    """The settings with candidates and given runs checked and made plain.
+def checked(settings: Settings, strategies: Sequence[str], *, options: Collection[str] = OPTIONS) -> Settings:
+    """The settings with candidates and given runs checked and made plain; `strategies` and `options` are those known.
 
     Raises
     ------
@@ -190,6 +193,12 @@ def checked(settings: Settings, strategies: Sequence[str]) -> Settings:
         )
     if settings.strategy not in strategies:
         problems.append(f"there is no strategy {settings.strategy!r}; choose one of {', '.join(strategies)}")
+    odd = sorted(set(settings.options) - set(options))
+    if odd:
+        problems.append(f"there is no option {odd[0]!r} of a strategy; choose from {', '.join(OPTIONS)}")
+    for what, at_least in (("draws", 1), ("chains", 1), ("tune", 0)):
+        if getattr(settings, what) < at_least:
+            problems.append(f"{what} = {getattr(settings, what)} is no number for a fit; give {at_least} or more")
     if settings.retries < 0:
         problems.append("retries is negative; 0 gives a failed run up at once")
     if not 0 < settings.heartbeat_s < settings.grace_s:
@@ -230,6 +239,11 @@ def _target_problems(target: Mapping[str, Any]) -> list[str]:
         value = float(target.get(name, target["n_params"]))
         if not (math.isfinite(value) and value > 0):
             out.append(f"the target's {name} = {value:g} cannot be; give a positive, finite number")
+    total = float(target["n_params"])
+    active = float(target.get("n_active", total))
+    if not out and active > total:
+        out.append(f"the target's n_active = {active:g} is above its n_params = {total:g}; a token uses all parameters "
+                   "(leave n_active out) or some of them")  # fmt: skip
     for name in ("source", "arch", "data"):
         if "/" in str(target.get(name, "")) or not str(target.get(name, "dense")).strip():
             out.append(
@@ -260,6 +274,7 @@ def device_problems(device: Mapping[str, float | None]) -> list[str]:
 
 def _candidates(columns: Mapping[str, Sequence[Any]]) -> dict[str, list[Any]]:
     """Candidates checked as run-table rows would be; costs filled in, double ones refused."""
+    import numpy as np
     import pandas as pd
 
     from scaleband.runs import training_flops
@@ -270,7 +285,13 @@ def _candidates(columns: Mapping[str, Sequence[Any]]) -> dict[str, list[Any]]:
     checked_rows = checked_settings(frame, "candidates")
     flops = training_flops(checked_rows["n_active"], checked_rows["n_tokens"])
     if "flops" in frame:
-        flops = pd.to_numeric(frame["flops"], errors="coerce").fillna(flops)
+        stated = frame["flops"].mask(frame["flops"] == "")
+        read = pd.to_numeric(stated, errors="coerce")
+        odd = np.flatnonzero(read.isna() & stated.notna())
+        if odd.size:
+            raise UserError(f"candidates row {odd[0] + 1}: flops = {stated.iloc[odd[0]]!r} is no number; it is "
+                            "training compute in FLOP, leave it out to have it computed")  # fmt: skip
+        flops = read.fillna(flops)
         if not (flops > 0).all():
             raise UserError(
                 "a candidate costs nothing or less; flops is training compute in FLOP, leave it out to have it computed"
