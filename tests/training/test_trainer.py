@@ -459,6 +459,19 @@ def test_runs_that_cannot_be_stacked_are_refused(data, small, tmp_path) -> None:
     assert [r.status for r in run_stack(adapter_on(data), specs, tmp_path)] == ["failed", "failed"]
 
 
+def test_a_stack_refuses_names_as_a_single_run_does_and_never_raises(data, small, tmp_path) -> None:
+    names = ("../escaped", "twice", "twice", "good")
+    results = run_stack(adapter_on(data), [small(run_id=name) for name in names], tmp_path / "stack")
+    assert [r.status for r in results] == ["failed"] * 3 + ["completed"]
+    assert "cannot name a folder" in results[0].reason
+    assert "'twice' is there twice" in results[1].reason
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["stack"]
+    assert not (tmp_path / "stack" / "twice").exists()
+    (tmp_path / "file").write_text("no folder can be here")
+    blocked = run_stack(adapter_on(data), [small()], tmp_path / "file")
+    assert (blocked[0].status, "could not be written" in blocked[0].reason) == ("failed", True)
+
+
 def test_out_of_memory_is_a_failed_run(data, small, tmp_path, monkeypatch) -> None:
     from scaleband.training import steps as room
 

@@ -9,9 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from scaleband.errors import UserError
-from scaleband.training.protocol import RESULT_FILE, SPEC_FILE, RunResult, RunSpec, to_json
-from scaleband.training.protocol import failed as failed_result
-from scaleband.training.running import contradiction, finished, reason_for, write_whole
+from scaleband.training.protocol import RESULT_FILE, SPEC_FILE, RunResult, RunSpec, failed, to_json
+from scaleband.training.running import contradiction, finished, kept, reason_for, unsafe_id, write_whole
 from scaleband.training.tokens import open_tokens
 
 
@@ -68,26 +67,33 @@ class ReferenceAdapter:
 def run_stack(adapter: ReferenceAdapter, specs: Sequence[RunSpec], folder: str | Path) -> list[RunResult]:
     """Train several runs as one program, each with its own folder `folder`/`run_id`; never raises for a failure.
 
-    Runs of the stack that are finished already are taken as they are. What fails, fails for all that were left.
+    Runs of the stack that are finished already are taken as they are, and one whose name cannot be, or is there twice,
+    fails alone. What fails later, fails for all that were left.
     """
     folder = Path(folder).absolute()
-    places = {spec.run_id: folder / spec.run_id for spec in specs}
-    results = {spec.run_id: finished(spec, places[spec.run_id]) for spec in specs}
-    left = [spec for spec in specs if results[spec.run_id] is None]
-    if left:
-        for spec in left:
-            places[spec.run_id].mkdir(parents=True, exist_ok=True)
-            write_whole(places[spec.run_id] / SPEC_FILE, to_json(spec))
-        try:
-            found = adapter.stack(left, folder, [places[spec.run_id] for spec in left])
-            for spec, result in zip(left, found, strict=True):
-                reason = contradiction(spec, result, places[spec.run_id])
-                results[spec.run_id] = failed_result(spec, reason) if reason else result
-        except Exception as error:
-            results |= {spec.run_id: failed_result(spec, reason_for(error)) for spec in left}
-        for spec in left:
-            write_whole(places[spec.run_id] / RESULT_FILE, to_json(results[spec.run_id]))  # type: ignore[arg-type]
-    return [results[spec.run_id] for spec in specs]  # type: ignore[misc]
+    results: dict[int, RunResult] = {}
+    names = [spec.run_id for spec in specs]
+    for k, spec in enumerate(specs):
+        twice = f"run_id {spec.run_id!r} is there twice; give every run a name of its own"
+        reason = unsafe_id(spec) or (twice if names.count(spec.run_id) > 1 else "")
+        earlier = failed(spec, reason) if reason else finished(spec, folder / spec.run_id)
+        if earlier is not None:
+            results[k] = earlier
+    left = [k for k in range(len(specs)) if k not in results]
+    places = [folder / names[k] for k in left]
+    try:
+        for k, place in zip(left, places, strict=True):
+            place.mkdir(parents=True, exist_ok=True)
+            write_whole(place / SPEC_FILE, to_json(specs[k]))
+            (place / RESULT_FILE).unlink(missing_ok=True)
+        found = adapter.stack([specs[k] for k in left], folder, places) if left else []
+        for k, place, result in zip(left, places, found, strict=True):
+            reason = contradiction(specs[k], result, place)
+            results[k] = failed(specs[k], reason) if reason else result
+    except Exception as error:
+        results |= {k: failed(specs[k], reason_for(error)) for k in left}
+    results |= {k: kept(specs[k], results[k], place) for k, place in zip(left, places, strict=True)}
+    return [results[k] for k in range(len(specs))]
 
 
 def _torch() -> Any:

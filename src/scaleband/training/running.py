@@ -50,12 +50,8 @@ def run_one(adapter: Adapter, spec: RunSpec, folder: str | Path) -> RunResult:
     folder = Path(folder).absolute()
     started = time.perf_counter()
     try:
-        if not SAFE_RUN_ID.fullmatch(spec.run_id):
-            return failed(
-                spec,
-                f"run_id {spec.run_id!r:.160} cannot name a folder or an argument; use letters, digits and _.,=+@%- "
-                "(at most 150, starting with a letter, a digit or _)",
-            )
+        if unsafe := unsafe_id(spec):
+            return failed(spec, unsafe)
         folder.mkdir(parents=True, exist_ok=True)
         earlier = finished(spec, folder)
         if earlier is not None:
@@ -73,11 +69,26 @@ def run_one(adapter: Adapter, spec: RunSpec, folder: str | Path) -> RunResult:
             log_tail=traceback.format_exc()[-4000:],
             wall_seconds=time.perf_counter() - started,
         )
+    return kept(spec, result, folder)
+
+
+def kept(spec: RunSpec, result: RunResult, folder: Path) -> RunResult:
+    """Write a result into the run's folder; the result, or the failure to write it."""
     try:
         write_whole(folder / RESULT_FILE, to_json(result))
     except OSError as error:
         return failed(spec, f"the result could not be written into {folder.name}: {error.strerror or error}")
     return result
+
+
+def unsafe_id(spec: RunSpec) -> str:
+    """Why a run cannot have this name; "" if it can."""
+    if SAFE_RUN_ID.fullmatch(spec.run_id):
+        return ""
+    return (
+        f"run_id {spec.run_id!r:.160} cannot name a folder or an argument; use letters, digits and _.,=+@%- "
+        "(at most 150, starting with a letter, a digit or _)"
+    )
 
 
 def finished(spec: RunSpec, folder: Path) -> RunResult | None:
