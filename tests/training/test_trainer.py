@@ -312,8 +312,23 @@ def test_divergence_is_seen_early() -> None:
         loss = torch.tensor([5.0 - step / 20, jump, math.nan if step == 7 else 4.0])
         watch(state, loss, step, math.log(256), 1000, 10)
     assert state.alive.tolist() == [True, False, False]
-    assert state.ended[2] == 7
-    assert 20 <= state.ended[1] <= 30
+    assert state.ended[2] == 8  # in the step of index 7, which was done
+    assert 21 <= state.ended[1] <= 31
+
+
+def test_a_run_that_diverges_in_its_first_step_says_that_it_did_one(data, small, tmp_path, monkeypatch) -> None:
+    from scaleband.training import steps as room
+
+    def blown(*arguments):
+        each, balance = losses(*arguments)
+        return each * math.nan, balance
+
+    monkeypatch.setattr(room, "losses", blown)
+    result = run_one(adapter_on(data), small(), tmp_path / "run")
+    assert (result.status, result.steps, result.n_tokens) == ("diverged", 1, 256)
+    assert result.flops > 0
+    assert "at step 1 of 30" in result.reason
+    assert (tmp_path / "run" / "curve.csv").read_text().count("\n") == 1  # its loss is no number
 
 
 def test_noise_of_small_batches_is_no_divergence() -> None:

@@ -48,7 +48,7 @@ class State:
     alive: Tensor
     smooth: Tensor
     lowest: Tensor
-    ended: Tensor  # the step at which a run diverged, else the number of steps
+    ended: Tensor  # steps that a run did, the one in which it diverged included; the number of steps until it does
     step: int = 0
     seconds: float = 0.0
     curve: list[list[float]] = dataclasses.field(default_factory=list)
@@ -136,7 +136,7 @@ def watch(state: State, loss: Tensor, step: Tensor | int, guessing: float, steps
     state.lowest.copy_(torch.fmin(state.lowest, state.smooth))
     lost = ~loss.isfinite() | (state.smooth > state.lowest + DIVERGED_ABOVE)
     lost |= (step >= max(2 * window, steps // 10)) & (state.smooth > guessing)
-    state.ended.copy_(torch.where(state.alive & lost, step, state.ended))
+    state.ended.copy_(torch.where(state.alive & lost, step + 1, state.ended))  # steps count from 0
     state.alive.logical_and_(~lost)
 
 

@@ -265,7 +265,9 @@ def _result(
     sizes, runs = count(shape), len(state.alive)
     steps = int(state.ended[row])
     points = [
-        (p[0], p[0] * spec.batch_tokens, p[1 + row], p[1 + runs + row]) for p in state.curve if p[0] <= steps
+        (p[0], p[0] * spec.batch_tokens, p[1 + row], p[1 + runs + row])
+        for p in state.curve
+        if p[0] <= steps and math.isfinite(p[1 + row])
     ]
     alive = bool(state.alive[row]) and math.isfinite(loss[0])
     n_tokens = steps * spec.batch_tokens
