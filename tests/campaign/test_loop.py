@@ -17,6 +17,8 @@ from scaleband.campaign.loop import run_campaign, run_folder, spec_of, tell_resu
 from scaleband.campaign.proposers import candidates_for
 from scaleband.campaign.refit import prior_draws_of
 from scaleband.campaign.settings import setting_key
+from scaleband.campaign.strategies import Request, random_runs
+from scaleband.design import Proposals
 from scaleband.errors import UserError
 from scaleband.training import Limits, RunResult, RunSpec, SyntheticAdapter, failed, run_one
 
@@ -207,6 +209,24 @@ def test_a_sign_of_life_that_fails_is_not_the_last(make: Make, threads: Any, mon
     ended = run_campaign(campaign, SyntheticAdapter(seconds=3.5), threads, workers=1, report=said.append)
     assert (ended.completed, len(calls) >= 2) == (1, True)
     assert any("no sign of life could be written (database is locked)" in line for line in said)
+
+
+def test_while_it_waits_for_others_it_proposes_only_when_something_changed(make: Make, threads: Any) -> None:
+    seen: list[tuple[int, int]] = []
+
+    def counting(request: Request, n: int) -> Proposals:
+        seen.append((0 if request.pending is None else len(request.pending),
+                     0 if request.history is None else len(request.history)))  # fmt: skip
+        return random_runs(request, n)
+
+    campaign = make(budget_flops=1.5 * PRICE, heartbeat_s=1, grace_s=3, proposer=counting)
+    lost = campaign.ask(1, heartbeat=True).runs[0]  # another loop's, whose worker dies
+    campaign.beat(lost.run_id)
+    seen.clear()
+    with Campaign.open(campaign.place.folder, proposer=counting) as other:
+        ended = run_campaign(other, SyntheticAdapter(), threads, workers=2)
+    assert ended.why == "budget"
+    assert seen == [(1, 0), (0, 0)]  # while it was out, and once it was taken for lost
 
 
 def test_asked_to_stop_waits_for_what_is_out(make: Make, threads: Any) -> None:

@@ -158,6 +158,11 @@ class Campaign:
         """Every attempt at a run, in the order in which they were made."""
         return pool.attempts(self.place)
 
+    def mended(self) -> list[Attempt]:
+        """Every attempt, once silent workers were taken for lost and what a kill left half done was finished."""
+        with self.place.locked():
+            return pool.mended(self.place, self.settings, self.attempts(), silent=True)
+
     def account(self) -> Account:
         """The budget now."""
         return account_of(self.runs(), self.settings.budget_flops)

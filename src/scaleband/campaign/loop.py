@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -12,7 +12,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from scaleband.campaign.campaign import Campaign, Progress
-from scaleband.campaign.records import FOR_GOOD, Run
+from scaleband.campaign.records import FOR_GOOD, Attempt, Run
 from scaleband.errors import UserError
 from scaleband.training import Adapter, Limits, RunResult, RunSpec, submit
 from scaleband.training.running import finished
@@ -156,16 +156,19 @@ def run_campaign(
     out: dict[Future[RunResult], Run] = {}
     counts = {"completed": 0, "diverged": 0, "failed": 0}
     in_a_row, quiet_since, verdict = 0, monotonic(), None
+    exhausted: list[tuple[int, str]] | None = None  # how the attempts stood when there was nothing more to propose
     with _signs_of_life(campaign, out, say):
         for result in _left_behind(campaign, limits or Limits(), out):
             counts[result.status] += 1
             say(_line(result, campaign))
         while True:
             broken = in_a_row >= IN_A_ROW
-            if not broken and not enough() and len(out) < workers:
-                asked = campaign.ask(
-                    workers - len(out), heartbeat=True, past_stop=past_stop, progress=progress
-                )
+            wanted = 0 if broken or enough() else workers - len(out)
+            # the same request gives the same answer, and weighing runs takes seconds
+            if wanted and (before := _standing(campaign.mended())) != exhausted:
+                asked = campaign.ask(wanted, heartbeat=True, past_stop=past_stop, progress=progress)
+                after = _standing(campaign.attempts())
+                exhausted = after if len(asked.runs) < wanted and after == before else None
                 verdict = asked.verdict or verdict
                 for run in asked.runs:
                     say(f"started {run.run_id}")
@@ -225,6 +228,11 @@ def _left_behind(campaign: Campaign, limits: Limits, out: dict[Future[RunResult]
         except UserError:
             continue  # no training could have been made of it, or its own loop lives and was quicker
     return told
+
+
+def _standing(attempts: Sequence[Attempt]) -> list[tuple[int, str]]:
+    """All that a proposal depends on, but for the settings: which attempts there are, and how each stands."""
+    return [(a.trial_id, a.state if a.result is None else "told") for a in attempts]
 
 
 def _others_out(campaign: Campaign) -> bool:
