@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import replace
 
 import pytest
@@ -26,6 +27,15 @@ def test_numbers_that_json_does_not_know() -> None:
     text = json.dumps(Proposals((), verdict, 0, 0, "", 0, {}).to_json(), allow_nan=False)
     assert json.loads(text)["verdict"]["evsi"] is None
     assert verdict.stop
+
+
+def test_what_does_not_weigh_is_worthwhile_when_it_is_read_back() -> None:
+    nan = float("nan")
+    run = replace(RUN, evsi=nan, evsi_error=nan)
+    verdict = Verdict("continue", "random", nan, nan, nan, 1e18, nan, nan)
+    found = proposals_from_json(json.loads(json.dumps(Proposals((run,), verdict, 1e19, nan, "", 1, {}).to_json())))
+    assert [p.run_id for p in found.worthwhile()] == ["sb-1"]
+    assert all(math.isnan(v) for v in (found.proposals[0].evsi, found.verdict.evpi, found.budget_left_flops))
 
 
 @pytest.mark.parametrize("damage", [{}, {"verdict": {}}, {"proposals": [{"id": 1}]}, {"seed": "x"}])

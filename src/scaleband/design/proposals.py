@@ -168,25 +168,30 @@ def _finite(value: Any) -> Any:
 
 
 def proposals_from_json(plain: Mapping[str, Any]) -> Proposals:
-    """The inverse of `Proposals.to_json`, for a campaign that is read back.
+    """The inverse of `Proposals.to_json`, for a campaign that is read back; a number that was not finite is NaN.
 
     Raises
     ------
     UserError
         Something is missing or not of its kind.
     """
+
+    def numbers(fields: Mapping[str, Any]) -> dict[str, Any]:
+        return {name: math.nan if value is None else value for name, value in fields.items()}
+
     try:
+        budget = numbers({name: plain[name] for name in ("budget_flops", "budget_left_flops")})
         return Proposals(
-            proposals=tuple(Proposal(**p) for p in plain["proposals"]),
-            verdict=Verdict(**plain["verdict"]),
-            budget_flops=float(plain["budget_flops"]),
-            budget_left_flops=float(plain["budget_left_flops"]),
+            proposals=tuple(Proposal(**numbers(p)) for p in plain["proposals"]),
+            verdict=Verdict(**numbers(plain["verdict"])),
+            budget_flops=float(budget["budget_flops"]),
+            budget_left_flops=float(budget["budget_left_flops"]),
             draws_digest=str(plain["draws_digest"]),
             seed=int(plain["seed"]),
             target=dict(plain["target"]),
             pending=tuple(plain["pending"]),
         )
-    except (KeyError, TypeError, ValueError) as error:
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise UserError(
             f"these are not proposals that scaleband wrote ({type(error).__name__}: {error}); ask again"
         ) from None
