@@ -44,7 +44,8 @@ def engine(
     gpus_per_run
         What each training reserves with Slurm or Ray.
     threads
-        CPU threads (cores) of each training; None leaves it to the engine.
+        CPU threads (cores) of each training; None leaves it to the engine. Dask at an `address` does not hear it: its
+        workers were started with threads of their own.
     address
         Scheduler of Dask ("tcp://host:8786") or cluster of Ray ("auto", "ray://host:10001"); "": one is started here.
     partition, job_minutes, slurm
