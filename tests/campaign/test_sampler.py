@@ -46,11 +46,12 @@ def test_simple_strategy_in_a_study() -> None:
 
 
 def test_evsi_uses_what_the_study_knows(tmp_path: Path) -> None:
-    sampler = ScalebandSampler(TARGET, SPACE, prior="step-law", draws=60, tune=60, chains=1, cache=tmp_path)
+    cache = tmp_path / "not" / "there"
+    sampler = ScalebandSampler(TARGET, SPACE, prior="step-law", draws=60, tune=60, chains=1, cache=cache)
     study = optuna.create_study(sampler=sampler)
     study.optimize(objective, n_trials=3)
     assert [t.state.name for t in study.trials] == ["COMPLETE", "COMPLETE", "PRUNED"]
-    assert len(list((tmp_path / "fits").glob("*.nc"))) == 2  # after one and after two told trials
+    assert len(list((cache / "fits").glob("*.nc"))) == 2  # after one and after two told trials
     digests = {t.system_attrs["scaleband"]["draws"] for t in study.trials}
     assert len(digests) == 3
 
@@ -75,6 +76,14 @@ def test_budget_spent_falls_back_to_random() -> None:
     )
     study.optimize(objective, n_trials=2)
     assert ["scaleband" in t.system_attrs for t in study.trials] == [True, False]
+
+
+def test_trials_that_were_there_before_are_paid_by_the_same_budget() -> None:
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=1))
+    study.optimize(objective, n_trials=1)
+    study.sampler = ScalebandSampler(TARGET, SPACE, strategy="random", budget_flops=2.5 * 6 * 1e8 * 2e9)
+    study.optimize(objective, n_trials=2)
+    assert ["scaleband" in t.system_attrs for t in study.trials] == [False, True, False]
 
 
 def test_grids() -> None:

@@ -169,12 +169,13 @@ def _sample(
     fitted = replace(fitted, meta={**fitted.meta, "name": f"campaign {settings.name}"})
     conflicts = prior_data_conflict(fitted) if settings.prior else []
     try:
-        path.parent.mkdir(exist_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
         write_netcdf(tree_of(fitted), path)
         write_json(path.with_suffix(".json"), {"conflicts": conflicts})
     except OSError as error:
         raise UserError(
-            f"{path}: cannot be written ({error.strerror or type(error).__name__}); free some space"
+            f"{path}: cannot be written ({error.strerror or type(error).__name__}); free some space, or mend its "
+            "permissions"
         ) from None
 
 

@@ -50,13 +50,13 @@ class ScalebandSampler(optuna.samplers.BaseSampler):
     fixed
         Run-table inputs of every trial that are not in `space`; those of the target by default.
     budget_flops
-        What all further trials may cost together, FLOP; no limit by default.
+        What all trials of the study may cost together, FLOP, those that were made before included; no limit by default.
     device
         As in a campaign's settings: what a trial costs beside its training.
     prior, trust, draws, tune, chains, seed, target_runs
         As in a campaign's settings.
     cache
-        Folder for sampled posteriors; a temporary one by default.
+        Folder for sampled posteriors, made if it is not there; a temporary one by default.
 
     Raises
     ------
