@@ -21,12 +21,13 @@ from scaleband.bayes.loss_model import (
 from scaleband.errors import UserError
 from scaleband.inference.loss_fit import fit_loss, held_out_scores, laws_for, quick_stack, scales_of
 from scaleband.inference.loss_mode import importance_sample, unsheared
+from scaleband.inference.loss_sampler import CompiledLoss, sample_loss
 from scaleband.inference.loss_store import read_loss, write_loss
 from scaleband.inference.loss_table import table_from_runs
 from scaleband.inference.sampler import SamplerSettings
 from scaleband.laws.loss import GENERAL, LAWS
 from scaleband.laws.loss.draws import LossDraws
-from scaleband.laws.loss.table import LossTable
+from scaleband.laws.loss.table import LossTable, reference_of
 from scaleband.predict.allocation import Limits, allocate, allocation_exponent, share_of_form, tokens_to_reach
 from scaleband.predict.comparison import compare
 from scaleband.predict.downstream import fit_downstream
@@ -394,3 +395,32 @@ def test_the_far_surface_travels_with_the_file(stacked: LossDraws, tmp_path: Pat
         file["loss/far/theta"][0, 0] = np.nan
     with pytest.raises(UserError, match="far surface"):
         read_loss(tmp_path / "fit.nc")
+
+
+def test_an_interrupt_leaves_no_draws(table: LossTable, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where nutpie blocks, it answers an interrupt with the draws so far."""
+    import nutpie
+
+    class Running:
+        cancelled = False
+
+        def wait(self) -> None:
+            raise KeyboardInterrupt
+
+        def cancel(self) -> None:
+            self.cancelled = True
+
+    running = Running()
+
+    def sample(code: object, *, blocking: bool = True, **_: object) -> Running:
+        assert not blocking
+        return running
+
+    monkeypatch.setattr(nutpie, "sample", sample)
+    layout = layout_for(table, LAWS["chinchilla"])
+    compiled = CompiledLoss(
+        layout, reference_of(table), model_arrays(table, layout), np.zeros(1), np.eye(1), None
+    )
+    with pytest.raises(KeyboardInterrupt):
+        sample_loss(compiled, SamplerSettings(draws=20, tune=20))
+    assert running.cancelled

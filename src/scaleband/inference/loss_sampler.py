@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from scaleband.bayes.loss_model import Layout, build_loss_model, layout_for, model_arrays, sheared
 from scaleband.inference.loss_mode import importance_sample
-from scaleband.inference.sampler import SamplerSettings
+from scaleband.inference.sampler import SamplerSettings, all_draws
 from scaleband.laws.loss import LossLaw
 from scaleband.laws.loss.table import LossTable, Reference, reference_of
 
@@ -72,11 +72,13 @@ def sample_loss(
         code = code.with_data(weight=arrays["weight"], centre=centre, factor=factor)
     with threadpool_limits(1), warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        tree = nutpie.sample(
+        running = nutpie.sample(
             code, draws=settings.draws, tune=settings.tune, chains=settings.chains,
             cores=min(settings.chains, os.cpu_count() or 1), seed=settings.seed,
             target_accept=settings.target_accept, progress_bar=False, save_warmup=False,
+            blocking=False,
         )  # fmt: skip
+        tree = all_draws(running)
     unit = tree["posterior"]["theta_std"].to_numpy()
     diverging = tree["sample_stats"]["diverging"].to_numpy().astype(bool)
     return sheared(np, centre + unit @ factor.T, compiled.layout), diverging

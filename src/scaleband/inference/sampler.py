@@ -186,12 +186,7 @@ def sample(
             save_warmup=False,
             blocking=False,
         )
-        try:
-            tree = running.wait()
-        except BaseException:
-            # Interrupted, nutpie would hand back the draws so far as if they were all of them.
-            running.cancel()
-            raise
+        tree = all_draws(running)
     values = {name: tree["posterior"][name].to_numpy() for name in MOVED if name in tree["posterior"]}
     # A divergence is one draw's, not its copies'.
     stats = {name: np.repeat(tree["sample_stats"][name].to_numpy(), copies, axis=1) for name in tree["sample_stats"]}
@@ -199,6 +194,16 @@ def sample(
     raw = RawDraws(values, stats, reference if sliced else None)
     raw = moved_on(raw, settings, inputs=inputs, beliefs=beliefs, copies=copies, progress=progress)
     return raw if copies * n_draws == settings.draws else raw.first(settings.draws)
+
+
+def all_draws(running: Any) -> Any:
+    """The draws of nutpie's sampler that runs in the background, all of them or none."""
+    try:
+        return running.wait()
+    except BaseException:
+        # Interrupted while it blocks, nutpie would hand back the draws so far as if they were all of them.
+        running.cancel()
+        raise
 
 
 def moved_on(
