@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 from command import Command
+
+from scaleband.inference import fitting, loss_table
+from scaleband.inference.gate import Gate
 
 
 def write_runs(path: Path) -> Path:
@@ -161,3 +166,87 @@ def test_rate_sensitivity(scaleband: Command) -> None:
     bad = scaleband(*words, "--lr-range", "1e-2,1e-4")
     assert bad.code == 2
     assert "does not go up" in bad.err
+
+
+def write_sweep(path: Path, n_cells: int = 9) -> Path:
+    """Cells of three sizes and three token counts, three rates and batches each."""
+    rows = [
+        {"source": "us", "data": "web", "n_params": n, "n_tokens": d, "lr_peak": lr, "batch_tokens": b,
+         "seq_len": 2048, "loss": 3.0 + 0.01 * abs(lr - 1e-3) / 1e-3}
+        for n in (1e8, 3e8, 1e9) for d in (2e9, 8e9, 3e10) for lr in (5e-4, 1e-3, 2e-3) for b in (65536, 131072, 262144)
+    ]  # fmt: skip
+    pd.DataFrame(rows[: 9 * n_cells]).to_csv(path, index=False)
+    return path
+
+
+@pytest.fixture
+def fitted_at_once(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """`fitting.fit` that samples nothing and notes its calls; its gate failed."""
+    calls: list[Any] = []
+
+    class Tree:
+        subtree = ()
+
+        def to_netcdf(self, where: str, **_: object) -> None:
+            Path(where).write_text("a fit")
+
+    def fit(frame: Any, **options: Any) -> SimpleNamespace:
+        calls.append(frame)
+        failed = Gate(False, (1.2, "rho"), (90.0, "rho"), (90.0, "rho"), 0, ("R-hat 1.2 at rho is above 1.01",))
+        meta = {"seconds": {"sample": 1.0}, "n_runs": len(frame), "n_cells": 9, "form": "quadratic"}
+        return SimpleNamespace(gate=failed, settings=options["settings"], meta=meta, draws=lambda: None)
+
+    monkeypatch.setattr(fitting, "fit", fit)
+    monkeypatch.setattr(fitting, "tree_of", lambda *_, **__: Tree())
+    monkeypatch.setattr(loss_table, "table_from_basins", lambda draws: range(9))
+    return calls
+
+
+def test_an_interrupt_during_the_loss_laws_leaves_the_fit_and_says_so(
+    scaleband: Command, tmp_path: Path, fitted_at_once: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("scaleband.inference.loss_fit.fit_loss", interrupted)
+    out = tmp_path / "fit.nc"
+    done = scaleband("fit", write_sweep(tmp_path / "runs.csv"), "--out", out, "--draws", 200, "--quiet")
+    assert (done.code, done.out) == (130, "")
+    assert out.read_text() == "a fit"
+    assert done.err.endswith(f"interrupted: {out} holds the fit, without loss laws\n")
+    assert "nothing was written" not in done.err
+    assert "the diagnostic gate failed: R-hat 1.2" in done.err
+
+
+@pytest.mark.parametrize(
+    ("n_cells", "words", "says"),
+    [
+        (5, ("--loss", "also"), "--loss also: 5 cells are too few for a loss law; give runs of at least 6"),
+        (9, ("--laws", "moe"), "the moe law needs a table in which n_active varies"),
+        (9, ("--laws", "chinchilla,repetition"), "the repetition law needs a table in which unique_tokens is below"),
+    ],
+)
+def test_loss_laws_that_the_cells_cannot_give_are_refused_before_sampling(
+    n_cells: int, words: tuple[str, ...], says: str, scaleband: Command, tmp_path: Path, fitted_at_once: list[Any]
+) -> None:
+    runs = write_sweep(tmp_path / "runs.csv", n_cells)
+    done = scaleband("fit", runs, "--out", tmp_path / "fit.nc", *words)
+    assert done.code == 1
+    assert says in done.err
+    assert not fitted_at_once
+    assert [p.name for p in tmp_path.iterdir()] == ["runs.csv"]
+
+
+def test_a_table_too_small_for_loss_laws_is_refused_by_check_as_by_fit(scaleband: Command, tmp_path: Path) -> None:
+    runs, same = write_runs(tmp_path / "runs.csv"), tmp_path / "same.csv"
+    table = pd.read_csv(runs)
+    table.head(2).to_csv(runs, index=False)
+    table.iloc[[0] * 7].to_csv(same, index=False)
+    for path, count in ((runs, "2 completed runs"), (same, "1 observations")):
+        done = scaleband("check", "--loss", path, "--json")
+        assert (done.code, done.json()["valid"]) == (1, False)
+        assert f"{count}" in done.json()["errors"][0]
+        assert "too few for a loss law" in done.err
+        fitted = scaleband("fit", path, "--out", tmp_path / "fit.nc")
+        assert fitted.code == 1
+        assert fitted.err.splitlines()[-1] == done.err.splitlines()[-1]

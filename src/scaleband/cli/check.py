@@ -49,6 +49,8 @@ def run(asked: argparse.Namespace) -> int:
     """Check and print."""
     try:
         table = read_tables(asked, "loss" if asked.loss else "optimum")
+        if asked.loss:
+            refuse_few(table)
     except UserError as error:
         if asked.json:
             print_json({"valid": False, "errors": list(error.problems)})
@@ -60,6 +62,14 @@ def run(asked: argparse.Namespace) -> int:
     else:
         print_rows("the table can be fitted", rows_of(summary))
     return Exit.DONE
+
+
+def refuse_few(table: RunTable) -> None:
+    """What `fit` refuses of a table for loss laws that is sound row by row: too few runs, or too few that differ."""
+    from scaleband.inference.loss_fit import enough
+    from scaleband.inference.loss_table import table_from_runs
+
+    enough(len(table_from_runs(table.frame)))
 
 
 def tell_warnings(table: RunTable) -> None:

@@ -13,7 +13,15 @@ from typing import TYPE_CHECKING, Any
 from scaleband.cli.arguments import add_tables, path, trust, whole
 from scaleband.cli.check import read_tables, tell_warnings
 from scaleband.cli.interrupts import interrupts
-from scaleband.cli.loss_laws import LOSS_DRAWS, MODES, add_loss, fit_loss_only, laws_asked, read_loss_table
+from scaleband.cli.loss_laws import (
+    LOSS_DRAWS,
+    MODES,
+    add_loss,
+    fit_loss_only,
+    laws_asked,
+    loss_follows,
+    read_loss_table,
+)
 from scaleband.cli.places import check_output
 from scaleband.cli.printing import say
 from scaleband.cli.progress import progress
@@ -74,6 +82,7 @@ def run(asked: argparse.Namespace) -> int:
         return fit_loss_only(asked, alone)
     table = read_tables(asked)
     tell_warnings(table)
+    with_loss = loss_follows(asked, table)
     beliefs = None if prior is None else beliefs_of(prior, table, asked)
 
     from scaleband.inference.fitting import fit, tree_of
@@ -102,16 +111,16 @@ def run(asked: argparse.Namespace) -> int:
             say(f"note: {what}; sampling again, {more:,} draws of NUTS a chain")
             fitted = fit_with(replace(settings, draws=more, copies=1), reuse=fitted)
     write_fit(tree_of(fitted), asked.out)
-    code = max(tell_outcome(fitted, asked), add_loss(asked, fitted, table))
-    if prior is None:
-        return code
+    code = tell_outcome(fitted, asked)
+    if prior is not None:
+        from scaleband.inference.prior import prior_data_conflict
 
-    from scaleband.inference.prior import prior_data_conflict
-
-    for sentence in prior_data_conflict(fitted):
-        say(f"warning: {sentence}")
-    # A prior whose own draws may not be reported taints what starts from it.
-    return max(code, mark(prior, "the diagnostic gate of the prior"))
+        for sentence in prior_data_conflict(fitted):
+            say(f"warning: {sentence}")
+        # A prior whose own draws may not be reported taints what starts from it.
+        code = max(code, mark(prior, "the diagnostic gate of the prior"))
+    # Last: whatever becomes of the loss laws, the fit has been written and judged.
+    return max(code, add_loss(asked, fitted, table)) if with_loss else code
 
 
 def path_of_prior(text: str) -> Path:

@@ -119,26 +119,58 @@ def facts_of(table: RunTable) -> dict[str, object]:
     }
 
 
+def loss_follows(asked: argparse.Namespace, table: RunTable) -> bool:
+    """Whether loss laws are fitted on the levels of this sweep's cells, once these are known.
+
+    Raises
+    ------
+    UserError
+        What is asked for cannot be had of these cells: said before the work, not after it.
+    """
+    from scaleband.bayes import cells_of
+    from scaleband.inference.loss_fit import laws_for
+    from scaleband.inference.loss_table import MIN_OBSERVATIONS, table_of_cells
+    from scaleband.runs import cell_table
+
+    if asked.loss == "none":
+        return False
+    cells = cells_of(cell_table(table.frame))
+    counts = (len(cells), *(len(set(np.round(np.log(v), 2))) for v in (cells.n_params, cells.n_tokens)))
+    if asked.loss == "auto" and any(have < need for have, need in zip(counts, ENOUGH, strict=True)):
+        return False
+    if len(cells) < MIN_OBSERVATIONS:
+        raise UserError(
+            f"--loss also: {len(cells)} cells are too few for a loss law; give runs of at least {MIN_OBSERVATIONS}, at "
+            "several sizes and token counts, or leave --loss out"
+        )
+    nothing = np.zeros(len(cells))
+    # The optimal batches are not known yet, but they will differ.
+    laws_for(table_of_cells(cells, nothing, nothing, np.arange(1.0, len(cells) + 1), {}), laws_asked(asked))
+    return True
+
+
 def add_loss(asked: argparse.Namespace, fitted: Fit, table: RunTable) -> int:
     """Loss laws on the levels of the fitted cells, into the fit's file: the exit code they call for."""
-    if asked.loss == "none":
-        return Exit.DONE
     from scaleband.inference.far_fit import fit_far
     from scaleband.inference.loss_fit import fit_loss
     from scaleband.inference.loss_table import table_from_basins
 
     observed = table_from_basins(fitted.draws())
-    cells = observed.cells
-    distinct = [len(set(np.round(np.log(v), 2))) for v in (cells.n_params, cells.n_tokens)]
-    counts = (len(observed), *distinct)
-    if asked.loss == "auto" and any(have < need for have, need in zip(counts, ENOUGH, strict=True)):
-        return Exit.DONE
-    with progress(asked.quiet) as report:
-        laws = fit_loss(
-            observed, laws=laws_asked(asked), settings=settings_of(asked), meta=facts_of(table), progress=report
-        )
-    told = replace(laws.draws, far=fit_far(fitted.draws(), table.frame, seed=asked.seed))
-    write_loss(told, asked.out, beside=asked.out)
+    try:
+        with interrupts() as insist, progress(asked.quiet) as report:
+
+            def each_step(stage: str, done: int, total: int) -> None:
+                insist()
+                report(stage, done, total)
+
+            laws = fit_loss(
+                observed, laws=laws_asked(asked), settings=settings_of(asked), meta=facts_of(table), progress=each_step
+            )
+            told = replace(laws.draws, far=fit_far(fitted.draws(), table.frame, seed=asked.seed))
+        write_loss(told, asked.out, beside=asked.out)
+    except KeyboardInterrupt:
+        say(f"interrupted: {asked.out} holds the fit, without loss laws")
+        return Exit.INTERRUPTED
     say(f"added loss laws of {len(observed)} cells to {asked.out}, {laws.seconds:.0f} s")
     return tell_loss(laws)
 

@@ -15,6 +15,7 @@ from scaleband.errors import UserError
 from scaleband.inference.gate import Gate, diagnose
 from scaleband.inference.loss_mode import importance_sample
 from scaleband.inference.loss_sampler import CompiledLoss, compile_loss, quick, sample_loss
+from scaleband.inference.loss_table import MIN_OBSERVATIONS
 from scaleband.inference.sampler import SamplerSettings
 from scaleband.inference.stacking import stacking_weights
 from scaleband.laws.loss import GENERAL, LAWS, LOCAL
@@ -200,6 +201,21 @@ def laws_for(table: LossTable, laws: Sequence[str] | None) -> list[str]:
     return list(laws)
 
 
+def enough(n_observations: int) -> None:
+    """Refuse a table that says too little.
+
+    Raises
+    ------
+    UserError
+        It has fewer observations than a law has numbers.
+    """
+    if n_observations < MIN_OBSERVATIONS:
+        raise UserError(
+            f"{n_observations} observations (runs of one size, token count and batch are one) are too few for a loss "
+            f"law; give at least {MIN_OBSERVATIONS}"
+        )
+
+
 def fit_loss(
     table: LossTable, *, laws: Sequence[str] | None = None, settings: SamplerSettings | None = None,
     keep: Array | None = None, meta: dict[str, object] | None = None,
@@ -227,12 +243,8 @@ def fit_loss(
     UserError
         A law that this table cannot identify, or too few observations.
     """
-    from scaleband.inference.loss_table import MIN_OBSERVATIONS
-
     settings = settings or LOSS_SETTINGS
-    kept = len(table) if keep is None else int((keep > 0).sum())
-    if kept < MIN_OBSERVATIONS:
-        raise UserError(f"{kept} observations are too few for a loss law; give at least {MIN_OBSERVATIONS}")
+    enough(len(table) if keep is None else int((keep > 0).sum()))
     chosen = laws_for(table, laws)
     say = progress or (lambda stage, done, total: None)
     started = time.perf_counter()

@@ -5,16 +5,18 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
+from scaleband.bayes import cells_of
 from scaleband.errors import UserError
-from scaleband.laws import LEVEL, LawDraws
-from scaleband.laws.loss.table import LossTable
+from scaleband.laws import LEVEL, Cells, LawDraws
+from scaleband.laws.loss.table import LossTable, group_names
 from scaleband.runs import cell_index, cell_table
 
 if TYPE_CHECKING:
     import pandas as pd
 
-from scaleband.bayes import cells_of
+Array = NDArray[np.float64]
 
 MIN_OBSERVATIONS = 6
 
@@ -73,17 +75,22 @@ def table_from_basins(draws: LawDraws) -> LossTable:
     The batch is the cell's optimum, for laws that ask for one.
     """
     level = draws.state[:, LEVEL] / 100
-    conventions = draws.meta.get("conventions", {})
-    names = [f"{s}/{a}/{d}" for s, a, d in zip(draws.cells.source, draws.cells.arch, draws.cells.data, strict=True)]
-    stated = conventions if isinstance(conventions, dict) else {}
-    count = len(draws.cells)
+    stated = draws.meta.get("conventions", {})
+    batch = 524_288.0 * np.exp(np.median(draws.state[:, 1], axis=0))
+    return table_of_cells(draws.cells, level.mean(0), level.std(0), batch, stated if isinstance(stated, dict) else {})
+
+
+def table_of_cells(
+    cells: Cells, log_loss: Array, log_loss_se: Array, batch_tokens: Array, conventions: dict[str, dict[str, str]]
+) -> LossTable:
+    """One observation per cell of a sweep: level at the optimum, its error, and the optimum's batch; all (cell,)."""
     return LossTable(
-        cells=draws.cells,
-        batch_tokens=524_288.0 * np.exp(np.median(draws.state[:, 1], axis=0)),
-        unique_tokens=np.full(count, np.nan),
-        log_loss=level.mean(0),
-        log_loss_se=level.std(0),
-        kind=[str(stated.get(g, {}).get("loss_kind", "not stated")) for g in names],
-        trunk=[""] * count,
+        cells=cells,
+        batch_tokens=batch_tokens,
+        unique_tokens=np.full(len(cells), np.nan),
+        log_loss=log_loss,
+        log_loss_se=log_loss_se,
+        kind=[str(conventions.get(g, {}).get("loss_kind", "not stated")) for g in group_names(cells)],
+        trunk=[""] * len(cells),
         of_cells=True,
     )
