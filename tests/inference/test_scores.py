@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -18,7 +19,7 @@ from scaleband.inference import scores
 from scaleband.inference.scores import BASIN, LawGivenOthers, cell_log_density, law_given_others, thin
 from scaleband.inference.stacking import mix, stacking_weights
 from scaleband.inference.unpack import unpack
-from scaleband.laws import excess, run_log_density
+from scaleband.laws import LEVEL, excess, run_log_density
 
 
 def with_thin_cells(inputs: ModelInputs) -> ModelInputs:
@@ -55,15 +56,27 @@ def test_a_cell_given_the_others_is_the_conditional_of_the_joint_gaussian(some_t
                 assert law.variance[s, k, c] == pytest.approx(joint[c, c] - gain @ joint[rest, c], rel=1e-6)
 
 
-def test_states_of_thin_cells_are_the_models_again() -> None:
-    """`unpack` moves their rate and level to the optimum; laws are asked about where the model had them."""
+def with_one_batch(inputs: ModelInputs) -> ModelInputs:
+    """Two cells with four rates at one batch: too many rates to be thin."""
+    inputs = replace(inputs, log_batch=np.where(np.isin(inputs.cell, [0, 3]), 1.5, inputs.log_batch))
+    assert np.isfinite(inputs.one_batch).sum() == 2
+    assert not inputs.thin.any()
+    return inputs
+
+
+@pytest.mark.parametrize("changed", [with_thin_cells, with_one_batch])
+def test_states_of_cells_with_one_batch_are_the_models_again(
+    changed: Callable[[ModelInputs], ModelInputs],
+) -> None:
+    """`unpack` moves rate and level to the optimum; laws and runs are asked about where the model had them."""
     inputs, beliefs = small_inputs(0)
-    inputs = with_thin_cells(inputs)
+    inputs = changed(inputs)
     raw = as_raw(prior_draws(inputs, beliefs, 20, 2), inputs, beliefs)
     raw = replace(raw, reference=coordinates(inputs, beliefs).reference)
     posterior = unpack(raw, inputs, beliefs, seed=1)
     moved = np.abs(posterior["state"] - raw.values["state"]).max(axis=(0, 1))
     assert (moved[0] > 1e-3).tolist() == inputs.thin.tolist()
+    assert (moved[LEVEL] > 1e-3).tolist() == np.isfinite(inputs.one_batch).tolist()
     back = scores.states_of_the_model(posterior, inputs, beliefs)
     np.testing.assert_allclose(back["state"], raw.values["state"], atol=1e-9)
 

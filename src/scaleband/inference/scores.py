@@ -46,9 +46,9 @@ class LawGivenOthers:
 
 
 def states_of_the_model(posterior: dict[str, Array], inputs: ModelInputs, beliefs: Beliefs) -> dict[str, Array]:
-    """A posterior with its states as the model has them: thin cells follow their law there, and not where answers are
-    made of them (`bayes.one_batch`)."""
-    if not inputs.thin.any():
+    """A posterior with its states as the model has them, and not as answers are made of them (`bayes.one_batch`): the
+    level of cells with one batch is the loss there, and thin ones follow their law. `inputs` are the fit's own."""
+    if not inputs.some_one_batch:
         return posterior
     state = np.moveaxis(posterior["state"], -2, 0)  # (response, ..., cell)
     return posterior | {"state": np.moveaxis(heard(state, inputs, coordinates(inputs, beliefs).reference), 0, -2)}
@@ -224,11 +224,11 @@ def held_out_density(
     Parameters
     ----------
     posterior
-        Of a fit to which `cells` gave no rows but in which they keep their place.
+        Of a fit to which `cells` gave no rows but in which they keep their place; states are the model's.
     full
         Inputs with all rows.
     own (sample, response, cell)
-        State draws of a fit that saw the cells: where to put the points.
+        State draws, the model's, of a fit that saw the cells: where to put the points.
     """
     flat = thin(posterior, n_draws)
     law = law_given_others(flat, full, beliefs)
