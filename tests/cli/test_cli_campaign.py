@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from scaleband.campaign import campaign, refit
 from scaleband.cli import main
 
 INIT = [
@@ -49,6 +52,7 @@ def test_a_campaign_from_start_to_end(folder: Path, capsys: pytest.CaptureFixtur
     assert asked["runs"][0]["n_tokens"] == 2e9
     assert asked["budget"]["committed_flops"] == pytest.approx(3 * 6 * 60e6 * 2e9)
     assert asked["verdict"]["action"] == "continue"
+    assert asked["gate"] == {"passed": None, "messages": []}, "this strategy asks no posterior"
 
     code, out, _ = call(capsys, "tell", folder, "first-sweep-0001", "3.71")
     assert out == "first-sweep-0001: completed, loss 3.71; 7.2e+17 of 6e+18 FLOP spent\n"
@@ -71,7 +75,7 @@ def test_a_campaign_from_start_to_end(folder: Path, capsys: pytest.CaptureFixtur
     assert [s["run_id"] for s in said["steps"]] == ["", "first-sweep-0001", "first-sweep-0002"]
     assert set(said["steps"][0]["lr_peak"]) == {"median", "lower", "upper"}
     assert said["steps"][1]["lr_peak"] is None  # never sampled
-    assert said["gate"] == {"passed": True, "messages": []}
+    assert said["gate"] == {"passed": None, "messages": []}, "never sampled: not known"
     assert said["reasons"] == {"first-sweep-0003": "disk full"}
     from scaleband.runs import read_runs
 
@@ -83,6 +87,30 @@ def test_a_campaign_from_start_to_end(folder: Path, capsys: pytest.CaptureFixtur
     assert "first-sweep-0003: disk full\n" in out
     assert "first-sweep-0001  3.7100" in out
     assert "--fill all fits them" in err
+
+
+def test_an_ask_repeats_the_mark_of_the_posterior_that_chose(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = [*INIT[:-4], "--state", "loss_kind=validation"]
+    assert call(capsys, "init", tmp_path / "c", *words, "--draws", 100, "--json")[0] == 0
+    assert json.loads(call(capsys, "status", tmp_path / "c", "--json")[1])["gate"]["passed"] is True
+
+    def doubted(*asked: Any) -> refit.Posterior:
+        found = refit.posterior_for(*asked)
+        gate = {"passed": False, "messages": ["R-hat 1.2 at rho is above 1.01"]}
+        return replace(found, draws=replace(found.draws, meta={**found.draws.meta, "gate": gate}))
+
+    monkeypatch.setattr(campaign, "posterior_for", doubted)
+    mark = "warning: the diagnostic gate failed: R-hat 1.2 at rho is above 1.01\n"
+    code, out, err = call(capsys, "ask", tmp_path / "c", "--past-stop", "--quiet")
+    assert (code, mark in err) == (3, True)
+    assert out.splitlines()[1].startswith("c-0001")
+    monkeypatch.undo()
+    code, out, err = call(capsys, "ask", tmp_path / "c", "--quiet", "--json")
+    assert [r["run_id"] for r in json.loads(out)["runs"]] == ["c-0002"], "out of the same bundle"
+    assert (code, mark in err) == (3, True)
+    assert json.loads(out)["gate"] == {"passed": False, "messages": ["R-hat 1.2 at rho is above 1.01"]}
 
 
 def test_a_campaign_in_dollars(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -394,5 +394,6 @@ class Campaign:
             "given_up": sorted(r.run_id for r in runs if r.state == "failed"),
             "budget_left_flops": request.budget_flops,
             "draws": answer.draws_digest,
+            "gate": list(request.draws().meta["gate"]["messages"]) if answer.draws_digest else [],  # type: ignore[index]
             "target": dict(request.target),
         }

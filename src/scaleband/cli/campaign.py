@@ -20,6 +20,7 @@ from scaleband.cli.words import rate, tokens
 from scaleband.labels import quantity
 
 if TYPE_CHECKING:
+    from scaleband.campaign import Asked
     from scaleband.design import Device
 
 
@@ -112,6 +113,10 @@ def run_ask(asked: argparse.Namespace) -> int:
 
         found = campaign.ask(asked.n, past_stop=asked.past_stop, progress=each_step)
         device = campaign.settings.prices()
+        gate = gate_json(found, campaign.verdict())
+    for message in gate["messages"]:
+        say(f"warning: the diagnostic gate failed: {message}")
+    code = Exit.GATE_FAILED if gate["messages"] else Exit.DONE
     if asked.json:
         verdict = None if found.verdict is None else vars(found.verdict)
         print_json(
@@ -119,9 +124,10 @@ def run_ask(asked: argparse.Namespace) -> int:
                 "runs": [run_json(r) for r in found.runs],
                 "verdict": verdict,
                 "budget": account_json(found.account, device),
+                "gate": gate,
             }
         )
-        return Exit.DONE
+        return code
     if found.runs:
         columns = ["run_id", "params", "tokens", "lr_peak", "batch_tokens", "seed", "FLOP", "EVSI, %"]
         columns += [] if device is None else [device.unit]
@@ -132,7 +138,19 @@ def run_ask(asked: argparse.Namespace) -> int:
         say(f"{name}: {words}")
     if not found.runs and found.verdict is not None and found.verdict.stop:
         say("nothing was handed out; --past-stop proposes all the same if the budget allows it")
-    return Exit.DONE
+    return code
+
+
+def gate_json(found: Asked, verdict: dict[str, Any] | None) -> dict[str, Any]:
+    """What the diagnostic gate had against the posteriors that chose these runs and made the verdict.
+
+    `passed` is None where no posterior was asked.
+    """
+    bases = [r.proposal.get("basis", {}) for r in found.runs]
+    if found.verdict is not None and verdict is not None:
+        bases.append(verdict["basis"])
+    messages = list(dict.fromkeys(message for basis in bases for message in basis.get("gate", ())))
+    return {"passed": not messages if any(basis.get("draws") for basis in bases) else None, "messages": messages}
 
 
 def run_row(r: Any, device: Device | None) -> list[str]:

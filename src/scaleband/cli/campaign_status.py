@@ -147,7 +147,9 @@ def status_json(at: Standing, interval: float) -> dict[str, Any]:
         "pending": at.pending,
         "reasons": at.why,
         "verdict": None if at.verdict is None else at.verdict["verdict"],
-        "conflicts": at.conflicts, "gate": {"passed": not at.gate, "messages": at.gate},
+        "conflicts": at.conflicts,
+        # Of a posterior that was never sampled nothing is known.
+        "gate": {"passed": None if at.last is None else not at.gate, "messages": at.gate},
     }  # fmt: skip
 
 
