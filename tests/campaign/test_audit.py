@@ -6,10 +6,13 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 
+import numpy as np
+import pandas as pd
 import pytest
 
 from scaleband.campaign import Campaign, audit
 from scaleband.campaign.audits import attempts_then
+from scaleband.campaign.offers import table_digest
 from scaleband.errors import UserError
 
 Make = Callable[..., Campaign]
@@ -62,3 +65,10 @@ def test_results_of_later_are_out_again(make: Make) -> None:
     campaign.tell(one.run_id, 3.2)
     then = attempts_then(campaign.attempts(), two.proposal["basis"])
     assert [(a.run_id, a.state, a.result) for a in then] == [(one.run_id, "RUNNING", None)]
+
+
+def test_a_column_that_tables_got_later_leaves_old_digests_alone() -> None:
+    before = pd.DataFrame({"n_tokens": [2e9, 4e9], "seq_len": [2048.0, 2048.0]})
+    after = before.assign(unique_tokens=np.nan)[["n_tokens", "unique_tokens", "seq_len"]]
+    assert table_digest(after) == table_digest(before)
+    assert table_digest(after.assign(unique_tokens=1e9)) != table_digest(before)

@@ -32,7 +32,7 @@ from scaleband.predict.allocation import Limits, allocate, allocation_exponent, 
 from scaleband.predict.comparison import compare
 from scaleband.predict.downstream import fit_downstream
 from scaleband.predict.targets import target_cells
-from scaleband.runs import run_table
+from scaleband.runs import column_map, run_table
 
 WEB, CODE = "sim/dense/web", "sim/dense/code"
 
@@ -308,6 +308,17 @@ def test_priors_print_and_are_finite() -> None:
     assert N_REF > 0
     assert D_REF > 0
     assert set(LEVELS) == set(table.cells.data)
+
+
+def test_unique_tokens_are_a_column_of_the_run_table(table: LossTable) -> None:
+    frame = simulated_losses().astype({"n_tokens": float})
+    empty = table_from_runs(run_table(frame.assign(unique_tokens="-"), purpose="loss").frame)
+    assert laws_for(empty, None) == laws_for(table, None)
+    plan = column_map({"columns": {"unique_tokens": "corpus"}, "scale": {"unique_tokens": 1e9}})
+    repeated = run_table(frame.assign(corpus=frame["n_tokens"] / 4e9), purpose="loss", mapping=plan)
+    told = table_from_runs(repeated.frame)
+    np.testing.assert_allclose(told.unique_tokens, told.cells.n_tokens / 4)
+    assert laws_for(told, None) == ["repetition"]
 
 
 def cells_table() -> LossTable:

@@ -125,6 +125,8 @@ MALFORMED: list[tuple[str, Builder, str]] = [
     ("negative loss", cell("loss", -2.1), at(4, "loss", "-2.1", "is not positive", "correct it")),
     ("zero rate", cell("lr_peak", 0), at(4, "lr_peak", "0", "is not positive", "correct it")),
     ("negative tokens", cell("n_tokens", -1e9), at(4, "n_tokens", "-1000000000", "is not positive", "tokens")),
+    ("negative unique", cell("unique_tokens", -1e9), at(4, "unique_tokens", "-1000000000", "is not positive", "tokens")),
+    ("suffix B", cell("unique_tokens", "1.3B"), at(4, "unique_tokens", "'1.3B'", "is not a number", "1.3e9")),
     ("NaN loss", cell("loss", "nan"), r"runs\.csv row 4: loss is missing.*; give the loss, or set status"),
     ("infinite loss", cell("loss", "inf"), at(4, "loss", "inf", "is not finite", "correct it")),
     ("huge integer", cell("n_params", "1" + "0" * 400), at(4, "n_params", "inf", "is not finite", "correct it")),

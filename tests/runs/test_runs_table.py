@@ -197,7 +197,7 @@ def test_loss_only_tables_need_no_rate_and_no_batch() -> None:
 @pytest.mark.parametrize(("column", "value", "says"), [
     ("batch_tokens", 512, "looks like sequences"), ("n_tokens", 90_000, "looks like billions"),
     ("n_params", 1.07, "looks like billions"), ("lr_peak", 3.0, "above 1"), ("loss", 22.0, "outside 0.3 to 12"),
-    ("loss", 0.1, "outside 0.3 to 12"),
+    ("loss", 0.1, "outside 0.3 to 12"), ("unique_tokens", 2.5, "looks like billions"),
 ])  # fmt: skip
 def test_probable_unit_slips_are_warnings(column: str, value: float, says: str) -> None:
     frame = good().drop(columns="seq_len").astype({"batch_tokens": float})

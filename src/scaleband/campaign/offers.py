@@ -68,5 +68,7 @@ def table_digest(frame: pd.DataFrame | None) -> str:
     """SHA-256 of a table's rows."""
     if frame is None:
         return ""
+    # A column that run tables got later must not change what was written down before.
+    frame = frame.drop(columns=[c for c in ("unique_tokens",) if c in frame and frame[c].isna().all()])
     text = json.dumps([[c, [str(v) for v in frame[c]]] for c in frame.columns])
     return hashlib.sha256(text.encode()).hexdigest()

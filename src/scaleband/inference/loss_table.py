@@ -43,12 +43,10 @@ def table_from_runs(frame: pd.DataFrame) -> LossTable:
         cell=cell_index(runs, cells),
         batch=runs["batch_tokens"].fillna(-1.0),
         rate=runs["lr_peak"].fillna(-1.0),
-        unique_tokens=runs.get("unique_tokens", np.nan),
+        unique=runs["unique_tokens"].fillna(-1.0),
         log_loss=np.log(runs["loss"]),
         error=runs["loss_se"] / runs["loss"],
     )
-    runs["unique_tokens"] = np.asarray(runs["unique_tokens"], float)
-    runs["unique"] = runs["unique_tokens"].fillna(-1.0)
     setting = runs.groupby(["cell", "batch", "unique", "rate"], sort=True).agg(
         log_loss=("log_loss", "mean"), square=("error", lambda v: float((v**2).sum()) ** 0.5 / len(v)),
         trunk=("trunk", "first"), kind=("loss_kind", "first"), first=("n_params", "idxmin"),

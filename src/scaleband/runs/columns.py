@@ -50,6 +50,7 @@ COLUMNS: tuple[Column, ...] = (
     Column("n_params", "parameters", "number", True, "", "non-embedding parameters; for MoE the total"),
     Column("n_active", "parameters", "number", False, "n_params", "non-embedding parameters used per token"),
     Column("n_tokens", "tokens", "number", True, "", "training tokens"),
+    Column("unique_tokens", "tokens", "number", False, "missing: no data is repeated", "different tokens in the data"),
     Column("seq_len", "tokens", "number", False, "missing", "tokens per sequence"),
     Column("lr_peak", "-", "number", True, "", "peak learning rate"),
     Column("batch_tokens", "tokens", "number", True, "", "tokens per optimizer step, never sequences"),

@@ -220,6 +220,11 @@ def doubts() -> list[Rule]:
             remedy,
         )
 
+    def billions(name: str) -> Rule:
+        remedy = f"write tokens, or scale the column in a map: [scale] {name} = 1e9"
+        why = "looks like billions or millions of tokens"
+        return check(f"{name} looks like billions", name, lambda f: f[name] < 1e5, why, remedy)
+
     return [
         # 16,384 sequences is the largest batch in use; 16,384 tokens is smaller than any sensible one
         check(
@@ -229,13 +234,7 @@ def doubts() -> list[Rule]:
             "looks like sequences, and there is no seq_len to check it",
             "give seq_len, and use --batch-in-sequences if it counts sequences",
         ),
-        check(
-            "tokens look like billions",
-            "n_tokens",
-            lambda f: f["n_tokens"] < 1e5,
-            "looks like billions or millions of tokens",
-            "write tokens, or scale the column in a map: [scale] n_tokens = 1e9",
-        ),
+        *(billions(name) for name in ("n_tokens", "unique_tokens")),
         check(
             "parameters look like billions",
             "n_params",
