@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -36,6 +37,16 @@ def test_band_is_that_of_a_new_cell(draws: LawDraws) -> None:
     width = np.log(new[2] / new[1])
     assert np.abs(np.log(data.band[0, 0, 1] / new[0])).max() < 0.2 * width.max()
     np.testing.assert_allclose(np.log(data.band[2, 0, 1] / data.band[1, 0, 1]), width, rtol=0.2)
+
+
+def test_band_is_that_of_a_new_cell_of_its_source(draws: LawDraws) -> None:
+    """Of two sources, whose cells scatter apart."""
+    ratio = np.tile([[0.25, 4.0], [1.0, 1.0]], (draws.n_samples, 1, 1))
+    two = replace(draws, sources=("other", "simulated"), scatter_ratio=ratio)
+    data = law_data(two, **GROUP, n_points=5)
+    cells = target_cells(1.5e8, data.x, **GROUP)
+    new = np.stack(interval(basins(two, cells, as_new=True).lr_peak()))
+    np.testing.assert_allclose(np.log(data.band[2, 0, 1] / data.band[1, 0, 1]), np.log(new[2] / new[1]), rtol=0.2)
 
 
 def test_band_is_smooth_along_a_line(draws: LawDraws) -> None:

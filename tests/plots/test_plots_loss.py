@@ -10,7 +10,8 @@ import pytest
 
 from made_laws import made_laws
 from scaleband.errors import UserError
-from scaleband.laws.loss.draws import LossDraws
+from scaleband.laws.loss import LAWS
+from scaleband.laws.loss.draws import LawSamples, LossDraws
 from scaleband.plots import (
     allocation_data,
     draw_allocation,
@@ -108,6 +109,28 @@ def test_splits_along_compute(draws: LossDraws) -> None:
     assert data.n_params[0, 2] == pytest.approx(np.median(one.n_params))
     capped = allocation_data(draws, GROUP, n_points=5, limits=Limits(max_tokens=1e9))
     assert capped.n_tokens.max() <= 1e9 * (1 + 1e-9)
+
+
+def test_mixtures_of_experts_are_as_sparse_as_their_runs(draws: LossDraws) -> None:
+    """By a law that knows sparsity, as `allocate` has it on the command line."""
+    law, part, cells = LAWS["moe"], draws.parts[0], draws.table.cells
+    share = float(next(p for p in law.parameters if p.name == "total_share").unbounded(0.8))
+    theta = np.hstack([part.theta, np.full((len(part.theta), 1), share)])
+    sparse = replace(
+        draws, parts=(LawSamples(law, (*part.names, "total_share"), theta),),
+        table=replace(draws.table, cells=replace(cells, n_params=8 * cells.n_params)), meta={"weights": {"moe": 1.0}},
+    )  # fmt: skip
+    picture = allocation_data(sparse, GROUP, n_points=3)
+    slices = isoflop_data(sparse, GROUP, picture.flops)
+    line = frontier_data(sparse, [GROUP], n_points=3, decades=2.0)
+    for k, c in enumerate(picture.flops):
+        found = allocate(sparse, GROUP, float(c), Limits(sparsity=8.0))
+        assert picture.n_params[0, k] == pytest.approx(np.median(found.n_params))
+        assert slices.best_loss[k] == pytest.approx(np.median(found.loss))
+        assert slices.band[0, k].min() == pytest.approx(np.median(found.loss), rel=1e-3)
+        assert line.band[0, 0, k] == pytest.approx(np.median(found.loss))
+        dense = allocate(sparse, GROUP, float(c))
+        assert np.median(dense.loss) > 1.02 * np.median(found.loss), "it matters here"
 
 
 def test_they_draw(draws: LossDraws, tmp_path: Path) -> None:

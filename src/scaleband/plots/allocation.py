@@ -23,6 +23,7 @@ from scaleband.plots.canvas import (
 from scaleband.plots.isoflop import budgets_beyond, group_runs
 from scaleband.predict import interval
 from scaleband.predict.allocation import Limits, allocate
+from scaleband.predict.comparison import own_sparsity
 
 Array = NDArray[np.float64]
 
@@ -74,9 +75,10 @@ def allocation_data(
     n_points
         Budgets.
     limits
-        Constraints, as in `predict.allocation.allocate`.
+        Constraints, as in `predict.allocation.allocate`; by default models as sparse as the group's own.
     """
     _, compute = group_runs(draws, group)
+    limits = limits or Limits(sparsity=own_sparsity(draws, group))
     flops = budgets_beyond(compute, decades, n_points)
     found = [allocate(draws, group, float(c), limits) for c in flops]
     size, tokens, ratio = (

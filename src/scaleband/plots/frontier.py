@@ -15,7 +15,7 @@ from scaleband.laws.loss.draws import LossDraws
 from scaleband.plots.canvas import COLOURS, DASHES, GREY, MARKERS, log_x, own_axes, span
 from scaleband.plots.isoflop import budgets_beyond, group_runs
 from scaleband.predict import interval
-from scaleband.predict.comparison import frontier
+from scaleband.predict.comparison import frontier, own_sparsity
 
 Array = NDArray[np.float64]
 
@@ -82,7 +82,8 @@ def frontier_data(
         raise UserError("losses of two kinds cannot share an axis; draw groups of one loss_kind at a time")
     compute = np.concatenate([s[:, 0] for s in seen])
     flops = budgets_beyond(compute, decades, n_points)
-    bands = np.stack([np.exp(np.stack(interval(frontier(draws, g, flops), mass))) for g in groups], axis=1)
+    logs = [frontier(draws, g, flops, own_sparsity(draws, g)) for g in groups]
+    bands = np.stack([np.exp(np.stack(interval(v, mass))) for v in logs], axis=1)
     return FrontierData(tuple(groups), kind[groups[0]], mass, flops, bands, tuple(seen), float(compute.max()))
 
 

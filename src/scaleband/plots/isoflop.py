@@ -15,7 +15,8 @@ from scaleband.laws.loss.draws import LossDraws
 from scaleband.laws.loss.table import LossTable
 from scaleband.plots.canvas import COLOURS, INK, MARKERS, log_x, own_axes, span
 from scaleband.predict import interval
-from scaleband.predict.allocation import allocate
+from scaleband.predict.allocation import Limits, allocate
+from scaleband.predict.comparison import own_sparsity
 
 Array = NDArray[np.float64]
 
@@ -114,14 +115,15 @@ def isoflop_data(
         flops = [*own_budgets(compute), 10 * float(compute.max())]
     budgets = np.sort(np.asarray(flops, float))
     law, ref = draws.law_log_loss(group), draws.reference
+    sparsity = own_sparsity(draws, group)
 
     def logs_at(n: Array, c: Array | float) -> Array:
         d = np.log(c / 6 / n / ref.n_tokens)[:, None]
-        return law(Covariates(np.log(n / ref.n_active)[:, None], d, 0.0, 0.0, d))
+        return law(Covariates(np.log(n / ref.n_active)[:, None], d, np.log(sparsity), 0.0, d))
 
     sizes, bands, best, best_loss, seen = [], [], [], [], []
     for c in budgets:
-        found = allocate(draws, group, float(c))
+        found = allocate(draws, group, float(c), Limits(sparsity=sparsity))
         at = np.abs(np.log10(compute / c)) < _NEAR
         n = np.asarray(own.cells.n_active)[at]
         moved = np.median(logs_at(n, float(c)) - logs_at(n, compute[at]), axis=1) if at.any() else np.zeros(0)

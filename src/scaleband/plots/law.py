@@ -146,7 +146,7 @@ def _new_cells(draws: LawDraws, cells: Cells) -> Array:
     offset[:, :, size] = 0.0
     law = replace(draws.without_scatter(), offset_scale=offset).at(cells, as_new=True)
     new_size = np.array([bool(level) for level in draws.design.missing(cells, "size")])
-    effect = draws.scatter * draws.standard_normal("cell", "along a line")
+    effect = draws.cell_scatter(cells.source[0]) * draws.standard_normal("cell", "along a line")
     shape = draws.offset_scale[:, :, size] * draws.standard_normal("size", "along a line")
     return (law + effect[:, :, None] + shape[:, :, None] * new_size)[:, :2]
 

@@ -12,7 +12,8 @@ from scaleband.labels import flops_label
 from scaleband.laws.loss.draws import LossDraws
 from scaleband.plots.canvas import COLOURS, DASHES, GREY, INK, log_x, new_figure
 from scaleband.plots.isoflop import budgets_beyond, group_runs
-from scaleband.predict.allocation import allocate, share_of_form
+from scaleband.predict.allocation import Limits, allocate, share_of_form
+from scaleband.predict.comparison import own_sparsity
 
 Array = NDArray[np.float64]
 
@@ -61,7 +62,7 @@ def weight_data(draws: LossDraws, group: str, *, decades: float = 2.0, n_points:
         Budgets.
     """
     _, compute = group_runs(draws, group)
-    flops = budgets_beyond(compute, decades, n_points)
+    flops, limits = budgets_beyond(compute, decades, n_points), Limits(sparsity=own_sparsity(draws, group))
     stated: dict[str, float] = {}
     given = draws.meta.get("weights")
     if isinstance(given, dict):
@@ -71,7 +72,7 @@ def weight_data(draws: LossDraws, group: str, *, decades: float = 2.0, n_points:
     laws = tuple(sorted(stated, key=lambda name: -stated[name]))
     apart, share = np.full((len(laws), n_points), np.nan), np.empty(n_points)
     for k, c in enumerate(flops):
-        found = allocate(draws, group, float(c))
+        found = allocate(draws, group, float(c), limits)
         logs = np.log(found.loss)
         share[k] = share_of_form(logs, found.law_of_sample)
         for j, name in enumerate(laws):
