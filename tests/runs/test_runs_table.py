@@ -129,6 +129,18 @@ def test_the_frame_given_is_not_changed() -> None:
     pd.testing.assert_frame_equal(frame, copy)
 
 
+def test_a_file_that_uses_our_names_already_is_not_scaled(tmp_path: Path) -> None:
+    other = good().rename(columns={"n_tokens": "billions"}).assign(billions=2.0, run_id=[f"s{k}" for k in range(9)])
+    (tmp_path / "map.toml").write_text(
+        '[columns]\nn_tokens = "billions"\n[scale]\nn_tokens = 1e9\nloss = 2\n'
+    )
+    files = [written(tmp_path, other, "a.csv"), written(tmp_path, good(), "b.csv")]
+    table = read_runs(files, mapping=tmp_path / "map.toml").frame
+    assert (table["n_tokens"] == 2e9).all()
+    # Not renamed by the map: in one unit everywhere.
+    np.testing.assert_allclose(table["loss"], 2 * np.tile(good()["loss"], 2))
+
+
 def test_map_renames_sets_and_scales(tmp_path: Path) -> None:
     frame = good().drop(columns="source").rename(columns={"n_params": "N", "n_tokens": "billions"})
     frame["billions"] /= 1e9

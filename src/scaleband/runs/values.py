@@ -15,6 +15,8 @@ from scaleband.runs.problems import Places, Problem, listed, shown_value
 NUMBER = r"^[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?$|^[+-]?(?i:inf|infinity|nan)$"
 #: How tables write "no value"; all of it is missing, never zero.
 MISSING = ("", "na", "n/a", "nan", "null", "none", "<na>", "nat", "-")
+#: Where "none" says something: no decay, no warmup. Elsewhere it would make one trunk, or one team, of all such rows.
+NONE_IS_SAID = ("schedule", "warmup", "weight_decay", "tokenizer")
 
 
 def as_numbers(series: pd.Series) -> tuple[np.ndarray, np.ndarray]:
@@ -95,7 +97,8 @@ def as_text(series: pd.Series, name: str) -> tuple[pd.Series, np.ndarray]:
     text = text.astype(str).str.strip()
     # a surrogate cannot be written back to any file, so it counts as a control character
     bad = bad | text.str.contains(r"[\x00-\x1f\x7f]").to_numpy(dtype=bool)
-    text = text.where(~text.str.lower().isin([m for m in MISSING if m not in ("", "-", "na", "none")]), "")
+    missing = [m for m in MISSING if m != "none" or name not in NONE_IS_SAID]
+    text = text.where(~text.str.lower().isin(missing), "")
     if name in CONVENTIONS:
         text = text.map({value: tidy_number(value) for value in text.unique()}).astype(str)
     return text, bad
