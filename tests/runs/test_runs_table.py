@@ -198,6 +198,21 @@ def test_a_run_that_did_not_complete_needs_no_loss(status: str, loss: str, tmp_p
     assert table["loss"].iloc[8] == 8.1 if loss == "8.1" else np.isnan(table["loss"].iloc[8])
 
 
+@pytest.mark.parametrize("word", ["NA", "none", "-", "n/a", " None "])
+def test_no_value_is_no_value_in_columns_of_text_too(word: str) -> None:
+    frame = run_table(good().assign(trunk=word, source=word, schedule=["cosine"] * 8 + ["NA"])).frame
+    assert set(frame["trunk"]) == {""}, "no trunk, and not one that all rows share"
+    assert set(frame["source"]) == {"own"}
+    assert frame["schedule"].iloc[8] == ""
+
+
+def test_none_is_a_value_where_it_says_something() -> None:
+    frame = run_table(good().assign(weight_decay="none", warmup="None", schedule="none", optimizer="none")).frame
+    first = frame.iloc[0]
+    assert (first["weight_decay"], first["warmup"], first["schedule"]) == ("none", "None", "none")
+    assert first["optimizer"] == ""
+
+
 def test_loss_only_tables_need_no_rate_and_no_batch() -> None:
     frame = good().drop(columns=["lr_peak", "batch_tokens"])
     assert run_table(frame, purpose="loss").frame["lr_peak"].isna().all()

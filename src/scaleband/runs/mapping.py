@@ -166,6 +166,19 @@ def renamed(raw: pd.DataFrame, file: str, plan: ColumnMap) -> tuple[pd.DataFrame
     return frame, problems
 
 
+def scales_for(raw: pd.DataFrame, plan: ColumnMap) -> dict[str, float]:
+    """The factors of a map that hold for one file, as it came.
+
+    Where several files share a map, one that uses our name already counts in our unit too: only what is renamed is
+    scaled.
+    """
+    return {
+        known: factor
+        for known, factor in plan.scale.items()
+        if known not in plan.columns or plan.columns[known] in raw.columns
+    }
+
+
 def column_list(frame: pd.DataFrame, limit: int = 12) -> str:
     """The columns of a file for a message, cut short."""
     names = [shown_value(name) for name in frame.columns]

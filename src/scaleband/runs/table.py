@@ -16,7 +16,7 @@ from scaleband.runs.columns import BY_NAME, required_columns
 from scaleband.runs.defaults import batch_from_sequences, with_defaults
 from scaleband.runs.files import read_raw
 from scaleband.runs.groups import content_problems, convention_problems
-from scaleband.runs.mapping import ColumnMap, column_list, read_map, renamed
+from scaleband.runs.mapping import ColumnMap, column_list, read_map, renamed, scales_for
 from scaleband.runs.problems import Places, Problem, sentences
 from scaleband.runs.schema import row_problems
 from scaleband.runs.steplaw import flag_diverged, from_steplaw, is_steplaw
@@ -207,6 +207,7 @@ def one_file(
         raw, plan = from_steplaw(raw)
         problems.append(Problem("note", name, None, None, "", STEPLAW_NOTE, ""))
     plan = plan or ColumnMap()
+    scale = scales_for(raw, plan)
     raw, found = renamed(raw, name, plan)
     problems += found
     if raw.empty:
@@ -229,7 +230,7 @@ def one_file(
                     f"add it, or map one to it with --map{hint}; the columns are {column_list(raw)}",
                 )
             )
-    frame, found, unreadable = normalised(raw, name, dict(plan.scale))
+    frame, found, unreadable = normalised(raw, name, scale)
     problems += found
     if in_sequences and not steplaw and "batch_tokens" in frame:
         frame, found = batch_from_sequences(frame, name)
