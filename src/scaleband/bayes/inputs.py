@@ -177,7 +177,8 @@ def model_inputs(
     y = np.where(censored, threshold, y)
 
     sources = tuple(sorted(set(cells["source"])))
-    trunk_names = frame["trunk"].to_numpy(str)
+    # Two teams may both call a trunk "1".
+    trunk_names = (frame["source"] + "/" + frame["trunk"]).where(frame["trunk"] != "", "").to_numpy(str)
     named, first, counts = np.unique(trunk_names, return_inverse=True, return_counts=True)
     shared = (counts > 1) & (named != "")
     position = np.where(shared, np.cumsum(shared) - 1, shared.sum())

@@ -82,12 +82,18 @@ class Layout:
         return slice(found[0], found[-1] + 1) if found else slice(0, 0)
 
 
+def trunk_names(table: LossTable) -> list[str]:
+    """source/trunk of each observation, '' where it shares none: two teams may both call a trunk "1"."""
+    return [f"{s}/{t}" if t else "" for s, t in zip(table.cells.source, table.trunk, strict=True)]
+
+
 def layout_for(table: LossTable, law: LossLaw) -> Layout:
     """The layout of a law on a table. Trunks that several observations share get an effect."""
     groups = tuple(sorted(set(table.groups())))
     kind = dict(zip(table.groups(), table.kind, strict=True))
     sources = tuple(sorted(set(table.cells.source)))
-    trunks = tuple(sorted({t for t in table.trunk if t and list(table.trunk).count(t) > 1}))
+    names = trunk_names(table)
+    trunks = tuple(sorted({t for t in names if t and names.count(t) > 1}))
     entries = [p.name for p in law.parameters if not p.grouped]
     entries += [f"level:{g}" for g in groups]
     entries += [f"{p.name}:{g}" for p in law.parameters if p.grouped for g in groups]
@@ -120,7 +126,7 @@ def model_arrays(
         "weight": np.ones(len(table)) if weight is None else np.asarray(weight, float),
         "group": np.array([layout.groups.index(g) for g in table.groups()], np.int64),
         "source": np.array([layout.sources.index(s) for s in table.cells.source], np.int64),
-        "trunk": np.array([trunk.get(t, len(trunk)) for t in table.trunk], np.int64),
+        "trunk": np.array([trunk.get(t, len(trunk)) for t in trunk_names(table)], np.int64),
         "of_size": one_hot(size_names(table.cells), layout.sizes),
     }
 

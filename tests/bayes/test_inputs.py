@@ -1,0 +1,50 @@
+"""From a run table to the model's arrays: what is one trunk, one batch, one cell, and what a diverged run is beside."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from scaleband.bayes import ModelInputs, cells_of, model_inputs
+from scaleband.bayes.loss_model import layout_for, model_arrays
+from scaleband.errors import UserError
+from scaleband.inference.fitting import prepared
+from scaleband.inference.loss_table import table_from_runs
+from scaleband.laws import CENSOR_ABOVE, design_for
+from scaleband.laws.loss import LAWS
+from scaleband.runs import RunTable, cell_table, run_table
+
+
+def a_cell(source: str = "us", n: float = 1e8, d: float = 2e9, loss: float = 3.0, **other: object) -> pd.DataFrame:
+    """A grid of four rates and three batches."""
+    grid = [(lr, b) for lr in (5e-4, 1e-3, 2e-3, 4e-3) for b in (131072.0, 262144.0, 524288.0)]
+    frame = pd.DataFrame(grid, columns=["lr_peak", "batch_tokens"])
+    frame["loss"] = loss + 0.01 * np.arange(len(frame))
+    return frame.assign(source=source, data="web", n_params=n, n_tokens=d, seq_len=2048, **other)
+
+
+def table_of(*cells: pd.DataFrame) -> RunTable:
+    return run_table(pd.concat(cells, ignore_index=True))
+
+
+def inputs_of(*cells: pd.DataFrame) -> ModelInputs:
+    frame = table_of(*cells).frame
+    return model_inputs(frame, design_for(cells_of(cell_table(frame))))
+
+
+def test_trunks_of_two_teams_are_two_though_they_have_one_name() -> None:
+    trunk = ["1", "1", "2"] + [""] * 9
+    inputs = inputs_of(a_cell("team-a", trunk=trunk), a_cell("team-b", trunk=trunk))
+    assert inputs.n_trunks == 2
+    assert inputs.trunk[:3].tolist() == [0, 0, 2]
+    assert inputs.trunk[12:15].tolist() == [1, 1, 2], "2 is one run's in each team, and shared by none"
+
+
+def test_trunks_of_two_teams_are_two_to_the_loss_laws() -> None:
+    """One observation a cell and batch: three and three share a trunk, and not all six."""
+    runs = table_of(a_cell("team-a", trunk="1"), a_cell("team-b", trunk="1")).frame
+    table = table_from_runs(runs)
+    layout = layout_for(table, LAWS["chinchilla"])
+    assert layout.trunks == ("team-a/1", "team-b/1")
+    assert model_arrays(table, layout)["trunk"].tolist() == [0, 0, 0, 1, 1, 1]
