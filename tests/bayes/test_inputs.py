@@ -48,3 +48,10 @@ def test_trunks_of_two_teams_are_two_to_the_loss_laws() -> None:
     layout = layout_for(table, LAWS["chinchilla"])
     assert layout.trunks == ("team-a/1", "team-b/1")
     assert model_arrays(table, layout)["trunk"].tolist() == [0, 0, 0, 1, 1, 1]
+
+
+def test_a_row_outside_the_cells_given_is_refused() -> None:
+    frame = table_of(a_cell(), a_cell(d=8e9)).frame
+    known = cell_table(frame[frame["n_tokens"] == 2e9])
+    with pytest.raises(UserError, match=r"run row-000013 \(.* 8e\+09 tokens, us/dense/web\) and 11 more"):
+        model_inputs(frame, design_for(cells_of(known)), cells=known)

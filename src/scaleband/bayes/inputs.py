@@ -10,8 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scaleband.bayes.beliefs import Beliefs
+from scaleband.errors import UserError
 from scaleband.laws import ANGLE, CENSOR_ABOVE, CURVATURE, REFERENCE, RESPONSES, SKEW, Cells, Design
 from scaleband.runs import cell_index, cell_table, usable
+from scaleband.runs.columns import GROUP
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -151,10 +153,22 @@ def model_inputs(
     cells
         Cell table to index into; by default the frame's own. Cells without rows are allowed: their state is
         then drawn from the law, which is how a cell is left out without building the model anew.
+
+    Raises
+    ------
+    UserError
+        Rows that lie in none of `cells`.
     """
     frame = usable(frame)
     cells = cell_table(frame) if cells is None else cells
     index = np.asarray(cell_index(frame, cells), dtype=np.int64)
+    if (index < 0).any():
+        at = frame.iloc[int(np.argmax(index < 0))]
+        raise UserError(
+            f"run {at['run_id']} ({at['n_params']:g} parameters, {at['n_tokens']:g} tokens, "
+            f"{'/'.join(at[name] for name in GROUP)}) and {(index < 0).sum() - 1} more lie in none of the cells given; "
+            "leave them out, or give the cells of the whole table"
+        )
     order = np.argsort(index, kind="stable")
     frame, index = frame.iloc[order], index[order]
 
