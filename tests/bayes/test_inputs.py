@@ -55,3 +55,18 @@ def test_a_row_outside_the_cells_given_is_refused() -> None:
     known = cell_table(frame[frame["n_tokens"] == 2e9])
     with pytest.raises(UserError, match=r"run row-000013 \(.* 8e\+09 tokens, us/dense/web\) and 11 more"):
         model_inputs(frame, design_for(cells_of(known)), cells=known)
+
+
+@pytest.mark.parametrize(("n_rates", "thin"), [(3, True), (4, False)])
+def test_batches_and_rates_within_a_percent_are_one(n_rates: int, thin: bool) -> None:
+    """As the checks of the table count them."""
+    one = a_cell().iloc[::3].head(n_rates).assign(batch_tokens=[524_288.0, 524_000.0, 523_900.0, 524_100.0][:n_rates])
+    again = one.assign(lr_peak=1.005 * one["lr_peak"], loss=one["loss"] + 0.001)
+    cell = pd.concat([one, again])
+    assert cell_table(table_of(cell).frame)["n_batch"].tolist() == [1]
+    inputs = inputs_of(cell)
+    assert inputs.some_one_batch
+    assert inputs.thin.tolist() == [thin]
+    assert len(set(inputs.log_batch)) == 1
+    assert len(set(inputs.log_lr)) == 2 * n_rates, "rates stay what they were"
+    np.testing.assert_allclose(inputs.one_batch, np.log(523_900 / 524_288), atol=1e-3)

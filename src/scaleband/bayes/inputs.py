@@ -13,7 +13,8 @@ from scaleband.bayes.beliefs import Beliefs
 from scaleband.errors import UserError
 from scaleband.laws import ANGLE, CENSOR_ABOVE, CURVATURE, REFERENCE, RESPONSES, SKEW, Cells, Design
 from scaleband.runs import cell_index, cell_table, usable
-from scaleband.runs.columns import GROUP
+from scaleband.runs.cells import n_distinct
+from scaleband.runs.columns import GRID_TOLERANCE, GROUP
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -84,9 +85,12 @@ class ModelInputs:
         batch = np.full(len(self.cells), np.nan)
         for c in np.unique(self.cell):
             mine = self.cell == c
-            if len(np.unique(self.log_batch[mine])) == 1 and len(np.unique(self.log_lr[mine])) >= MIN_RATES:
+            if len(np.unique(self.log_batch[mine])) == 1 and self._n_rates(c) >= MIN_RATES:
                 batch[c] = self.log_batch[mine][0]
         return batch
+
+    def _n_rates(self, c: int) -> int:
+        return n_distinct(np.exp(self.log_lr[self.cell == c]), GRID_TOLERANCE)
 
     @cached_property
     def thin(self) -> NDArray[np.bool_]:
@@ -94,7 +98,7 @@ class ModelInputs:
 
         Their runs would tell four numbers (rate, loss, curvature, skew), which any noise lets trade for each other.
         """
-        few = [len(np.unique(self.log_lr[self.cell == c])) <= MIN_RATES for c in range(len(self.cells))]
+        few = [self._n_rates(c) <= MIN_RATES for c in range(len(self.cells))]
         return np.isfinite(self.one_batch) & np.array(few)
 
     @cached_property
@@ -180,7 +184,10 @@ def model_inputs(
 
     best = np.full((len(cells), 3), np.nan)
     for c in np.unique(index):
-        rows = np.flatnonzero((index == c) & ~diverged)
+        rows = np.flatnonzero(index == c)
+        if np.ptp(log_batch[rows]) <= GRID_TOLERANCE:
+            log_batch[rows] = log_batch[rows].min()  # one batch, rounded: exactly one, as the model has it
+        rows = rows[~diverged[rows]]
         if rows.size:
             top = rows[np.argsort(y[rows])[:3]]
             best[c] = log_lr[top].mean(), log_batch[top].mean(), y[top[0]]
