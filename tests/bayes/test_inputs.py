@@ -57,6 +57,29 @@ def test_a_row_outside_the_cells_given_is_refused() -> None:
         model_inputs(frame, design_for(cells_of(known)), cells=known)
 
 
+def test_a_cell_where_all_diverged_is_censored_beside_the_nearest_of_its_group() -> None:
+    other = a_cell("them", loss=1.2)  # another tokenizer: no measure of ours
+    small, large = a_cell(loss=4.0), a_cell(n=1e9, d=1.6e10, loss=2.5)
+    inputs = inputs_of(small, large, other, a_cell(d=3e9, status="diverged"))
+    lost = int(np.flatnonzero(inputs.cells.n_tokens == 3e9)[0])
+    assert inputs.censored[inputs.cell == lost].all()
+    np.testing.assert_allclose(inputs.y[inputs.cell == lost], 100 * np.log(4.0) + CENSOR_ABOVE)
+    assert np.isfinite(inputs.best).all()
+
+
+def test_a_group_without_a_loss_is_left_out_and_the_table_says_so() -> None:
+    ours, theirs = a_cell(), a_cell("them", status="diverged")
+    table = table_of(ours, theirs)
+    assert [str(w) for w in table.warnings if "every run of them/dense/web diverged" in str(w)]
+    frame, cells, _, inputs = prepared(table.frame, "linear", None)
+    assert set(frame["source"]) == set(cells["source"]) == {"us"}
+    np.testing.assert_array_equal(inputs.y, inputs_of(ours).y)
+    both = cell_table(table.frame)
+    beside = model_inputs(table.frame, design_for(cells_of(both)), cells=both)
+    assert len(beside.cells) == 2
+    assert set(beside.cell) == {1}, "a cell without rows follows its law"
+
+
 @pytest.mark.parametrize(("n_rates", "thin"), [(3, True), (4, False)])
 def test_batches_and_rates_within_a_percent_are_one(n_rates: int, thin: bool) -> None:
     """As the checks of the table count them."""

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from scaleband.bayes.beliefs import Beliefs
 from scaleband.errors import UserError
 from scaleband.laws import ANGLE, CENSOR_ABOVE, CURVATURE, REFERENCE, RESPONSES, SKEW, Cells, Design
-from scaleband.runs import cell_index, cell_table, usable
+from scaleband.runs import cell_index, cell_table, comparable, usable
 from scaleband.runs.cells import n_distinct
 from scaleband.runs.columns import GRID_TOLERANCE, GROUP
 
@@ -151,7 +151,7 @@ def model_inputs(
     Parameters
     ----------
     frame
-        Run table; rows that are running or failed are left out.
+        Run table; rows that are running or failed are left out, and groups without a completed run.
     design
         Columns of the law.
     cells
@@ -163,7 +163,7 @@ def model_inputs(
     UserError
         Rows that lie in none of `cells`.
     """
-    frame = usable(frame)
+    frame = comparable(usable(frame))
     cells = cell_table(frame) if cells is None else cells
     index = np.asarray(cell_index(frame, cells), dtype=np.int64)
     if (index < 0).any():
@@ -191,7 +191,11 @@ def model_inputs(
         if rows.size:
             top = rows[np.argsort(y[rows])[:3]]
             best[c] = log_lr[top].mean(), log_batch[top].mean(), y[top[0]]
-    if np.isnan(best).any():  # a cell without a completed run is looked for where the others are
+    # A cell where every run diverged is looked for, and its runs are censored, where the nearest of its group is.
+    ran = np.flatnonzero(np.isfinite(best[:, 0]))
+    for c in np.setdiff1d(index, ran):
+        best[c] = best[_nearest(cells, c, ran)]
+    if np.isnan(best).any():  # a cell without runs is looked for where the others are
         best = np.where(np.isnan(best), np.nanmean(best, axis=0), best)
     threshold = best[index, 2] + CENSOR_ABOVE
     censored = diverged | (y > threshold)
@@ -220,3 +224,11 @@ def model_inputs(
         sources=sources,
         run_ids=tuple(frame["run_id"]),
     )
+
+
+def _nearest(cells: pd.DataFrame, c: int, among: NDArray[np.int64]) -> int:
+    """Of the cells `among` that are of cell c's group, the one nearest in size and tokens."""
+    group = cells[list(GROUP)].to_numpy(str)
+    same = among[(group[among] == group[c]).all(axis=1)]
+    place = np.log(cells[["n_params", "n_tokens"]].to_numpy(float))
+    return int(same[((place[same] - place[c]) ** 2).sum(axis=1).argmin()])

@@ -31,7 +31,7 @@ from scaleband.laws import (
     design_for,
     run_log_density,
 )
-from scaleband.runs import cell_table, conventions, usable
+from scaleband.runs import cell_table, comparable, conventions, usable
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -205,6 +205,7 @@ def prepared(
     frame = usable(frame)
     if not (frame["status"] == "completed").any():
         raise UserError("no completed run in the table; a fit needs losses, add runs with status completed")
+    frame = comparable(frame)
     table = cell_table(frame) if cells is None else cells
     design = design_for(cells_of(table))
     prior = default_beliefs(design, FORMS[form]) if beliefs is None else beliefs(design)

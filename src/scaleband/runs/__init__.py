@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from scaleband.runs.catalogue import CATALOGUE, DataSet, data_set, fetch
-from scaleband.runs.cells import arch_family, cell_index, cell_table, group_label, usable
+from scaleband.runs.cells import arch_family, cell_index, cell_table, comparable, group_label, usable
 from scaleband.runs.columns import COLUMNS, CONVENTIONS, STATUSES, Column
 from scaleband.runs.conventions import conventions
 from scaleband.runs.costs import SECONDS_PER_HOUR, dollars, gpu_hours, training_flops
@@ -28,6 +28,7 @@ __all__ = [
     "cell_index",
     "cell_table",
     "column_map",
+    "comparable",
     "conventions",
     "data_set",
     "data_sets",

@@ -35,6 +35,15 @@ def usable(frame: pd.DataFrame) -> pd.DataFrame:
     return frame[frame["status"].isin(("completed", "diverged"))].reset_index(drop=True)
 
 
+def comparable(frame: pd.DataFrame) -> pd.DataFrame:
+    """Usable rows of groups in which some run completed: that a run diverged says something beside a loss alone.
+
+    Losses of other groups are no measure, since data and tokenizers differ. The index of the result starts at 0.
+    """
+    completed = frame["status"] == "completed"
+    return frame[completed.groupby([frame[name] for name in GROUP]).transform("any")].reset_index(drop=True)
+
+
 def window_starts(logs: np.ndarray, fresh: np.ndarray, tolerance: float) -> np.ndarray:
     """Cut sorted values into windows no wider than ``tolerance``.
 

@@ -91,6 +91,10 @@ def content_findings(frame: pd.DataFrame, purpose: str) -> Iterator[tuple[Severi
         yield "warning", "n_active", message, "name the variants in arch (moe-1in8, moe-1in89): optima differ"
     if purpose != "optimum":
         return
+    ran = (useful["status"] == "completed").groupby([useful[name] for name in GROUP]).any()
+    for group in ran.index[~ran]:
+        remedy = "beside no loss of its own group they say nothing, and a fit leaves them out: add one that completed"
+        yield "warning", "status", f"every run of {group_label(*group)} diverged", remedy
     conflicting, copied = repeated_losses(frame)
     if conflicting.any():
         ids = some(frame, conflicting)
