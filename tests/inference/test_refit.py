@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 import pytest
+from made_fits import made_fit, small_frame
 
+from scaleband.bayes import model_inputs
 from scaleband.errors import UserError
 from scaleband.inference import refit as refit_module
 from scaleband.inference.fitting import Fit, fit
@@ -84,6 +87,23 @@ def test_the_same_seed_gives_the_same_refit(
     one, two = (refit(known, early, settings=brief) for _ in range(2))
     np.testing.assert_array_equal(one.posterior["state"], two.posterior["state"])
     assert one.compiled is early.compiled, "the same cells: the model may be used again"
+
+
+@pytest.mark.usefixtures("never_sampled")
+def test_trunks_that_the_earlier_fit_did_not_have(monkeypatch: pytest.MonkeyPatch) -> None:
+    for limit in ("_REMEMBERED", "_DRIFT"):
+        monkeypatch.setattr(refit_module, limit, 1e9)
+    table, made = small_frame(0), made_fit(60)
+    inputs = model_inputs(table.assign(trunk=""), made.inputs.design)
+    assert (made.inputs.n_trunks > 0, inputs.n_trunks) == (True, 0)
+    posterior = {name: v for name, v in made.posterior.items() if not name.startswith("trunk")}
+    moved = refit(
+        table, replace(made, inputs=inputs, posterior=posterior), form="linear",
+        settings=SamplerSettings(draws=300, rounds=2),
+    )  # fmt: skip
+    assert moved.meta["refit"] == "moved"
+    assert moved.posterior["trunk_effect"].shape[2] == made.inputs.n_trunks
+    assert moved.posterior["trunk_scale"].std() > 0
 
 
 def gone(table: pd.DataFrame) -> pd.DataFrame:

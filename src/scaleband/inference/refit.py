@@ -157,7 +157,9 @@ def _start(
     if inputs.several_sources:
         at["log_scatter_ratio_std"] = own_std("log_scatter_ratio", old["scatter_ratio"][..., from_old])
     if inputs.n_trunks:
-        scale = old.get("trunk_scale", np.full(shape, np.exp(OWN["log_trunk"][0])))
+        # Of trunks that are new nothing is known; draws of the prior let it be seen whether the start was forgotten.
+        mean, sd, _ = OWN["log_trunk"]
+        scale = old["trunk_scale"] if "trunk_scale" in old else np.exp(mean + sd * rng.standard_normal(shape))
         at["log_trunk_std"] = own_std("log_trunk", scale)
         at["trunk_effect"] = scale[..., None] * rng.standard_normal((*shape, inputs.n_trunks))
         before = dict(zip(earlier.inputs.run_ids, earlier.inputs.trunk.tolist(), strict=True))
