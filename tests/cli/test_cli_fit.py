@@ -11,6 +11,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import h5py
 import pytest
 from command import Command
 from malformed import good
@@ -47,6 +48,9 @@ def test_the_file_is_written_and_marked(real_fit: tuple[Path, int], scaleband: C
     assert code == 3, "100 draws are too few for the gate, and the exit code says so"
     draws = read_draws(path)
     assert draws.n_samples == 200
+    with h5py.File(path) as file:  # the groups that the design promises
+        assert {"posterior", "prior", "sample_stats", "observed_data", "constant_data", "log_likelihood"} <= set(file)
+        assert file["prior/state"].shape[2:] == file["posterior/state"].shape[2:]
     assert sorted(p.name for p in path.parent.iterdir()) == ["fit.nc", "runs.csv"]
     done = scaleband("recommend", "--fit", path, *ONE_CELL, "--json")
     assert done.code == 3
