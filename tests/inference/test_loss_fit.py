@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -270,6 +271,31 @@ def test_damaged_files_are_refused(stacked: LossDraws, tmp_path: Path) -> None:
     broken(lambda g: g.attrs.__setitem__("version", 9))
     broken(lambda g: g.attrs.__setitem__("meta", "[]"))
     broken(lambda g: g["cells"].__delitem__("kind"))
+
+    def linked(name: str) -> None:
+        """The same group, in another file: what is not in this one is not read."""
+
+        def change(group: h5py.Group) -> None:
+            group.file.copy(group[name], h5py.File(tmp_path / "other.nc", "w"), name="moved")
+            del group[name]
+            group[name] = h5py.ExternalLink(str(tmp_path / "other.nc"), "/moved")
+
+        broken(change)
+
+    for name in ("cells", "draws", "draws/chinchilla"):
+        linked(name)
+
+    def stated(**facts: object) -> None:
+        def change(group: h5py.Group) -> None:
+            meta = json.loads(group.attrs["meta"]) | facts
+            group.attrs["meta"] = json.dumps({name: v for name, v in meta.items() if v is not None})
+
+        broken(change)
+
+    stated(weights=None)
+    stated(weights={"chinchilla": "much"})
+    stated(conventions={"sim/dense/web": "cosine"})
+    stated(gate={"passed": True})
     broken(lambda g: g["cells/n_params"].__setitem__(0, -1.0))
     broken(lambda g: g["draws/chinchilla/theta"].__setitem__((0, 0), np.inf))
     broken(lambda g: g["draws/chinchilla"].__delitem__("entry"))

@@ -18,9 +18,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from scaleband.errors import UserError
+from scaleband.inference.stored import (
+    UNREADABLE,
+    any_numbers,
+    attribute,
+    checked_meta,
+    damaged,
+    member,
+    texts,
+)
 from scaleband.laws.design import Cells
 from scaleband.laws.far import NAMES, FarDraws
 from scaleband.laws.loss import LAWS
@@ -32,7 +40,6 @@ _TEXTS = ("source", "arch", "data", "kind", "trunk")
 _NUMBERS = ("n_params", "n_active", "n_tokens", "batch_tokens", "unique_tokens", "log_loss", "log_loss_se")
 _FAR = {"theta": "theta", "points": "field_points", "field": "field_weights"}
 """Entry of `FarDraws` -> its name in the file."""
-_MAX_VALUES = 2**27
 
 
 def write_loss(draws: LossDraws, path: Path, *, beside: Path | None = None) -> None:
@@ -95,13 +102,6 @@ def _write(group: Any, draws: LossDraws) -> None:
             own.create_dataset(kept, data=getattr(draws.far, name).astype("float32"))
 
 
-def _damaged(path: Path, what: str) -> UserError:
-    return UserError(
-        f"{path}: {what}; it is not a fit that scaleband wrote, or its loss laws are damaged: fit again with "
-        "`scaleband fit RUNS --out FIT.nc`"
-    )
-
-
 def read_loss(path: str | Path) -> LossDraws | None:
     """The loss laws of a file, or None where it holds none.
 
@@ -116,7 +116,7 @@ def read_loss(path: str | Path) -> LossDraws | None:
     import h5py
 
     if not h5py.is_hdf5(path):
-        raise _damaged(path, "it is not a NetCDF 4 file")
+        raise damaged(path, "it is not a NetCDF 4 file")
     try:
         with h5py.File(path, "r") as file:
             if not isinstance(file.get("loss", getlink=True), h5py.HardLink):
@@ -124,10 +124,8 @@ def read_loss(path: str | Path) -> LossDraws | None:
             return _read(file["loss"], path)
     except UserError:
         raise
-    except (
-        OSError, LookupError, ValueError, TypeError, RuntimeError, AttributeError, ArithmeticError, MemoryError
-    ) as error:  # fmt: skip
-        raise _damaged(path, f"they cannot be read ({type(error).__name__})") from None
+    except UNREADABLE as error:
+        raise damaged(path, f"they cannot be read ({type(error).__name__})") from None
 
 
 def holds_basins(path: Path) -> bool:
@@ -138,74 +136,60 @@ def holds_basins(path: Path) -> bool:
         return "posterior" in file
 
 
-def _array(group: Any, name: str, path: Path, kinds: str) -> Any:
-    """A dataset that holds its own values, of a kind and a size that can be."""
-    import h5py
-
-    if not isinstance(group.get(name, getlink=True), h5py.HardLink):
-        raise _damaged(path, f"{name} is missing, or a link")
-    dataset = group[name]
-    if dataset.dtype.kind not in kinds or dataset.external or dataset.is_virtual or dataset.size > _MAX_VALUES:
-        raise _damaged(path, f"{name} is not a plain array")
-    return dataset
-
-
-def _texts(group: Any, name: str, path: Path) -> tuple[str, ...]:
-    return tuple(str(v) for v in _array(group, name, path, "OS").asstr()[()])
-
-
-def _numbers(group: Any, name: str, path: Path) -> NDArray[np.float64]:
-    return np.asarray(_array(group, name, path, "fiu")[()], dtype=np.float64)
-
-
 def _read(group: Any, path: Path) -> LossDraws:
     if group.attrs.get("format") != LOSS_FORMAT:
-        raise _damaged(path, f"their format is not {LOSS_FORMAT}")
-    version = int(group.attrs["version"])
+        raise damaged(path, f"their format is not {LOSS_FORMAT}")
+    version = int(attribute(group, "version"))
     if version > LOSS_VERSION:
         raise UserError(f"{path}: loss laws written by a newer scaleband (format {version}); upgrade scaleband")
-    meta = json.loads(group.attrs["meta"])
-    if not isinstance(meta, dict) or not isinstance(meta.get("gate", {}).get("passed"), bool):
-        raise _damaged(path, "they have no mark of the diagnostic gate")
-    cells = group["cells"]
-    text = {name: _texts(cells, name, path) for name in _TEXTS}
-    number = {name: _numbers(cells, name, path) for name in _NUMBERS}
+    meta = json.loads(attribute(group, "meta"))
+    # Conventions are for the caller of `fit_loss` to give: a file without any states none.
+    meta = checked_meta({"conventions": {}} | meta if isinstance(meta, dict) else meta, path)
+    weights = meta.get("weights")
+    if not isinstance(weights, dict) or not all(
+        isinstance(w, int | float) and 0 <= w < 1.001 for w in weights.values()
+    ):
+        raise damaged(path, "its loss laws have no weights")
+    cells = member(group, "cells", path)
+    text = {name: texts(cells, name, path) for name in _TEXTS}
+    number = {name: any_numbers(cells, name, path) for name in _NUMBERS}
     if len({len(v) for v in (*text.values(), *number.values())}) != 1 or not text["source"]:
-        raise _damaged(path, "their observations are incomplete")
+        raise damaged(path, "their observations are incomplete")
     if min(number[n].min() for n in ("n_params", "n_active", "n_tokens")) <= 0:
-        raise _damaged(path, "their observations hold sizes that are not positive")
+        raise damaged(path, "their observations hold sizes that are not positive")
     table = LossTable(
         Cells(text["source"], text["arch"], text["data"], number["n_params"], number["n_active"], number["n_tokens"]),
         number["batch_tokens"], number["unique_tokens"], number["log_loss"], number["log_loss_se"],
         text["kind"], text["trunk"], bool(meta["of_cells"]),
     )  # fmt: skip
-    parts = []
+    parts, drawn = [], member(group, "draws", path)
     for name in meta["laws"]:
         if name not in LAWS:
-            raise _damaged(path, f"a law named {str(name)[:40]!r} is not known here")
-        own = group["draws"][name]
-        names, theta = _texts(own, "entry", path), _numbers(own, "theta", path)
+            raise damaged(path, f"a law named {str(name)[:40]!r} is not known here")
+        own = member(drawn, name, path)
+        names, theta = texts(own, "entry", path), any_numbers(own, "theta", path)
         if theta.ndim != 2 or theta.shape[1] != len(names) or not len(theta) or not np.isfinite(theta).all():
-            raise _damaged(path, f"the draws of {name} are not numbers by entry")
+            raise damaged(path, f"the draws of {name} are not numbers by entry")
         if np.abs(theta).max() > 1e4:
-            raise _damaged(path, f"the draws of {name} hold values that cannot be")
+            raise damaged(path, f"the draws of {name} hold values that cannot be")
         law = LAWS[name]
         wanted = {p.name for p in law.parameters if not p.grouped} | {"log_nu_minus_1", "log_spread_level"}
         wanted |= {f"{p.name}:{g}" for p in law.parameters if p.grouped for g in set(table.groups())}
         if not wanted <= set(names):
-            raise _damaged(path, f"the draws of {name} lack {sorted(wanted - set(names))[0]}")
+            raise damaged(path, f"the draws of {name} lack {sorted(wanted - set(names))[0]}")
         parts.append(LawSamples(law, names, theta))
     if not parts:
-        raise _damaged(path, "there is no law in them")
+        raise damaged(path, "there is no law in them")
     far = None
     if "far" in group:
-        far = FarDraws(*(_numbers(group["far"], kept, path) for kept in _FAR.values()))
+        surface = member(group, "far", path)
+        far = FarDraws(*(any_numbers(surface, kept, path) for kept in _FAR.values()))
         shapes = far.theta.shape[1:], far.points.shape[1:], far.field.shape[1:]
         if shapes != ((len(NAMES),), (4,), far.points.shape[:1]) or not len(far.theta) or not len(far.field):
-            raise _damaged(path, "the draws of the far surface are not numbers by entry")
+            raise damaged(path, "the draws of the far surface are not numbers by entry")
         values = (far.theta, far.points, far.field)
         if not all(np.isfinite(v).all() and np.abs(v).max(initial=0.0) < 1e3 for v in values):
-            raise _damaged(path, "the draws of the far surface hold values that cannot be")
+            raise damaged(path, "the draws of the far surface hold values that cannot be")
     r = meta["reference"]
     reference = Reference(float(r["n_active"]), float(r["n_tokens"]), float(r["batch_tokens"]))
     return LossDraws(tuple(parts), table, reference, meta | {"path": str(path)}, far)

@@ -32,6 +32,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scaleband.errors import UserError
+from scaleband.inference.stored import UNREADABLE, attribute, checked_meta, damaged, member, numbers, texts
 from scaleband.laws import FEATURES, RESPONSES, ROLES, Cells, Design, LawDraws
 
 FORMAT = "scaleband-fit"
@@ -56,7 +57,6 @@ DIMS: dict[str, tuple[str, ...]] = {
 """Posterior variables and their dims after (chain, draw)."""
 
 _NEEDED = ("angle", "skew", "rho", "nu", "sigma", "scatter", "offset_scale", "state", "law", "shared")
-_MAX_BYTES = 2**30
 
 # Beyond these the answers would overflow, and no runs lead there. Elsewhere 1e4 either way.
 _RANGE = {
@@ -93,13 +93,6 @@ def write_netcdf(tree: Any, path: Path, *, compress: bool = True) -> None:
         Path(temporary).unlink(missing_ok=True)
 
 
-def _damaged(path: Path, what: str) -> UserError:
-    return UserError(
-        f"{path}: {what}; it is not a fit that scaleband wrote, or it is damaged: fit again with "
-        "`scaleband fit RUNS --out FIT.nc`"
-    )
-
-
 def read_draws(path: str | Path) -> LawDraws:
     """Load a fit or a released model as draws, chains stacked.
 
@@ -120,7 +113,7 @@ def read_draws(path: str | Path) -> LawDraws:
     except OSError as error:
         raise UserError(f"{path}: {error.strerror or 'cannot be opened'}; check the path and its permissions") from None
     if head != b"\x89HDF\r\n\x1a\n":
-        raise _damaged(path, "it is not a NetCDF 4 file" if head else "it is empty")
+        raise damaged(path, "it is not a NetCDF 4 file" if head else "it is empty")
     import h5py
 
     try:
@@ -128,26 +121,8 @@ def read_draws(path: str | Path) -> LawDraws:
             return _read(file, path)
     except UserError:
         raise
-    except (
-        OSError, LookupError, ValueError, TypeError, RuntimeError, AttributeError, ArithmeticError, MemoryError
-    ) as error:  # fmt: skip
-        raise _damaged(path, f"it cannot be read ({type(error).__name__})") from None
-
-
-def _attribute(node: Any, name: str) -> Any:
-    value = node.attrs[name]
-    if isinstance(value, np.ndarray):  # NetCDF keeps a number as an array of one
-        value = value.reshape(-1)[0]
-    return value.decode() if isinstance(value, bytes) else value
-
-
-def _member(group: Any, name: str, path: Path) -> Any:
-    """A member that lies in this file: a link could lead to another one, or in a circle."""
-    import h5py
-
-    if not isinstance(group.get(name, getlink=True), h5py.HardLink):
-        raise _damaged(path, f"{group.name.rstrip('/')}/{name} is missing, or a link")
-    return group[name]
+    except UNREADABLE as error:
+        raise damaged(path, f"it cannot be read ({type(error).__name__})") from None
 
 
 def _read(file: Any, path: Path) -> LawDraws:
@@ -158,21 +133,21 @@ def _read(file: Any, path: Path) -> LawDraws:
         )
     form = file.attrs.get("format")
     if not isinstance(form, str) or form != FORMAT:
-        raise _damaged(path, f"its format is not {FORMAT}")
-    version = int(_attribute(file, "version"))
+        raise damaged(path, f"its format is not {FORMAT}")
+    version = int(attribute(file, "version"))
     if version > VERSION:
         raise UserError(
             f"{path}: written by a newer scaleband (format {version}, this one reads {VERSION}); upgrade scaleband"
         )
     if version < 1:
-        raise _damaged(path, f"its format version is {version}")
-    meta = _checked_meta(json.loads(_attribute(file, "meta")), path)
+        raise damaged(path, f"its format version is {version}")
+    meta = checked_meta(json.loads(attribute(file, "meta")), path)
 
-    constant, posterior = _member(file, "constant_data", path), _member(file, "posterior", path)
+    constant, posterior = member(file, "constant_data", path), member(file, "posterior", path)
     design, cells = _design(constant, path), _cells(constant, path)
-    sources = _texts(constant, "source", path)
-    if _texts(constant, "response", path) != RESPONSES:
-        raise _damaged(path, "its responses are not those of the format")
+    sources = texts(constant, "source", path)
+    if texts(constant, "response", path) != RESPONSES:
+        raise damaged(path, "its responses are not those of the format")
     sizes = {
         "direction": 2,
         "source": len(sources),
@@ -189,8 +164,8 @@ def _read(file: Any, path: Path) -> LawDraws:
         if name in posterior:
             values[name] = _draws(posterior, name, sizes, path)
     if len({len(v) for v in values.values()}) != 1:
-        raise _damaged(path, "its variables differ in their number of draws")
-    fixed = _numbers(constant, "fixed_offset_scale", path, (len(RESPONSES), len(ROLES) - 1))
+        raise damaged(path, "its variables differ in their number of draws")
+    fixed = numbers(constant, "fixed_offset_scale", path, (len(RESPONSES), len(ROLES) - 1))
     offset = np.zeros((len(values["rho"]), len(RESPONSES), len(ROLES)))
     offset[:, :2, 1:] = values.pop("offset_scale")
     offset[:, 2:, 1:] = fixed[2:]
@@ -200,89 +175,46 @@ def _read(file: Any, path: Path) -> LawDraws:
 
 
 def _design(constant: Any, path: Path) -> Design:
-    design = Design(_texts(constant, "coefficient", path), _texts(constant, "coefficient_role", path))
+    design = Design(texts(constant, "coefficient", path), texts(constant, "coefficient_role", path))
     if (
         design.columns[: len(FEATURES)] != FEATURES
         or len(design.roles) != len(design.columns)
         or not set(design.roles) <= set(ROLES)
     ):
-        raise _damaged(path, "the columns of its law are not those of the format")
+        raise damaged(path, "the columns of its law are not those of the format")
     return design
 
 
 def _cells(constant: Any, path: Path) -> Cells:
-    source = _texts(constant, "cell_source", path)
+    source = texts(constant, "cell_source", path)
     shape = (len(source),)
     cells = Cells(
         source=source,
-        arch=_texts(constant, "cell_arch", path),
-        data=_texts(constant, "cell_data", path),
-        n_params=_numbers(constant, "cell_n_params", path, shape),
-        n_active=_numbers(constant, "cell_n_active", path, shape),
-        n_tokens=_numbers(constant, "cell_n_tokens", path, shape),
+        arch=texts(constant, "cell_arch", path),
+        data=texts(constant, "cell_data", path),
+        n_params=numbers(constant, "cell_n_params", path, shape),
+        n_active=numbers(constant, "cell_n_active", path, shape),
+        n_tokens=numbers(constant, "cell_n_tokens", path, shape),
     )
     if not source or {len(cells.arch), len(cells.data)} != {len(source)}:
-        raise _damaged(path, "its cells are incomplete")
+        raise damaged(path, "its cells are incomplete")
     if min(cells.n_params.min(), cells.n_active.min(), cells.n_tokens.min()) <= 0:
-        raise _damaged(path, "its cells hold sizes that are not positive")
+        raise damaged(path, "its cells hold sizes that are not positive")
     return cells
 
 
 def _draws(posterior: Any, name: str, sizes: Mapping[str, int], path: Path) -> NDArray[np.float64]:
     """One posterior variable, chains stacked, its dims and its range checked."""
     dims = DIMS[name]
-    shape = tuple(getattr(_member(posterior, name, path), "shape", ()))
+    shape = tuple(getattr(member(posterior, name, path), "shape", ()))
     expected = tuple(sizes.get(dim, shape[k + 2] if len(shape) == len(dims) + 2 else 0) for k, dim in enumerate(dims))
     if len(shape) != 2 + len(dims) or shape[2:] != expected or 0 in shape:
-        raise _damaged(path, f"posterior/{name} has shape {shape}")
-    value = _numbers(posterior, name, path, shape)
+        raise damaged(path, f"posterior/{name} has shape {shape}")
+    value = numbers(posterior, name, path, shape)
     low, high = _RANGE.get(name, (-1e4, 1e4))
     if value.min() < low or value.max() > high:
-        raise _damaged(path, f"posterior/{name} holds values that cannot be")
+        raise damaged(path, f"posterior/{name} holds values that cannot be")
     return value.reshape(-1, *shape[2:])
-
-
-def _checked_meta(meta: Any, path: Path) -> dict[str, Any]:
-    """The facts that every answer repeats must be there and of their kind."""
-    if not isinstance(meta, dict):
-        raise _damaged(path, "its facts are not a JSON object")
-    gate, stated = meta.get("gate"), meta.get("conventions")
-    if (
-        not isinstance(gate, dict)
-        or not isinstance(gate.get("passed"), bool)
-        or not isinstance(gate.get("messages"), list)
-    ):
-        raise _damaged(path, "it has no mark of the diagnostic gate")
-    if not isinstance(stated, dict) or not all(
-        isinstance(group, dict) and all(isinstance(v, str) for v in group.values()) for group in stated.values()
-    ):
-        raise _damaged(path, "it does not state the conventions of its runs")
-    return meta
-
-
-def _plain(group: Any, name: str, path: Path, kinds: str) -> Any:
-    """A dataset that holds its own values; objects, references and absurd sizes are refused, not followed."""
-    dataset = _member(group, name, path)
-    if dataset.dtype.kind not in kinds or dataset.external or dataset.is_virtual:
-        raise _damaged(path, f"{dataset.name} is not a plain array of {'numbers' if kinds == 'fiu' else 'text'}")
-    if dataset.size * 8 > _MAX_BYTES:
-        raise _damaged(path, f"{dataset.name} claims {dataset.size} values")
-    return dataset
-
-
-def _texts(group: Any, name: str, path: Path) -> tuple[str, ...]:
-    return tuple(str(v) for v in _plain(group, name, path, "OS").asstr()[()])
-
-
-def _numbers(group: Any, name: str, path: Path, shape: tuple[int, ...]) -> NDArray[np.float64]:
-    """A numeric array of this shape as float64."""
-    dataset = _plain(group, name, path, "fiu")
-    if dataset.shape != shape:
-        raise _damaged(path, f"{dataset.name} has shape {dataset.shape}")
-    value = np.asarray(dataset[()], dtype=np.float64)
-    if not np.isfinite(value).all():
-        raise _damaged(path, f"{dataset.name} holds numbers that are not finite")
-    return value
 
 
 def shortened(value: NDArray[np.float64]) -> NDArray[np.float32]:
