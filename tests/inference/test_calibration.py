@@ -77,8 +77,8 @@ def test_the_whole_path_runs_on_a_tiny_table(calibration: ModuleType, tmp_path: 
     settings = SamplerSettings(draws=60, tune=90, chains=2, seed=1)
     said: list[str] = []
     right = calibration.run(3, 1, settings, compiled, keep=keep, say=said.append)
-    assert [o.divergences >= 0 for o in right] == [True] * 3
-    assert len(said) == 3
+    assert len(right) == len(said) == 3
+    assert max(o.divergences for o in right) <= 6, "of 120 draws"
     names = set(right[0].ranks)
     assert {"log_lr: exponent on n_params", "log_batch: cell of a new source", "rho", "sigma team-b"} <= names
     assert all(0 <= rank < calibration.N_RANKS for o in right for rank in o.ranks.values())

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from made_losses import D_REF, LEVELS, N_REF, TRUTH, simulated_losses, true_loss
+from made_losses import TRUTH, simulated_losses, true_loss
 from scipy.stats import multivariate_normal, t
 
 from scaleband.bayes.loss_model import (
@@ -324,16 +324,13 @@ def test_downstream_error_follows_the_loss() -> None:
         fit_downstream(loss, 100 * error)
 
 
-def test_priors_print_and_are_finite() -> None:
-    frame = run_table(simulated_losses(), purpose="loss").frame
-    table = table_from_runs(frame)
-    for law in GENERAL:
-        layout = layout_for(table, LAWS[law])
-        theta = 0.3 * np.random.default_rng(0).standard_normal((5, len(layout.names)))
-        assert np.isfinite(log_prior(np, theta, layout)).all()
-    assert N_REF > 0
-    assert D_REF > 0
-    assert set(LEVELS) == set(table.cells.data)
+@pytest.mark.parametrize("name", GENERAL)
+def test_priors_are_finite_and_fall_off(table: LossTable, name: str) -> None:
+    layout = layout_for(table, LAWS[name])
+    theta = 0.3 * np.random.default_rng(0).standard_normal((5, len(layout.names)))
+    near, far = (log_prior(np, scale * theta, layout) for scale in (1.0, 100.0))
+    assert np.isfinite(near).all()
+    assert (far < near - 100).all(), "no direction is left free"
 
 
 def test_unique_tokens_are_a_column_of_the_run_table(table: LossTable) -> None:
