@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
 from scaleband.cli.arguments import add_json, add_tables
@@ -14,7 +14,7 @@ from scaleband.errors import UserError
 from scaleband.labels import quantity
 
 if TYPE_CHECKING:
-    from scaleband.runs import RunTable
+    from scaleband.runs import Problem, RunTable
     from scaleband.runs.table import Purpose
 
 
@@ -49,27 +49,33 @@ def run(asked: argparse.Namespace) -> int:
     """Check and print."""
     try:
         table = read_tables(asked, "loss" if asked.loss else "optimum")
-        if asked.loss:
-            refuse_few(table)
     except UserError as error:
         if asked.json:
             print_json({"valid": False, "errors": list(error.problems)})
         raise
+    few = too_few(table) if asked.loss else None
+    table = table if few is None else replace(table, warnings=(*table.warnings, few))
     tell_warnings(table)
     summary = summary_of(table)
     if asked.json:
         print_json(summary)
     else:
-        print_rows("the table can be fitted", rows_of(summary))
+        print_rows(f"the table {'can' if few is None else 'cannot'} be fitted", rows_of(summary))
     return Exit.DONE
 
 
-def refuse_few(table: RunTable) -> None:
-    """What `fit` refuses of a table for loss laws that is sound row by row: too few runs, or too few that differ."""
+def too_few(table: RunTable) -> Problem | None:
+    """What `fit` refuses of a table for loss laws whose rows are sound: too few of them, or too few that differ."""
     from scaleband.inference.loss_fit import enough
     from scaleband.inference.loss_table import table_from_runs
+    from scaleband.runs import Problem
 
-    enough(len(table_from_runs(table.frame)))
+    try:
+        enough(len(table_from_runs(table.frame)))
+    except UserError as error:
+        message, _, remedy = str(error).partition("; ")
+        return Problem("warning", "table", None, None, "", message, remedy)
+    return None
 
 
 def tell_warnings(table: RunTable) -> None:
