@@ -74,3 +74,15 @@ def test_a_million_rows_take_seconds() -> None:
     started = time.perf_counter()
     repeated_losses(frame)
     assert time.perf_counter() - started < 10
+
+
+def test_a_row_pasted_twice_is_doubted_however_short_its_loss() -> None:
+    frame = good()
+    frame["loss"] = frame["loss"].round(3)
+    pasted = pd.concat([frame, frame.head(3)], ignore_index=True).drop(columns="run_id")
+    (said,) = [str(p) for p in run_table(pasted).warnings if "repeat another's setting and loss" in str(p)]
+    assert "3 runs" in said
+    seeds = pasted.assign(seed=np.r_[np.zeros(len(frame)), np.ones(3)])  # another seed may end at the same digits
+    for sound in (frame, seeds):
+        assert not any("repeat another's" in str(p) for p in run_table(sound).warnings)
+    assert len(without_repeated_losses(run_table(pasted).frame)) == len(pasted)  # and nothing is thrown away

@@ -305,3 +305,19 @@ def test_many_mixed_groups_are_counted() -> None:
     ) as caught:
         run_table(pd.concat(groups).drop(columns="run_id"))
     assert len(caught.value.problems) == 20
+
+
+def test_columns_that_look_like_ours_are_named() -> None:
+    """A capital or a missing letter must not turn diverged runs into completed ones without a word."""
+    frame = good().assign(Status="diverged", optimiser="adamw", LOSS=1.0, colour="red")
+    named = [each for each in said(run_table(frame)) if "is not read" in each]
+    assert len(named) == 3
+    for column, name in (("Status", "status"), ("optimiser", "optimizer"), ("LOSS", "loss")):
+        assert any(f"the column {column} is not read; rename it {name}," in each for each in named)
+
+
+def test_a_map_that_names_no_column_says_what_is_read_instead(tmp_path: Path) -> None:
+    (tmp_path / "map.toml").write_text('[columns]\nloss = "val_los"\n')
+    good().assign(val_loss=2.0).to_csv(tmp_path / "runs.csv", index=False)
+    table = read_runs([tmp_path / "runs.csv"], mapping=tmp_path / "map.toml")
+    assert any('maps loss to "val_los", which is not in the file; its loss is read' in str(p) for p in table.warnings)

@@ -10,7 +10,7 @@ import pandas as pd
 from scaleband.runs.cells import cell_table, group_label, n_distinct, usable
 from scaleband.runs.columns import GRID_TOLERANCE, GROUP, MUST_AGREE, SHOULD_AGREE
 from scaleband.runs.problems import ROWS_LISTED, Places, Problem, Severity, shown_value
-from scaleband.runs.repeats import repeated_losses
+from scaleband.runs.repeats import repeated_losses, same_rows
 
 
 def convention_problems(frame: pd.DataFrame, places: Places) -> list[Problem]:
@@ -100,6 +100,7 @@ def content_findings(frame: pd.DataFrame, purpose: str) -> Iterator[tuple[Severi
         ids = some(frame, conflicting)
         message = f"{conflicting.sum():,} runs have the loss of another setting of their cell, as {ids}"
         yield "warning", "loss", message, "at most one of each can be right: look them up, or remove them"
+    copied |= same_rows(frame)
     if copied.any():
         message = f"{copied.sum():,} runs repeat another's setting and loss, as {some(frame, copied)}"
         yield "warning", "loss", message, "another seed would have changed the loss: remove the copies"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 import tomllib
 from collections.abc import Mapping
@@ -147,6 +148,10 @@ def renamed(raw: pd.DataFrame, file: str, plan: ColumnMap) -> tuple[pd.DataFrame
                 near = get_close_matches(foreign, [str(c) for c in raw.columns], n=1)
                 hint = f'did you mean "{near[0]}"?' if near else "its columns are " + column_list(raw)
                 refuse(known, f'{plan.name} maps {known} to "{foreign}", which is not in the file', hint)
+            else:
+                message = f'{plan.name} maps {known} to "{foreign}", which is not in the file; its {known} is read'
+                remedy = "correct the map, if this is not a file that uses our names already"
+                problems.append(Problem("warning", file, None, known, "", message, remedy))
         elif known in raw.columns and known not in plan.columns.values():
             refuse(
                 known,
@@ -164,6 +169,19 @@ def renamed(raw: pd.DataFrame, file: str, plan: ColumnMap) -> tuple[pd.DataFrame
         else:
             frame[known] = value if isinstance(value, str) else float(value)
     return frame, problems
+
+
+def misspelt(raw: pd.DataFrame, file: str) -> list[Problem]:
+    """Columns that look like one of ours and are none: nobody would notice that their values are not read."""
+    absent = [name for name in BY_NAME if name not in raw.columns]
+    problems = []
+    for column in (str(c) for c in raw.columns if c not in BY_NAME):
+        plain = re.sub("[^a-z0-9]+", "_", column.lower()).strip("_")
+        near = [plain] if plain in BY_NAME else get_close_matches(plain, absent, n=1, cutoff=0.8)
+        if near:
+            remedy = f"rename it {near[0]}, or to something else if it is not"
+            problems.append(Problem("warning", file, None, column, "", f"the column {column} is not read", remedy))
+    return problems
 
 
 def scales_for(raw: pd.DataFrame, plan: ColumnMap) -> dict[str, float]:

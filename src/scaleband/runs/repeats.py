@@ -50,6 +50,18 @@ def repeated_losses(frame: pd.DataFrame) -> tuple[Mask, Mask]:
     return conflicting, copied
 
 
+def same_rows(frame: pd.DataFrame) -> Mask:
+    """Completed runs that are another row once more, all columns but the id: (row,), the first not among them.
+
+    However few digits the loss has: a file that was given twice, or rows that were pasted twice.
+    """
+    numbers = ["n_params", "n_tokens", *_SETTING, "loss"]
+    at = np.flatnonzero(completed(frame) & frame[numbers].duplicated(keep=False).to_numpy())
+    out = np.zeros(len(frame), bool)
+    out[at] = frame.iloc[at].drop(columns="run_id").duplicated().to_numpy()
+    return out
+
+
 def without_repeated_losses(frame: pd.DataFrame) -> pd.DataFrame:
     """`frame` without what `repeated_losses` doubts: all runs that conflict, and of copies all but the first."""
     conflicting, copied = repeated_losses(frame)

@@ -16,7 +16,7 @@ from scaleband.runs.columns import BY_NAME, required_columns
 from scaleband.runs.defaults import batch_from_sequences, with_defaults
 from scaleband.runs.files import read_raw
 from scaleband.runs.groups import content_problems, convention_problems
-from scaleband.runs.mapping import ColumnMap, column_list, read_map, renamed, scales_for
+from scaleband.runs.mapping import ColumnMap, column_list, misspelt, read_map, renamed, scales_for
 from scaleband.runs.problems import Places, Problem, sentences
 from scaleband.runs.schema import row_problems
 from scaleband.runs.steplaw import flag_diverged, from_steplaw, is_steplaw
@@ -209,7 +209,7 @@ def one_file(
     plan = plan or ColumnMap()
     scale = scales_for(raw, plan)
     raw, found = renamed(raw, name, plan)
-    problems += found
+    problems += found if steplaw else found + misspelt(raw, name)
     if raw.empty:
         problems.append(
             Problem("error", name, None, None, "", "the table has no rows", "add one line per run")
