@@ -25,6 +25,7 @@ from scaleband.cli.places import check_output, write_whole
 from scaleband.cli.printing import print_json, print_rows, say
 from scaleband.cli.question import band_json, convention_lines, conventions_for, gate_of
 from scaleband.cli.reaching import reach_json, reach_rows, tell_repeats
+from scaleband.cli.splits import split_json, split_words
 from scaleband.cli.verb import UsageError, Verb
 from scaleband.cli.words import mass
 from scaleband.labels import quantity
@@ -32,8 +33,6 @@ from scaleband.laws.loss.draws import LossDraws
 from scaleband.predict.allocation import Allocation, Limits, allocate, share_of_form
 from scaleband.predict.comparison import own_sparsity
 from scaleband.predict.targets import UNSEEN
-
-_ROUNDING = 1e-9
 
 flops = between(1e12, 1e32, "FLOP", "write 1e21")
 
@@ -140,9 +139,6 @@ def write_draws(found: Allocation, asked: argparse.Namespace) -> None:
 def answer_of(draws: LossDraws, group: str, found: Allocation, asked: argparse.Namespace) -> dict[str, Any]:
     """Everything that is printed, as plain values."""
     n, d = found.chosen
-    compute = 6 * np.asarray(draws.table.cells.n_active) * draws.table.cells.n_tokens
-    spent = 6 * n / asked.sparsity * d  # training alone, whatever the budget also pays
-    outside = float(np.log10(spent / np.clip(spent, compute.min(), compute.max())))
     return {
         "flops": asked.flops,
         "n_params": band_json(found.n_params, asked.interval),
@@ -161,9 +157,7 @@ def answer_of(draws: LossDraws, group: str, found: Allocation, asked: argparse.N
             "n_params": asked.params, "tokens_max": asked.tokens_max, "unique_tokens": asked.unique_tokens,
             "inference_tokens": asked.inference_tokens, "sparsity": asked.sparsity,
         },
-        "extrapolation": {"decades_flops": outside if abs(outside) > _ROUNDING else 0.0,
-                          "largest_fitted_flops": float(compute.max()),
-                          "smallest_fitted_flops": float(compute.min())},
+        "extrapolation": split_json(draws, group, n, d, asked.sparsity),
         "conventions": conventions_for(draws, group),
         "gate": gate_of(draws),
         "model": loss_model_json(draws, asked),
@@ -178,7 +172,6 @@ def rows_of(answer: Mapping[str, Any]) -> list[tuple[str, str]]:
         return f"{show(value['median'])} ({show(value['lower'])} to {show(value['upper'])})"
 
     r, form = answer["recommended"], answer["share_of_form"]
-    beyond = answer["extrapolation"]["decades_flops"]
     weights = {k: v for k, v in answer["model"]["weights"].items() if v > 0}
     rows = [
         ("split", f"n_params {quantity(r['n_params'])}, n_tokens {quantity(r['n_tokens'])}: "
@@ -190,9 +183,7 @@ def rows_of(answer: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("form", f"the law's form makes {100 * form['loss']:.0f} % of the loss band's variance, "
                  f"{100 * form['n_params']:.0f} % of the size's: "
                  + ", ".join(f"{k} {v:.2f}" for k, v in weights.items())),
-        ("extrapolation", "inside the runs" if not beyond else
-                          f"{beyond:.2g} decades beyond the largest fitted run" if beyond > 0 else
-                          f"{-beyond:.2g} decades below the smallest fitted run"),
+        ("extrapolation", split_words(answer["extrapolation"])),
     ]  # fmt: skip
     if "reach" in answer:
         rows += reach_rows(answer["reach"])

@@ -151,18 +151,23 @@ def model_line(model: Mapping[str, object]) -> str:
     return f"{text}. {model['card']}" if model["card"] else text
 
 
+def extrapolation_json(where: Extrapolation) -> dict[str, Any]:
+    """How far a target is from the fitted cells, as plain values."""
+    return {
+        "decades_n_params": where.decades_n_params, "decades_n_tokens": where.decades_n_tokens,
+        "verdict": where.verdict, "against": where.against, "unseen": list(where.unseen),
+        "sentence": where.sentence(),
+    }  # fmt: skip
+
+
 def common_json(q: Question, asked: argparse.Namespace) -> dict[str, object]:
     """What every answer about one target carries."""
-    w = q.where
     return {
         "group": q.group,
         "target": {
             "n_params": q.cells.n_params[0], "n_active": q.cells.n_active[0], "n_tokens": q.cells.n_tokens[0],
         },
-        "extrapolation": {
-            "decades_n_params": w.decades_n_params, "decades_n_tokens": w.decades_n_tokens, "verdict": w.verdict,
-            "against": w.against, "unseen": list(w.unseen), "sentence": w.sentence(),
-        },
+        "extrapolation": extrapolation_json(q.where),
         "conventions": conventions_for(q.draws, q.group),
         "gate": gate_of(q.draws),
         "model": model_of(q.draws, q.card, asked),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import NamedTuple
 
@@ -197,36 +197,40 @@ def _decades(value: float, fitted: Array) -> float:
     return float(np.log10(value / high)) if value > high else float(min(np.log10(value / low), 0.0))
 
 
-def extrapolation(draws: LawDraws, cells: Cells, c: int = 0) -> Extrapolation:
+def peers(fitted: Cells, cells: Cells, c: int = 0) -> tuple[str, NDArray[np.bool_]]:
+    """The fitted cells that target `c` is measured against, (cell,): its group's, else its family's, else all.
+
+    Returns
+    -------
+    Their name, and the mask.
+    """
+    wanted, family = (cells.source[c], cells.arch[c], cells.data[c]), cells.arch[c].split("-")[0]
+    own = np.array([g == wanted for g in zip(fitted.source, fitted.arch, fitted.data, strict=True)], dtype=bool)
+    alike = np.array([a.split("-")[0] == family for a in fitted.arch], dtype=bool)
+    masks = {"/".join(wanted): own, f"the fitted {family} cells": alike, "the fitted cells": np.ones(len(fitted), bool)}
+    return next((k, m) for k, m in masks.items() if m.any())
+
+
+def outside(fitted: Cells, cells: Cells, c: int = 0) -> Extrapolation:
     """How far target `c` lies outside the fitted cells of its group (or family, or of all)."""
-    own = draws.cells
-    family = [a.split("-")[0] for a in own.arch]
-    wanted = cells.arch[c].split("-")[0]
-    masks = {
-        f"{cells.source[c]}/{cells.arch[c]}/{cells.data[c]}": np.array(
-            [
-                (s, a, g) == (cells.source[c], cells.arch[c], cells.data[c])
-                for s, a, g in zip(own.source, own.arch, own.data, strict=True)
-            ],
-            dtype=bool,
-        ),
-        f"the fitted {wanted} cells": np.array([f == wanted for f in family], dtype=bool),
-        "the fitted cells": np.ones(len(own), bool),
-    }
-    against, mask = next((k, m) for k, m in masks.items() if m.any())
-    params = _decades(float(cells.n_params[c]), own.n_params[mask])
-    tokens = _decades(float(cells.n_tokens[c]), own.n_tokens[mask])
+    against, mask = peers(fitted, cells, c)
+    params = _decades(float(cells.n_params[c]), fitted.n_params[mask])
+    tokens = _decades(float(cells.n_tokens[c]), fitted.n_tokens[mask])
     worst = max(abs(params), abs(tokens))
     verdict = "inside" if worst == 0 else "near" if worst <= NEAR_DECADES else "far"
-    if draws.matching_cell(cells, c) is not None:
-        verdict = "fitted cell"
     unseen = tuple(
         name
         for name, value, known in (
-            ("source", cells.source[c], own.source),
-            ("arch", wanted, family),
-            ("data", cells.data[c], own.data),
+            ("source", cells.source[c], fitted.source),
+            ("arch", cells.arch[c].split("-")[0], [a.split("-")[0] for a in fitted.arch]),
+            ("data", cells.data[c], fitted.data),
         )
         if value not in known
     )
     return Extrapolation(params, tokens, verdict, against, unseen)
+
+
+def extrapolation(draws: LawDraws, cells: Cells, c: int = 0) -> Extrapolation:
+    """As `outside`, of basins: a fitted cell is none at all."""
+    where = outside(draws.cells, cells, c)
+    return where if draws.matching_cell(cells, c) is None else replace(where, verdict="fitted cell")

@@ -1,0 +1,39 @@
+"""Splits of a budget: how far they lie from the cells behind the loss laws, and which sparsity they may have."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from scaleband.cli.question import extrapolation_json
+from scaleband.laws.loss.draws import LossDraws
+from scaleband.predict.targets import outside, peers, target_cells
+
+_ROUNDING = 1e-3
+
+
+def split_json(draws: LossDraws, group: str, n_params: float, n_tokens: float, sparsity: float) -> dict[str, Any]:
+    """How far a split is from the fitted cells of its group (or family, or of all): parameters, tokens, FLOP."""
+    source, arch, data = group.split("/")
+    at = target_cells(n_params, n_tokens, source=source, arch=arch, data=data, n_active=n_params / sparsity)
+    cells = draws.table.cells
+    own = peers(cells, at)[1]
+    fitted = (6 * np.asarray(cells.n_active) * cells.n_tokens)[own]
+    spent = 6 * n_params / sparsity * n_tokens  # training alone, whatever the budget also pays
+    beyond = float(np.log10(spent / np.clip(spent, fitted.min(), fitted.max())))
+    return {
+        **extrapolation_json(outside(cells, at)),
+        "decades_flops": beyond if abs(beyond) > _ROUNDING else 0.0,
+        "largest_fitted_flops": float(fitted.max()),
+        "smallest_fitted_flops": float(fitted.min()),
+    }
+
+
+def split_words(where: dict[str, Any]) -> str:
+    """The same for people."""
+    beyond = where["decades_flops"]
+    if not beyond:
+        return str(where["sentence"])
+    end = "beyond the largest" if beyond > 0 else "below the smallest"
+    return f"{where['sentence']}; in FLOP {abs(beyond):.2g} decades {end} fitted run"

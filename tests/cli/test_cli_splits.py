@@ -1,0 +1,41 @@
+"""How far `allocate` and `compare` say that their splits lie from the runs behind the loss laws."""
+
+from __future__ import annotations
+
+import pytest
+from command import Command
+
+BUDGET = ("--model", "step-law", "--flops", "1e21")
+
+
+@pytest.mark.parametrize(
+    ("words", "against", "decades", "says"),
+    [
+        (("--params", "1e15"), "dense", "decades_n_params", "6 decades above in parameters"),
+        (("--tokens-max", "1e10"), "dense", "decades_n_params", "1.2 decades above in parameters; far"),
+        (("--arch", "moe-1in8"), "moe-1in8", "decades_n_tokens", "0.7 decades above in tokens"),
+    ],
+)
+def test_a_split_is_measured_in_parameters_and_tokens_against_its_own_group(
+    words: tuple[str, ...], against: str, decades: str, says: str, scaleband: Command
+) -> None:
+    where = scaleband("allocate", *BUDGET, *words, "--json").json()["extrapolation"]
+    assert where["against"] == f"step-law/{against}/steplaw_main"
+    assert where["verdict"] == "far"
+    assert where[decades] > 0.5
+    assert says in where["sentence"]
+    assert says in scaleband("allocate", *BUDGET, *words).out
+
+
+def test_the_largest_run_is_that_of_the_group(scaleband: Command) -> None:
+    dense = scaleband("allocate", *BUDGET, "--json").json()["extrapolation"]
+    moe = scaleband("allocate", *BUDGET, "--arch", "moe-1in8", "--json").json()["extrapolation"]
+    assert moe["largest_fitted_flops"] < dense["largest_fitted_flops"]
+    assert moe["decades_flops"] > dense["decades_flops"] > 0
+
+
+def test_a_split_among_the_runs_is_inside(scaleband: Command) -> None:
+    words = ("allocate", "--model", "step-law", "--flops", "1e20")
+    where = scaleband(*words, "--json").json()["extrapolation"]
+    assert (where["verdict"], where["decades_flops"]) == ("inside", 0.0)
+    assert "inside the sizes and token counts of step-law/dense/steplaw_main\n" in scaleband(*words).out
