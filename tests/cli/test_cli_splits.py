@@ -39,3 +39,19 @@ def test_a_split_among_the_runs_is_inside(scaleband: Command) -> None:
     where = scaleband(*words, "--json").json()["extrapolation"]
     assert (where["verdict"], where["decades_flops"]) == ("inside", 0.0)
     assert "inside the sizes and token counts of step-law/dense/steplaw_main\n" in scaleband(*words).out
+
+
+DENSE, MOE = "step-law/dense/steplaw_main", "step-law/moe-1in8/steplaw_main"
+
+
+def test_a_comparison_says_how_far_it_goes_and_under_which_conventions(scaleband: Command) -> None:
+    words = ("compare", "--model", "step-law", "--a", MOE, "--b", DENSE, "--flops", "1e30")
+    answer = scaleband(*words, "--json").json()
+    assert {name: where["against"] for name, where in answer["extrapolation"].items()} == {"a": MOE, "b": DENSE}
+    assert min(where["decades_flops"] for where in answer["extrapolation"].values()) > 9
+    assert set(answer["conventions"]) == {MOE, DENSE}
+    lines = scaleband(*words).out.splitlines()
+    assert any(line.startswith("extrapolation      a: outside") and "far: check" in line for line in lines)
+    assert any(line.startswith("conventions  ") for line in lines)
+    crossing = next(line for line in lines if line.startswith("crossover"))
+    assert "decades beyond the largest budget that both were run at" in crossing

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 from typing import Any
 
 import numpy as np
@@ -11,9 +12,11 @@ from scaleband.cli.allocate import flops
 from scaleband.cli.arguments import add_fit, add_interval, add_json, between
 from scaleband.cli.loss_laws import loss_model_json, mark_loss, open_loss
 from scaleband.cli.printing import print_json, print_rows
-from scaleband.cli.question import band_json, gate_of
+from scaleband.cli.question import band_json, convention_lines, conventions_for, gate_of
+from scaleband.cli.splits import split_json, split_words
 from scaleband.cli.verb import UsageError, Verb
 from scaleband.cli.words import chance, mass
+from scaleband.predict.allocation import Limits, allocate
 from scaleband.predict.comparison import compare, own_sparsity
 
 SPARSITY = between(1, 1e4, "times", "n_params / n_active, 1 for dense")
@@ -42,6 +45,9 @@ def run(asked: argparse.Namespace) -> int:
     crosses = np.isfinite(found.crossover)
     # An unbounded multiplier stays in the quantiles as a very large, or small, number.
     multiplier = np.clip(found.compute_multiplier, 1e-9, 1e9)
+    splits = [allocate(draws, g, asked.flops, Limits(sparsity=s)).chosen
+              for g, s in zip((asked.a, asked.b), sparsity, strict=True)]  # fmt: skip
+    far = [split_json(draws, g, *split, s) for g, split, s in zip((asked.a, asked.b), splits, sparsity, strict=True)]
     answer: dict[str, Any] = {
         "a": asked.a,
         "b": asked.b,
@@ -58,6 +64,8 @@ def run(asked: argparse.Namespace) -> int:
         },
         "interval": asked.interval,
         "interval_kind": "eti",
+        "extrapolation": dict(zip(("a", "b"), far, strict=True)),
+        "conventions": conventions_for(draws, asked.a) | conventions_for(draws, asked.b),
         "gate": gate_of(draws),
         "model": loss_model_json(draws, asked),
     }
@@ -75,7 +83,7 @@ def rows_of(answer: dict[str, Any]) -> list[tuple[str, str]]:
         v = answer[name]
         return f"{v['median']:.4g} ({v['lower']:.4g} to {v['upper']:.4g})"
 
-    c = answer["crossover"]
+    c, far = answer["crossover"], answer["extrapolation"]
     low, high = c["searched"]
     where = f"between {low:.2g} and {high:.2g} FLOP"
     if c["flops"] is None:
@@ -84,7 +92,10 @@ def rows_of(answer: dict[str, Any]) -> list[tuple[str, str]]:
         v = c["flops"]
         crossing = f"{v['median']:.2g} FLOP ({v['lower']:.2g} to {v['upper']:.2g}); "
         crossing += f"P(they cross {where}): {chance(c['probability'])}"
+        beyond = math.log10(v["median"] / min(far[x]["largest_fitted_flops"] for x in ("a", "b")))
+        crossing += f"; {beyond:.2g} decades beyond the largest budget that both were run at" if beyond > 0 else ""
     gate = answer["gate"]
+    stated = convention_lines(answer["conventions"])
     return [
         ("P(a is better)", chance(answer["p_a_better"])),
         ("loss of a", f"{band('loss_a')} ({mass(answer['interval'])} intervals)"),
@@ -92,6 +103,9 @@ def rows_of(answer: dict[str, Any]) -> list[tuple[str, str]]:
         ("a over b", f"{band('difference_percent')} % of the loss"),
         ("multiplier", f"b needs {band('compute_multiplier')} times a's compute"),
         ("crossover", crossing),
+        ("extrapolation", f"a: {split_words(far['a'])}"),
+        ("", f"b: {split_words(far['b'])}"),
+        *(("conventions" if k == 0 else "", line) for k, line in enumerate(stated)),
         ("gate", "passed" if gate["passed"] else "FAILED: " + "; ".join(gate["messages"])),
     ]
 
