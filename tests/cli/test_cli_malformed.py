@@ -91,6 +91,7 @@ POINTS: list[tuple[str, bytes | str, str]] = [
     ("zero rate", HEADER + "a,dense,b,1e9,2e10,0,1e6\n", r"row 1: lr_peak = 0 cannot be; write the peak rate"),
     ("slash", HEADER + "a/b,dense,b,1e9,2e10,,\n", r"row 1: source = 'a/b' contains '/'; .*three columns"),
     ("active above total", "n_params,n_active,n_tokens\n1e9,2e9,2e10\n", r"row 1: n_active = 2[0e+]+9? is larger.*; n_params"),
+    ("sparse dense", "n_params,n_active,n_tokens\n2e9,1e9,2e10\n", r"row 1: n_active = 1[0e+]+9? is smaller.*; give arch, moe"),
     ("ragged", "n_params,n_tokens\n1e9,2e10,3\n", r"row 1: it has 3 fields and the header has 2; quote"),
     ("control character", HEADER + "a\x07,dense,b,1e9,2e10,,\n", r"row 1: source = .* is not text on one line"),
     ("already predicted", "n_params,n_tokens,loss_median\n1e9,2e10,2\n", r"there is a column loss_median already.*; rename"),

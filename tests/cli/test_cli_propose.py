@@ -75,6 +75,14 @@ def test_a_table_of_candidates_keeps_its_names_and_prices(scaleband: Command, ca
         assert (row["source"], row["arch"], row["data"]) == ("us", "dense", "web")  # the target's, where none is given
 
 
+def test_a_sparse_target_makes_its_candidates_sparse(scaleband: Command, candidates_csv: Path) -> None:
+    pd.read_csv(candidates_csv).assign(n_active=2.5e7).to_csv(candidates_csv, index=False)
+    words = (*ASK, "--candidates", candidates_csv, "--budget", "5.5e18", "--json")
+    assert "is smaller than n_params, and dense uses all" in scaleband(*words).err
+    sparse = scaleband(*words, "--arch", "moe-1in8", "--active-params", "175M").json()
+    assert {(row["arch"], row["n_active"]) for row in sparse["proposals"]} == {("moe-1in8", 2.5e7)}
+
+
 def test_pending_runs_are_told_apart(scaleband: Command, candidates_csv: Path, tmp_path: Path) -> None:
     under_way = pd.read_csv(candidates_csv).iloc[[0, 4, 7, 10]]
     under_way.to_csv(tmp_path / "pending.csv", index=False)

@@ -55,3 +55,16 @@ def test_a_comparison_says_how_far_it_goes_and_under_which_conventions(scaleband
     assert any(line.startswith("conventions  ") for line in lines)
     crossing = next(line for line in lines if line.startswith("crossover"))
     assert "decades beyond the largest budget that both were run at" in crossing
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (("allocate", *BUDGET, "--sparsity", "4"), "--sparsity is 4, and dense uses all parameters; add --arch moe"),
+        (("compare", *BUDGET, "--a", MOE, "--b", DENSE, "--sparsity-b", "5"), "name a moe group in --b"),
+    ],
+)
+def test_a_dense_model_is_not_sparse(words: tuple[str, ...], says: str, scaleband: Command) -> None:
+    done = scaleband(*words)
+    assert (done.code, done.out) == (2, "")
+    assert says in " ".join(done.err.split())

@@ -25,7 +25,7 @@ from scaleband.cli.places import check_output, write_whole
 from scaleband.cli.printing import print_json, print_rows, say
 from scaleband.cli.question import band_json, convention_lines, conventions_for, gate_of
 from scaleband.cli.reaching import reach_json, reach_rows, tell_repeats
-from scaleband.cli.splits import split_json, split_words
+from scaleband.cli.splits import refuse_sparse_dense, split_json, split_words
 from scaleband.cli.verb import UsageError, Verb
 from scaleband.cli.words import mass
 from scaleband.labels import quantity
@@ -106,6 +106,7 @@ def run(asked: argparse.Namespace) -> int:
         raise UsageError("--params fixes the size, so --inference-tokens has nothing to trade; leave one out")
     draws = open_loss(asked)
     group = group_asked(draws, asked)
+    refuse_sparse_dense("--sparsity", group, asked.sparsity, remedy="add --arch moe")
     if asked.sparsity is None:
         asked.sparsity = own_sparsity(draws, group)
         if asked.sparsity == 1 and group.split("/")[1].split("-")[0] != "dense":

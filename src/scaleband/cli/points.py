@@ -52,10 +52,10 @@ class Points:
     batch_tokens: np.ndarray
 
 
-def read_points(path: Path) -> Points:
+def read_points(path: Path, *, arch: str = "dense") -> Points:
     """Read POINTS.csv (or Parquet).
 
-    Columns: n_params and n_tokens; optionally source, data (empty: never seen), arch (empty: dense), n_active
+    Columns: n_params and n_tokens; optionally source, data (empty: never seen), arch (empty: `arch`), n_active
     (empty: n_params), and lr_peak with batch_tokens (both empty: the cell's optimum). Others are kept.
 
     Raises
@@ -79,7 +79,7 @@ def read_points(path: Path) -> Points:
         raise UserError(problems)
     known = [c for c in (*GROUP_COLUMNS, *NUMBER_COLUMNS) if c in header]
     frame, found, unreadable = normalised(raw[known], name, {})
-    problems = [str(p) for p in found] + row_problems(frame, name, unreadable)
+    problems = [str(p) for p in found] + row_problems(frame, name, unreadable, arch)
     if problems:
         raise UserError(problems)
 
@@ -94,7 +94,7 @@ def read_points(path: Path) -> Points:
         params,
         number("n_tokens"),
         source=text("source", UNSEEN),
-        arch=text("arch", "dense"),
+        arch=text("arch", arch),
         data=text("data", UNSEEN),
         n_active=np.where(np.isnan(active), params, active),
     )
@@ -121,7 +121,7 @@ def missing_column(name: str, column: str, header: list[str]) -> str:
     return f"{name}: there is no column {column}; add it{hint}; the columns are {shown}"
 
 
-def row_problems(frame: pd.DataFrame, name: str, unreadable: dict[str, np.ndarray]) -> list[str]:
+def row_problems(frame: pd.DataFrame, name: str, unreadable: dict[str, np.ndarray], arch: str) -> list[str]:
     """What cannot be true of a row, equal problems counted after the first twenty."""
     from scaleband.runs.problems import Places, listed, shown_value
 
@@ -152,6 +152,11 @@ def row_problems(frame: pd.DataFrame, name: str, unreadable: dict[str, np.ndarra
     refuse(~np.isnan(lr) & np.isnan(size) & both, "batch_tokens", "is missing and lr_peak is given", remedy)
     remedy = "n_params is the total; swap them?"
     refuse(active > value["n_params"] * (1 + 1e-9), "n_active", "is larger than n_params", remedy)
+    named = frame["arch"].where(frame["arch"] != "", arch) if "arch" in frame else np.full(len(frame), arch)
+    dense = np.array([str(v).split("-")[0] == "dense" for v in named], dtype=bool)
+    remedy = "give arch, moe for one, or leave n_active empty"
+    few = dense & (active < value["n_params"] * (1 - 1e-9))
+    refuse(few, "n_active", "is smaller than n_params, and dense uses all", remedy)
     remedy = "batch_tokens is per optimizer step"
     refuse(size > value["n_tokens"], "batch_tokens", "is larger than n_tokens", remedy)
     remedy = "a group is written source/arch/data; give its parts in three columns"

@@ -105,7 +105,7 @@ def read_candidates(q: Question, file: Any) -> Candidates:
     from scaleband.cli.points import read_points
     from scaleband.design import candidates_from_table
 
-    points = read_points(file)
+    points = read_points(file, arch=q.cells.arch[0])
     unset = np.flatnonzero(np.isnan(points.lr_peak) | np.isnan(points.batch_tokens))
     if unset.size:
         raise UserError(

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from scaleband.cli.question import extrapolation_json
+from scaleband.cli.verb import UsageError
 from scaleband.laws.loss.draws import LossDraws
 from scaleband.predict.targets import outside, peers, target_cells
 
@@ -37,3 +38,16 @@ def split_words(where: dict[str, Any]) -> str:
         return str(where["sentence"])
     end = "beyond the largest" if beyond > 0 else "below the smallest"
     return f"{where['sentence']}; in FLOP {abs(beyond):.2g} decades {end} fitted run"
+
+
+def refuse_sparse_dense(flag: str, group: str, sparsity: float | None, *, remedy: str) -> None:
+    """A dense model uses every parameter for every token.
+
+    Raises
+    ------
+    UsageError
+        A sparsity above 1 of a dense group.
+    """
+    parts = group.split("/")
+    if sparsity is not None and sparsity > 1 + 1e-9 and len(parts) == 3 and parts[1].split("-")[0] == "dense":
+        raise UsageError(f"{flag} is {sparsity:g}, and {parts[1]} uses all parameters; {remedy}, or leave {flag} out")
