@@ -20,6 +20,7 @@ from scaleband.cli.arguments import (
     n_tokens,
     path,
 )
+from scaleband.cli.doubts import doubt_batch
 from scaleband.cli.loss_laws import loss_model_json, mark_loss, open_loss
 from scaleband.cli.places import check_output, write_whole
 from scaleband.cli.printing import print_json, print_rows, say
@@ -104,6 +105,7 @@ def run(asked: argparse.Namespace) -> int:
         check_output(asked.draws_out, "--draws-out", inputs=[asked.fit] if asked.fit else [])
     if asked.params is not None and asked.inference_tokens is not None:
         raise UsageError("--params fixes the size, so --inference-tokens has nothing to trade; leave one out")
+    doubt_batch("--batch-tokens", asked.batch_tokens)
     draws = open_loss(asked)
     group = group_asked(draws, asked)
     refuse_sparse_dense("--sparsity", group, asked.sparsity, remedy="add --arch moe")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
@@ -9,10 +10,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from scaleband.cli.printing import say
 from scaleband.errors import UserError
 from scaleband.laws import Cells
 from scaleband.predict import target_cells
 from scaleband.predict.targets import UNSEEN
+from scaleband.slips import HIGHEST_RATE, MOST_SEQUENCES, SEQUENCES, TOO_HIGH, TOO_HIGH_REMEDY
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -82,6 +85,8 @@ def read_points(path: Path, *, arch: str = "dense") -> Points:
     problems = [str(p) for p in found] + row_problems(frame, name, unreadable, arch)
     if problems:
         raise UserError(problems)
+    for sentence in row_doubts(frame, name, has_seq_len="seq_len" in header):
+        say(f"warning: {sentence}")
 
     def text(column: str, default: str) -> list[str]:
         return [v or default for v in frame[column]] if column in frame else [default] * len(frame)
@@ -121,18 +126,13 @@ def missing_column(name: str, column: str, header: list[str]) -> str:
     return f"{name}: there is no column {column}; add it{hint}; the columns are {shown}"
 
 
-def row_problems(frame: pd.DataFrame, name: str, unreadable: dict[str, np.ndarray], arch: str) -> list[str]:
-    """What cannot be true of a row, equal problems counted after the first twenty."""
+def reporter(frame: pd.DataFrame, name: str, out: list[str]) -> Callable[[np.ndarray, str, str, str], None]:
+    """(bad rows, column, what is wrong, remedy) -> sentences in `out`, equal ones counted after the first twenty."""
     from scaleband.runs.problems import Places, listed, shown_value
 
     places = Places((name,), np.zeros(len(frame), dtype=int), np.arange(1, len(frame) + 1))
-    nothing = np.full(len(frame), np.nan)
-    value = {c: frame[c].to_numpy(float) if c in frame else nothing for c in NUMBER_COLUMNS}
-    good = np.ones(len(frame), dtype=bool)
-    fine = {c: good & ~unreadable.get(c, ~good) for c in NUMBER_COLUMNS}
-    out: list[str] = []
 
-    def refuse(bad: np.ndarray, column: str, what: str, remedy: str) -> None:
+    def report(bad: np.ndarray, column: str, what: str, remedy: str) -> None:
         for i, more in listed(np.flatnonzero(bad), places):
             given = frame[column].iloc[i] if column in frame else np.nan
             field = (
@@ -141,6 +141,29 @@ def row_problems(frame: pd.DataFrame, name: str, unreadable: dict[str, np.ndarra
             tail = f" (and {more:,} more rows like this)" if more else ""
             out.append(f"{places.of(i)}: {column if given != given else field} {what}; {remedy}{tail}")
 
+    return report
+
+
+def row_doubts(frame: pd.DataFrame, name: str, *, has_seq_len: bool) -> list[str]:
+    """What probably is a slip of a row's units, as a run table is doubted."""
+    out: list[str] = []
+    doubt = reporter(frame, name, out)
+    if "batch_tokens" in frame and not has_seq_len:
+        remedy = "give tokens per optimizer step: sequences times their length"
+        doubt(frame["batch_tokens"].to_numpy() <= MOST_SEQUENCES, "batch_tokens", SEQUENCES, remedy)
+    if "lr_peak" in frame:
+        doubt(frame["lr_peak"].to_numpy() > HIGHEST_RATE, "lr_peak", TOO_HIGH, TOO_HIGH_REMEDY)
+    return out
+
+
+def row_problems(frame: pd.DataFrame, name: str, unreadable: dict[str, np.ndarray], arch: str) -> list[str]:
+    """What cannot be true of a row."""
+    out: list[str] = []
+    refuse = reporter(frame, name, out)
+    nothing = np.full(len(frame), np.nan)
+    value = {c: frame[c].to_numpy(float) if c in frame else nothing for c in NUMBER_COLUMNS}
+    good = np.ones(len(frame), dtype=bool)
+    fine = {c: good & ~unreadable.get(c, ~good) for c in NUMBER_COLUMNS}
     for column, (low, high, remedy) in BOUNDS.items():
         refuse((value[column] < low) | (value[column] > high), column, "cannot be", remedy)
     for column in REQUIRED:

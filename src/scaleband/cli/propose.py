@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from scaleband.cli.arguments import add_fit, add_json, add_target, count, path, whole
+from scaleband.cli.doubts import doubt_batch
 from scaleband.cli.grid_limits import (
     add_limits,
     flops,
@@ -53,6 +54,7 @@ def run(asked: argparse.Namespace) -> int:
     from scaleband.design import propose
 
     refuse_limits_of_a_table(asked)
+    doubt_batch("--batch-max", asked.batch_max)
     device = device_of(asked)
     q = ask(asked)
     candidates = from_table(q, asked) if asked.candidates is not None else from_limits(q, asked)

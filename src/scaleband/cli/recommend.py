@@ -18,6 +18,7 @@ from scaleband.cli.arguments import (
     learning_rate,
     path,
 )
+from scaleband.cli.doubts import doubt_batch, doubt_distance, doubt_rate
 from scaleband.cli.printing import print_json, print_rows
 from scaleband.cli.question import Question, ask, band_json, common_json, common_rows, mark
 from scaleband.cli.verb import UsageError, Verb
@@ -60,6 +61,7 @@ def run(asked: argparse.Namespace) -> int:
         check_picture(asked.plot, inputs=[p for p in (asked.fit,) if p is not None])
     q = ask(asked)
     setting = setting_of(q, asked)
+    tell_doubts(q, setting, asked)
     answer = answer_of(q, setting, asked)
     if asked.plot is not None:
         draw_basin(q, asked, setting)
@@ -68,6 +70,17 @@ def run(asked: argparse.Namespace) -> int:
     else:
         print_rows(q.title(), [*rows_of(answer), *common_rows(q, asked)])
     return mark(q.draws)
+
+
+def tell_doubts(q: Question, setting: Setting, asked: argparse.Namespace) -> None:
+    """Warnings about what was asked for, on stderr."""
+    doubt_rate("--lr-grid", asked.lr_grid)
+    batches = {"--batch-max": asked.batch_max, "--batch-tokens": asked.batch_tokens, "--batch-grid": asked.batch_grid}
+    if any(batches.values()):
+        best = float(recommend(q.basins).batch_tokens[0])
+        for flag, given in batches.items():
+            doubt_batch(flag, given, best)
+        doubt_distance(float(setting.batch_tokens[0]), best, "the rate")
 
 
 def setting_of(q: Question, asked: argparse.Namespace) -> Setting:

@@ -6,6 +6,7 @@ import argparse
 from typing import Any
 
 from scaleband.cli.arguments import add_fit, add_interval, add_json, add_target, batch, learning_rate
+from scaleband.cli.doubts import doubt_batch, doubt_distance, doubt_rate
 from scaleband.cli.printing import print_json, print_rows
 from scaleband.cli.question import Question, ask, band_json, common_json, common_rows, mark
 from scaleband.cli.recommend import setting_json
@@ -43,7 +44,12 @@ def run(asked: argparse.Namespace) -> int:
     if asked.batch_tokens > asked.tokens:
         raise UsageError("--batch-tokens is larger than --tokens; it is tokens per optimizer step")
     q = ask(asked)
+    doubt_rate("--lr", asked.lr)
+    doubt_rate("--lr-range", asked.lr_range)
     answer = answer_of(q, asked)
+    best = float(answer["recommended"]["batch_tokens"])
+    doubt_batch("--batch-tokens", asked.batch_tokens, best)
+    doubt_distance(asked.batch_tokens, best, "the regret")
     if asked.json:
         print_json(answer)
     else:
