@@ -10,7 +10,10 @@ from typing import Any
 import pytest
 
 from scaleband.campaign import campaign, refit
+from scaleband.campaign.history import Band, Step
 from scaleband.cli import main
+from scaleband.cli.campaign_status import step_row
+from scaleband.cli.words import REGRET_UNIT
 
 INIT = [
     "--params", "1e9", "--tokens", "20B", "--source", "mine", "--data", "web", "--budget", "6e18",
@@ -111,6 +114,19 @@ def test_an_ask_repeats_the_mark_of_the_posterior_that_chose(
     assert [r["run_id"] for r in json.loads(out)["runs"]] == ["c-0002"], "out of the same bundle"
     assert (code, mark in err) == (3, True)
     assert json.loads(out)["gate"] == {"passed": False, "messages": ["R-hat 1.2 at rho is above 1.01"]}
+
+
+def test_regrets_are_told_in_percent_and_their_unit_stands_in_the_json(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    band = Band((1e-3, 5e-4, 2e-3), (5e5, 2e5, 1e6), 1e-3, 5e5, 60.0)
+    row = step_row(Step("first-sweep-0001", "completed", 3.71, 1, 7.2e17, band))
+    assert row[3] == "82 %", "60 log units"
+    call(capsys, "ask", folder, "-n", 1, "--json")
+    call(capsys, "tell", folder, "first-sweep-0001", "3.71")
+    words = ("status", folder, "--fill", "known")
+    assert json.loads(call(capsys, *words, "--json")[1])["regret_unit"] == REGRET_UNIT
+    assert "regret, %" not in call(capsys, *words)[1]
 
 
 def test_a_campaign_in_dollars(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

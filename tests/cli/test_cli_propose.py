@@ -10,7 +10,7 @@ from command import Command
 
 ASK = ("propose", "--model", "step-law", "--params", "700M", "--tokens", "30B", "--source", "us", "--data", "web")
 GRID = ("--sizes", "100M,200M", "--lengths", "2B,8B")
-COMMON = {"group", "target", "extrapolation", "conventions", "gate", "model"}
+COMMON = {"group", "target", "extrapolation", "conventions", "gate", "model", "regret_unit"}
 RUN = {
     "run_id", "source", "arch", "data", "n_params", "n_active", "n_tokens", "lr_peak", "batch_tokens", "flops", "evsi",
     "evsi_error", "bundle", "replicate", "p_diverged",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 from pathlib import Path
 
 import pytest
@@ -60,7 +61,9 @@ CAMPAIGN = {
 CELL = ("--params", "1B", "--tokens", "20B")
 KNOWN = (*CELL, "--source", "step-law", "--data", "web")
 BAND = {"median", "lower", "upper"}
-COMMON = {"group", "target", "extrapolation", "conventions", "gate", "model", "interval", "interval_kind"}
+COMMON = {
+    "group", "target", "extrapolation", "conventions", "gate", "model", "interval", "interval_kind", "regret_unit",
+}  # fmt: skip
 
 
 def subparsers(parser: argparse.ArgumentParser) -> dict[str, argparse.ArgumentParser]:
@@ -89,6 +92,16 @@ def test_every_flag_has_a_line_of_help() -> None:
         for action in parser._actions:
             assert action.help or isinstance(action, argparse._SubParsersAction), f"{name} {action.dest}"
         assert parser.format_help().isascii()
+
+
+def test_the_unit_of_regrets_stands_in_the_json_and_in_the_help(scaleband: Command, fit_file: Path) -> None:
+    setting = ("--lr", "1.5e-2", "--batch-tokens", "524288")
+    answer = scaleband("regret", "--fit", fit_file, *KNOWN, *setting, "--json").json()
+    assert answer["regret_unit"] == "100 * natural log of loss over best loss"
+    shown = 100 * math.expm1(answer["expected_regret"] / 100)
+    assert f"{shown:.2g} % on average" in scaleband("regret", "--fit", fit_file, *KNOWN, *setting).out
+    for verb in ("recommend", "regret", "propose"):
+        assert answer["regret_unit"] in " ".join(scaleband(verb, "--help").out.split())
 
 
 def test_recommend_json(scaleband: Command, fit_file: Path) -> None:

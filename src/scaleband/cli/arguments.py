@@ -8,6 +8,8 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
+from scaleband.cli.words import REGRET_UNIT
+
 _COUNT = re.compile(r"([0-9][0-9_]*(?:\.[0-9]*)?|\.[0-9]+)(?:[eE]([+-]?[0-9]{1,3}))?\s*([kKmMbBtT]?)")
 _POWERS = {"": 0, "k": 3, "m": 6, "b": 9, "t": 12}
 
@@ -157,9 +159,10 @@ def add_interval(parser: argparse.ArgumentParser) -> None:
                         help="probability inside the intervals (equal tails); 0.9 by default")  # fmt: skip
 
 
-def add_json(parser: argparse.ArgumentParser) -> None:
-    """--json."""
-    parser.add_argument("--json", action="store_true", help="JSON on stdout")
+def add_json(parser: argparse.ArgumentParser, *, regrets: bool = False) -> None:
+    """--json; `regrets` says in the help which unit they have there."""
+    unit = f"; regrets there are {REGRET_UNIT}" if regrets else ""
+    parser.add_argument("--json", action="store_true", help=f"JSON on stdout{unit}")
 
 
 def add_tables(parser: argparse.ArgumentParser) -> None:

@@ -12,7 +12,7 @@ from scaleband.cli.interrupts import interrupts
 from scaleband.cli.printing import print_json, print_rows, print_table, say
 from scaleband.cli.progress import progress
 from scaleband.cli.verb import Exit
-from scaleband.cli.words import mass, percent, rate, tokens
+from scaleband.cli.words import REGRET_UNIT, mass, percent, rate, tokens
 from scaleband.labels import quantity
 
 if TYPE_CHECKING:
@@ -143,7 +143,8 @@ def status_json(at: Standing, interval: float) -> dict[str, Any]:
         "name": at.settings.name, "target": dict(at.settings.target), "strategy": at.settings.strategy,
         "prior": at.settings.prior,
         "budget": account_json(at.account, at.settings.prices()),
-        "runs": at.counts, "interval": interval, "interval_kind": "eti", "steps": [step_json(s) for s in at.steps],
+        "runs": at.counts, "interval": interval, "interval_kind": "eti", "regret_unit": REGRET_UNIT,
+        "steps": [step_json(s) for s in at.steps],
         "pending": at.pending,
         "reasons": at.why,
         "verdict": None if at.verdict is None else at.verdict["verdict"],
@@ -186,7 +187,7 @@ def _show(at: Standing, interval: float) -> None:
     print()
     share = mass(interval)
     print_table(
-        ["run", "outcome", "FLOP spent", "regret, %", f"lr_peak ({share})", f"batch_tokens ({share})"],
+        ["run", "outcome", "FLOP spent", "expected regret", f"lr_peak ({share})", f"batch_tokens ({share})"],
         [step_row(s) for s in at.steps],
     )
     if any(s.band is None for s in at.steps):
@@ -199,7 +200,7 @@ def step_row(s: Any) -> list[str]:
     if s.band is None:
         return [s.run_id, outcome, f"{s.spent_flops:.3g}", "", "", ""]
     lr, size = s.band.lr_peak, s.band.batch_tokens
-    return [s.run_id, outcome, f"{s.spent_flops:.3g}", f"{s.band.expected_regret:.3g}",
+    return [s.run_id, outcome, f"{s.spent_flops:.3g}", percent(s.band.expected_regret),
             f"{rate(lr[0])} ({rate(lr[1])} to {rate(lr[2])})",
             f"{tokens(size[0])} ({tokens(size[1])} to {tokens(size[2])})"]  # fmt: skip
 

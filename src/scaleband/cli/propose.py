@@ -46,7 +46,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     add_limits(parser, otherwise="; those of the fit")
     add_prices(parser)
     parser.add_argument("--seed", type=whole(0, 2**32 - 1), default=1, metavar="N", help="of the outcome draws; 1")
-    add_json(parser)
+    add_json(parser, regrets=True)
 
 
 def run(asked: argparse.Namespace) -> int:

@@ -12,6 +12,7 @@ import numpy as np
 
 from scaleband.cli.printing import say
 from scaleband.cli.verb import Exit, UsageError
+from scaleband.cli.words import REGRET_UNIT
 from scaleband.inference.released import card_line, model_path
 from scaleband.inference.store import read_draws
 from scaleband.labels import quantity
@@ -164,6 +165,7 @@ def common_json(q: Question, asked: argparse.Namespace) -> dict[str, object]:
     """What every answer about one target carries."""
     return {
         "group": q.group,
+        "regret_unit": REGRET_UNIT,
         "target": {
             "n_params": q.cells.n_params[0], "n_active": q.cells.n_active[0], "n_tokens": q.cells.n_tokens[0],
         },

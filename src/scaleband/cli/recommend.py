@@ -44,7 +44,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--plot", type=path, metavar="FILE", help="a picture of the basin: .png, .svg or .pdf"
     )
-    add_json(parser)
+    add_json(parser, regrets=True)
 
 
 def run(asked: argparse.Namespace) -> int:

@@ -25,7 +25,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--lr-range", type=lr_range, metavar="LOW,HIGH",
                         help="also: the average regret of rates drawn log-uniformly from this range")
     add_interval(parser)
-    add_json(parser)
+    add_json(parser, regrets=True)
 
 
 def lr_range(text: str) -> tuple[float, float]:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import math
 
+REGRET_UNIT = "100 * natural log of loss over best loss"
+"""Of every regret in JSON: in this unit regrets add up. People are told percent of the loss."""
+
 
 def rate(value: float) -> str:
     """A learning rate: 0.00056612 -> "5.66e-4"."""
@@ -21,7 +24,7 @@ def tokens(value: float) -> str:
 def percent(value: float) -> str:
     """A regret, 100 log units, in percent of the loss: two digits, and never "0 %" for a small one.
 
-    60 units are a loss 1.82 times as high: "82 %". JSON keeps the units, in which regrets add up.
+    60 units are a loss 1.82 times as high: "82 %". JSON keeps the units, see `REGRET_UNIT`.
     """
     if not math.isfinite(value):
         return "unknown"
