@@ -116,6 +116,17 @@ def test_an_ask_repeats_the_mark_of_the_posterior_that_chose(
     assert json.loads(out)["gate"] == {"passed": False, "messages": ["R-hat 1.2 at rho is above 1.01"]}
 
 
+def test_a_run_that_diverged_at_a_loss_is_shown_as_diverged(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    call(capsys, "ask", folder, "-n", 2, "--json")
+    call(capsys, "tell", folder, "first-sweep-0001", "3.71")
+    assert call(capsys, "tell", folder, "first-sweep-0002", "9.5", "--diverged")[0] == 0
+    code, out, _ = call(capsys, "status", folder, "--fill", "known")
+    assert code == 0
+    assert "first-sweep-0001  3.7100" in out
+    assert "first-sweep-0002  diverged" in out
+    assert "9.5" not in out
+
+
 def test_regrets_are_told_in_percent_and_their_unit_stands_in_the_json(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -196,7 +196,7 @@ def _show(at: Standing, interval: float) -> None:
 
 def step_row(s: Any) -> list[str]:
     """One step for people."""
-    outcome = "start" if not s.run_id else s.state if s.loss is None else f"{s.loss:.4f}"
+    outcome = "start" if not s.run_id else f"{s.loss:.4f}" if s.state == "completed" else s.state
     if s.band is None:
         return [s.run_id, outcome, f"{s.spent_flops:.3g}", "", "", ""]
     lr, size = s.band.lr_peak, s.band.batch_tokens
