@@ -13,7 +13,7 @@ GRID = ("--sizes", "100M,200M", "--lengths", "2B,8B")
 COMMON = {"group", "target", "extrapolation", "conventions", "gate", "model", "regret_unit"}
 RUN = {
     "run_id", "source", "arch", "data", "n_params", "n_active", "n_tokens", "lr_peak", "batch_tokens", "flops", "evsi",
-    "evsi_error", "bundle", "replicate", "p_diverged",
+    "evsi_error", "bundle", "replicate", "p_diverged", "worth_its_price",
 }  # fmt: skip
 VERDICT = {
     "action", "why", "evpi", "evsi", "evsi_error", "cost_flops", "saving_flops", "evpi_flops", "target_runs",
@@ -64,6 +64,26 @@ def test_for_people(scaleband: Command) -> None:
     assert done.out.splitlines()[0].startswith("700M parameters, 30B tokens, group us/dense/web")
     for word in ("verdict", "continue: ", "regret now", "EVSI", "conventions", "lr_peak", "sb-"):
         assert word in done.out
+
+
+def test_the_bundles_that_are_worth_their_price_are_marked(scaleband: Command) -> None:
+    words = ("propose", "--model", "step-law", "--params", "1e9", "--tokens", "2e10", "--budget", "1e20", "-n", "8")
+    new = (*words, "--source", "my", "--data", "web")
+    answer, shown = scaleband(*new, "--json").json(), scaleband(*new).out
+    runs = answer["proposals"]
+    marked = [row["worth_its_price"] for row in runs]
+    worth = [r for r in runs if r["worth_its_price"]]
+    n_bundles, n_worth = (len({r["bundle"] for r in rows}) for rows in (runs, worth))
+    assert 1 < n_worth < n_bundles
+    assert marked == sorted(marked, reverse=True), "a beginning"
+    assert sum(r["flops"] for r in worth) == pytest.approx(answer["verdict"]["cost_flops"])
+    assert sum({r["bundle"]: r["evsi"] for r in worth}.values()) == pytest.approx(answer["verdict"]["evsi"])
+    assert f"the first {n_worth} bundles are worth their price and lower it by" in shown
+    assert f"; all {n_bundles} by " in shown
+    assert "left after all of them" in shown
+    known = scaleband(*words, "--source", "step-law", "--data", "steplaw_main")
+    assert "verdict            stop" in known.out
+    assert "none is worth its price" in known.out
 
 
 def test_a_table_of_candidates_keeps_its_names_and_prices(scaleband: Command, candidates_csv: Path) -> None:

@@ -140,10 +140,11 @@ def read_candidates(q: Question, file: Any) -> Candidates:
 
 def answer_of(q: Question, found: Proposals, asked: argparse.Namespace, device: Device | None) -> dict[str, Any]:
     """Everything that is printed, as plain values."""
-    plain = found.to_json()
+    plain, worth = found.to_json(), {p.run_id for p in found.worthwhile()}
     rows = [
         {"run_id": p["run_id"], **p["inputs"], **{k: p[k] for k in (
-            "flops", "evsi", "evsi_error", "bundle", "replicate", "p_diverged")}}
+            "flops", "evsi", "evsi_error", "bundle", "replicate", "p_diverged")},
+         "worth_its_price": p["run_id"] in worth}
         for p in plain["proposals"]
     ]  # fmt: skip
     budget: dict[str, Any] = {"flops": found.budget_flops, "left_flops": found.budget_left_flops}
@@ -165,30 +166,46 @@ def answer_of(q: Question, found: Proposals, asked: argparse.Namespace, device: 
     }
 
 
+def worth_words(found: Proposals) -> str:
+    """Which of the bundles the verdict speaks of, and what they and all of them take off the regret."""
+    if not found.proposals:
+        return "none"
+    v, gains = found.verdict, {p.bundle: p.evsi for p in found.proposals}
+    n, many = len({p.bundle for p in found.worthwhile()}), len(gains)
+    by = f"it by {percent(v.evsi)} (EVSI, Monte-Carlo error {percent(v.evsi_error)})"
+    if not n:
+        return f"none is worth its price; those that cost {flops_label(v.cost_flops)} FLOP, see the verdict, lower {by}"
+    few = "the first bundle is worth its price and lowers" if n == 1 else (
+        f"the first {n} bundles are worth their price and lower")  # fmt: skip
+    return f"{few} {by}" + ("" if n == many else f"; all {many} by {percent(sum(gains.values()))}")
+
+
 def show(q: Question, found: Proposals, asked: argparse.Namespace, device: Device | None) -> None:
     """The answer for people: the verdict, then the runs."""
     v, left = found.verdict, found.budget_left_flops
     rows = [
         ("verdict", v.why),
         ("regret now", f"{percent(v.evpi)} of the loss is expected to be lost at the target (EVPI)"),
-        ("the runs below", f"lower it by {percent(v.evsi)} (EVSI, Monte-Carlo error {percent(v.evsi_error)})"
-                           if found.proposals else "none"),
-        ("budget", f"{flops_label(asked.budget)} FLOP, {flops_label(left)} left"),
+        ("the runs below", worth_words(found)),
+        ("budget", f"{flops_label(asked.budget)} FLOP, {flops_label(left)} left after all of them"),
     ]  # fmt: skip
     if device is not None:
         rows.append((
             "in " + device.unit,
-            f"{device.words(found.budget_flops)}, {device.words(left)} left after these runs, overhead counted; the "
+            f"{device.words(found.budget_flops)}, {device.words(left)} left after all of them, overhead counted; the "
             f"verdict weighs {device.words(v.cost_flops)} against {device.words(v.saving_flops)}",
         ))  # fmt: skip
     print_rows(q.title(), [*rows, *common_rows(q, asked)])
     if found.proposals:
-        columns = ["run_id", "bundle", "params", "tokens", "lr_peak", "batch", "FLOP", "EVSI", "diverges", "note"]
+        worth = found.worthwhile()
+        columns = ["run_id", "bundle", "params", "tokens", "lr_peak", "batch", "FLOP", "EVSI", "worth it", "diverges",
+                   "note"]
         columns += [] if device is None else [device.unit]
         print_table(columns, [
             [p.run_id, p.bundle, quantity(float(p.inputs["n_params"])), quantity(float(p.inputs["n_tokens"])),
              rate(float(p.inputs["lr_peak"])), tokens(float(p.inputs["batch_tokens"])), flops_label(p.flops),
-             f"{percent(p.evsi)} +- {percent(p.evsi_error)}", chance(p.p_diverged),
+             f"{percent(p.evsi)} +- {percent(p.evsi_error)}", "yes" if p in worth else "no",
+             chance(p.p_diverged),
              "replicate" if p.replicate else "", *([] if device is None else [device.words(p.price_flops)])]
             for p in found.proposals
         ])  # fmt: skip
