@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -86,7 +87,8 @@ def test_reach_and_repeats_on_a_fit_of_losses_alone(scaleband: Command, loss_fit
     done = scaleband(*words, "--params", "1B", "--reach", "2.3", "--json")
     found = done.json()["reach"]
     assert set(found) == {
-        "loss", "n_params", "probability", "n_tokens", "flops", "batch_tokens", "steps", "critical_batch", "overhead"
+        "loss", "n_params", "probability", "n_tokens", "flops", "first_tokens", "batch_tokens", "steps",
+        "critical_batch", "overhead",
     }  # fmt: skip
     truth = (1200 / (2.3 - 1.7 - 400 / 1e9**0.34)) ** (1 / 0.34)
     assert found["n_tokens"]["lower"] < truth < found["n_tokens"]["upper"]
@@ -115,6 +117,26 @@ def test_the_released_model_splits_a_budget(scaleband: Command) -> None:
     assert reach["steps"]["median"] > 1000
     fixed = scaleband(*words, "--params", "1B", "--reach", "2.2", "--batch-tokens", "4M", "--json").json()["reach"]
     assert fixed["n_tokens"]["median"] > reach["n_tokens"]["median"]
+
+
+@pytest.mark.parametrize("batch", [(), ("--batch-tokens", "1M")])
+def test_a_loss_that_is_reached_at_once_is_reached_before_the_first_horizon(
+    batch: tuple[str, ...], scaleband: Command
+) -> None:
+    words = ("allocate", "--model", "step-law", "--flops", "1e21", "--params", "2e9", *batch, "--reach")
+    done = scaleband(*words, "50")
+    assert done.code == 0
+    assert "--reach: 50 is outside 0.3 to 12 nats per token; check the unit; perplexity is not loss" in done.err
+    assert "loss 50 at 2B parameters: fewer than 1M tokens, fewer than 1.2e+16 FLOP; P(it is reached)" in done.out
+    assert not {"steps", "critical"} & {line.split(" ")[0] for line in done.out.splitlines()}
+    found = scaleband(*words, "50", "--json").json()["reach"]
+    assert (found["steps"], found["critical_batch"], found["first_tokens"]) == (None, None, 1e6)
+    assert "warning" not in scaleband(*words, "2.3").err
+
+
+def test_some_draws_reach_a_loss_before_the_first_horizon(scaleband: Command) -> None:
+    done = scaleband("allocate", "--model", "step-law", "--flops", "1e21", "--params", "2e9", "--reach", "7")
+    assert re.search(r"parameters: fewer than 1M \(fewer than 1M to [0-9.]+M\) tokens", done.out)
 
 
 def test_a_mixture_of_experts_is_as_sparse_as_its_cells_unless_said(scaleband: Command) -> None:

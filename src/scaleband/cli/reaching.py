@@ -18,9 +18,12 @@ from scaleband.inference.store import read_draws
 from scaleband.labels import quantity
 from scaleband.laws import LawDraws
 from scaleband.laws.loss.draws import LossDraws
-from scaleband.predict.allocation import tokens_to_reach
+from scaleband.predict.allocation import FIRST_TOKENS, tokens_to_reach
 from scaleband.predict.reach import OVERHEAD, reach
 from scaleband.predict.targets import target_cells
+from scaleband.slips import LOSS_RANGE, NO_LOSS, NO_LOSS_REMEDY
+
+_AT_MOST = 1 + 1e-6  # rounding of a number that says "at most"
 
 
 def basins_of(asked: argparse.Namespace) -> LawDraws | None:
@@ -39,12 +42,14 @@ def finite_band(values: Any, interval: float) -> dict[str, float] | None:
 def reach_json(draws: LossDraws, group: str, n_params: float, asked: argparse.Namespace) -> dict[str, Any]:
     """Everything about reaching the loss, as plain values.
 
-    Bands are over the draws in which the loss is reached (`probability`); steps and the critical batch need basins and
-    are null without them.
+    Bands are over the draws in which the loss is reached (`probability`). Nothing is known below `first_tokens`: as
+    many mean "at most". Steps and the critical batch need basins and a loss that is reached later; else they are null.
     """
     source, arch, data = group.split("/")
     n_active = n_params / asked.sparsity
     cells = target_cells(n_params, n_active, source=source, arch=arch, data=data, n_active=n_active)
+    if not LOSS_RANGE[0] <= asked.reach <= LOSS_RANGE[1]:
+        say(f"warning: --reach: {asked.reach:g} {NO_LOSS}; {NO_LOSS_REMEDY}")
     tokens = tokens_to_reach(draws, cells, asked.reach)[:, 0]
     reached = np.isfinite(tokens)
     out: dict[str, Any] = {
@@ -53,6 +58,7 @@ def reach_json(draws: LossDraws, group: str, n_params: float, asked: argparse.Na
         "probability": float(reached.mean()),
         "n_tokens": finite_band(tokens, asked.interval),
         "flops": finite_band(6 * n_active * tokens, asked.interval),
+        "first_tokens": FIRST_TOKENS,
         "batch_tokens": None,
         "steps": None,
         "critical_batch": None,
@@ -64,16 +70,20 @@ def reach_json(draws: LossDraws, group: str, n_params: float, asked: argparse.Na
     if law is None or not reached.any():
         return out
     middle = float(np.median(tokens[reached]))
+    if middle <= FIRST_TOKENS * _AT_MOST:
+        return out
+    horizons = (max(middle / 30, 1e5), middle * 30)
     found = reach(
         law, draws, asked.reach, n_params, source=source, arch=arch, data=data, n_active=n_active,
-        tokens_range=(max(middle / 30, 1e5), middle * 30),
+        tokens_range=horizons,
     )  # fmt: skip
     critical = found.critical_batch()
     if asked.batch_tokens is not None:
         own = reach(
             law, draws, asked.reach, n_params, source=source, arch=arch, data=data, n_active=n_active,
-            batch_tokens=asked.batch_tokens, tokens_range=(max(middle / 30, 1e5), middle * 30),
+            batch_tokens=asked.batch_tokens, tokens_range=horizons,
         )  # fmt: skip
+        out["first_tokens"] = horizons[0]
         out["batch_tokens"], out["n_tokens"] = asked.batch_tokens, finite_band(own.n_tokens[:, 0], asked.interval)
         out["flops"] = finite_band(6 * n_active * own.n_tokens[:, 0], asked.interval)
         out["steps"] = finite_band(own.steps()[:, 0], asked.interval)
@@ -91,14 +101,21 @@ def reach_rows(found: dict[str, Any]) -> list[tuple[str, str]]:
     if found["n_tokens"] is None:
         return [("reach", f"a loss of {found['loss']:g} is not reached at {quantity(found['n_params'])} parameters")]
 
-    def band(name: str, show: Callable[[float], str] = quantity) -> str:
+    def band(name: str, show: Callable[[float], str] = quantity, first: float = 0.0) -> str:
+        def told(value: float) -> str:
+            return f"fewer than {show(first)}" if value <= first * _AT_MOST else show(value)
+
         v = found[name]
-        return f"{show(v['median'])} ({show(v['lower'])} to {show(v['upper'])})"
+        if v["upper"] <= first * _AT_MOST:
+            return told(v["upper"])
+        return f"{told(v['median'])} ({told(v['lower'])} to {told(v['upper'])})"
 
     at = "" if found["batch_tokens"] is None else f" at {quantity(found['batch_tokens'])} tokens per step"
-    cost = band("flops", "{:.3g}".format)
-    rows = [("reach", f"loss {found['loss']:g} at {quantity(found['n_params'])} parameters: {band('n_tokens')} tokens, "
-                      f"{cost} FLOP{at}; P(it is reached): {chance(found['probability'])}")]  # fmt: skip
+    first = found["first_tokens"]
+    cost = band("flops", "{:.3g}".format, first * found["flops"]["median"] / found["n_tokens"]["median"])
+    rows = [("reach", f"loss {found['loss']:g} at {quantity(found['n_params'])} parameters: "
+                      f"{band('n_tokens', first=first)} tokens, {cost} FLOP{at}; "
+                      f"P(it is reached): {chance(found['probability'])}")]  # fmt: skip
     if found["steps"] is not None:
         rows.append(("steps", band("steps") + ("" if at else " at the best batch")))
     if found["critical_batch"] is not None:

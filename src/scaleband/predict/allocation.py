@@ -25,6 +25,9 @@ see next to nothing have minima there which no run supports (assumption)."""
 SMALLEST_BUDGET = 1.1 * 6 * FEWEST_RATIO * WIDEST[0] ** 2
 """FLOP below which hardly a size is left to search."""
 
+FIRST_TOKENS = 1e6
+"""Fewest training tokens at which `tokens_to_reach` looks: a loss that is reached there may be reached earlier."""
+
 
 @dataclass(frozen=True)
 class Allocation:
@@ -173,7 +176,7 @@ def share_of_form(values: Array, law_of_sample: NDArray[np.str_]) -> float:
 def tokens_to_reach(draws: LossDraws, cells: Cells, loss: float, *, most: float = 1e16) -> Array:
     """Training tokens at which each target's expected loss comes down to `loss`: (sample, target).
 
-    inf where `most` tokens do not reach it; where a million do, a million.
+    inf where `most` tokens do not reach it; `FIRST_TOKENS` where these do: there it takes at most as many.
     """
     out = np.full((draws.n_samples, len(cells)), np.inf)
     ref = draws.reference
@@ -186,7 +189,7 @@ def tokens_to_reach(draws: LossDraws, cells: Cells, loss: float, *, most: float 
             d = log_tokens - np.log(ref.n_tokens)
             return np.asarray(law(Covariates(n, d, s, np.nan, d)) > np.log(loss))
 
-        low, high = np.full(draws.n_samples, np.log(1e6)), np.full(draws.n_samples, np.log(most))
+        low, high = np.full(draws.n_samples, np.log(FIRST_TOKENS)), np.full(draws.n_samples, np.log(most))
         never = above(high)
         for _ in range(50):
             middle = (low + high) / 2
