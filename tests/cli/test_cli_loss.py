@@ -139,6 +139,39 @@ def test_some_draws_reach_a_loss_before_the_first_horizon(scaleband: Command) ->
     assert re.search(r"parameters: fewer than 1M \(fewer than 1M to [0-9.]+M\) tokens", done.out)
 
 
+@pytest.mark.parametrize(
+    ("words", "group", "hint"),
+    [
+        (("--source", "steplaw"), "steplaw/dense/steplaw_main", "; did you mean step-law?"),
+        (("--arch", "moe-1in9"), "step-law/moe-1in9/steplaw_main", "; did you mean moe-1in8"),
+        (("--data", "steplaw_man"), "step-law/dense/steplaw_man", "; did you mean steplaw_main?"),
+        (("--arch", "mooe"), "step-law/mooe/steplaw_main", ""),
+    ],
+)
+def test_a_group_never_seen_is_named_and_its_nearest_too(
+    words: tuple[str, ...], group: str, hint: str, scaleband: Command
+) -> None:
+    done = scaleband("allocate", "--model", "step-law", "--flops", "1e21", *words, "--json")
+    assert done.json()["group"] == group
+    assert f"note: answered for {group}, a group never seen" in done.err
+    assert hint in done.err
+
+
+def test_points_of_a_misspelt_group_are_doubted(scaleband: Command, tmp_path: Path) -> None:
+    points = tmp_path / "points.csv"
+    points.write_text("source,data,n_params,n_tokens\nsteplaw,steplaw_main,1e9,2e10\n")
+    done = scaleband("predict", "--model", "step-law", "--points", points, "--out", tmp_path / "out.csv")
+    assert "note: source not in the fit: steplaw; the fit knows step-law; did you mean step-law?" in done.err
+
+
+@pytest.mark.parametrize(("group", "says"), [("", "'' was not fitted"), ("step-law/dens/x", "; did you mean step")])
+def test_a_comparison_with_no_group_names_it(group: str, says: str, scaleband: Command) -> None:
+    words = ("--a", group, "--b", "step-law/dense/steplaw_main", "--flops", "1e21")
+    done = scaleband("compare", "--model", "step-law", *words)
+    assert (done.code, done.out) == (1, "")
+    assert says in done.err
+
+
 def test_a_mixture_of_experts_is_as_sparse_as_its_cells_unless_said(scaleband: Command) -> None:
     def ask(*words: str) -> dict:
         return scaleband("allocate", "--model", "step-law", "--flops", "1e21", *words, "--json").json()

@@ -24,7 +24,7 @@ from scaleband.cli.doubts import doubt_batch
 from scaleband.cli.loss_laws import loss_model_json, mark_loss, open_loss
 from scaleband.cli.places import check_output, write_whole
 from scaleband.cli.printing import print_json, print_rows, say
-from scaleband.cli.question import band_json, convention_lines, conventions_for, gate_of
+from scaleband.cli.question import PARTS, band_json, convention_lines, conventions_for, gate_of, meant
 from scaleband.cli.reaching import reach_json, reach_rows, tell_repeats
 from scaleband.cli.splits import refuse_sparse_dense, split_json, split_words
 from scaleband.cli.verb import UsageError, Verb
@@ -70,19 +70,23 @@ def add_group(parser: argparse.ArgumentParser) -> None:
 
 
 def group_asked(draws: LossDraws, asked: argparse.Namespace) -> str:
-    """The fitted group that the flags single out; flags that single out none mean a group never seen."""
-    wanted = {"source": asked.source, "arch": asked.arch, "data": asked.data}
-    fits = [
-        g for g in draws.groups()
-        if all(v is None or v == part for v, part in zip(wanted.values(), g.split("/"), strict=True))
-    ]  # fmt: skip
+    """The fitted group that the flags single out; flags that single out none mean a group never seen.
+
+    Of a group never seen, a source or data that was left out is the fit's own if that has but one.
+    """
+    wanted = {part: getattr(asked, part) for part in PARTS}
+    groups = [g.split("/") for g in draws.groups()]
+    fits = [g for g in groups if all(v in (None, own) for v, own in zip(wanted.values(), g, strict=True))]
     if len(fits) > 1 and asked.arch is None:
-        fits = [g for g in fits if g.split("/")[1] == "dense"] or fits
+        fits = [g for g in fits if g[1] == "dense"] or fits
     if len(fits) == 1:
-        return fits[0]
-    new = f"{asked.source or UNSEEN}/{asked.arch or 'dense'}/{asked.data or UNSEEN}"
-    known = ", ".join(draws.groups()[:8])
-    say(f"note: answered for {new}, a group never seen: its loss level is hardly known; the fit knows {known}")
+        return "/".join(fits[0])
+    known = {part: sorted({g[k] for g in groups}) for k, part in enumerate(PARTS)}
+    hint = next((h for part, v in wanted.items() if v and v not in known[part] and (h := meant(v, known[part]))), "")
+    left_out = {"arch": "dense"} | {p: v[0] if len(v) == 1 else UNSEEN for p, v in known.items() if p != "arch"}
+    new = "/".join(wanted[part] or left_out[part] for part in PARTS)
+    say(f"note: answered for {new}, a group never seen: its loss level is hardly known; the fit knows "
+        f"{', '.join(draws.groups()[:8])}{hint}")  # fmt: skip
     return new
 
 

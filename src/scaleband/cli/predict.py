@@ -12,7 +12,7 @@ from scaleband.cli.loss_laws import loss_path, mark_loss
 from scaleband.cli.places import check_output, write_whole
 from scaleband.cli.points import ADDED, Points, read_points
 from scaleband.cli.printing import say
-from scaleband.cli.question import PARTS, convention_lines, conventions_for, mark, open_draws
+from scaleband.cli.question import PARTS, convention_lines, conventions_for, mark, meant, open_draws
 from scaleband.cli.verb import Verb
 from scaleband.cli.words import mass
 from scaleband.inference.loss_store import holds_basins, read_loss
@@ -120,7 +120,8 @@ def tell_new_groups(fitted: Cells, cells: Cells) -> None:
             names = ", ".join("left out" if v == UNSEEN else v for v in new[:8]) + (
                 ", ..." if len(new) > 8 else ""
             )
-            say(f"note: {part} not in the fit: {names}; the fit knows {', '.join(known[:8])}")
+            hint = next((hint for v in new if (hint := meant(v, known))), "")
+            say(f"note: {part} not in the fit: {names}; the fit knows {', '.join(known[:8])}{hint}")
 
 
 def tell_distance(draws: LawDraws, cells: Cells) -> None:

@@ -78,9 +78,8 @@ def ask(asked: argparse.Namespace) -> Question:
     tell_unknown(draws, {p: getattr(asked, p) for p in PARTS}, where.unseen)
     if "arch" not in where.unseen and arch not in draws.cells.arch and arch != family:
         known = sorted({a for a in draws.cells.arch if a.split("-")[0] == family})
-        near = get_close_matches(arch, known, n=1)
-        hint = f"; did you mean {near[0]}?" if near else ""
-        say(f"note: {arch} is answered as a new variant of {family}; the fit knows {', '.join(known[:8])}{hint}")
+        say(f"note: {arch} is answered as a new variant of {family}; the fit knows {', '.join(known[:8])}"
+            f"{meant(arch, known)}")  # fmt: skip
     return Question(draws, cells, basins(draws, cells), where, card)
 
 
@@ -93,9 +92,14 @@ def tell_unknown(draws: LawDraws, given: Mapping[str, str | None], unseen: Seque
         if name is None and part != "arch":
             say(f"note: --{part} left out: the band is that of a {part} never seen; the fit knows {listed}")
         else:
-            near = get_close_matches(name or "dense", known, n=1)
-            hint = f"; did you mean {near[0]}?" if near else ""
-            say(f"note: {part} {name or 'dense'!r} is new to the fit, which knows {listed}{hint}")
+            new = name or "dense"
+            say(f"note: {part} {new!r} is new to the fit, which knows {listed}{meant(new, known)}")
+
+
+def meant(name: str, known: Sequence[str]) -> str:
+    """The end of a sentence about a name that is not known: the nearest that is, or nothing."""
+    near = get_close_matches(name, known, n=1)
+    return f"; did you mean {near[0]}?" if near else ""
 
 
 def gate_of(draws: LawDraws | LossDraws) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from difflib import get_close_matches
 
 import numpy as np
 from numpy.typing import NDArray
@@ -79,8 +80,10 @@ def compare(
     known = draws.groups()
     unknown = [g for g in (a, b) if g not in known]
     if unknown:
+        near = get_close_matches(unknown[0], known, n=1)
         raise UserError(
-            f"{unknown[0]} was not fitted, so its loss level is unknown; choose among {', '.join(known)}"
+            f"{unknown[0]!r} was not fitted, so its loss level is unknown; choose among {', '.join(known)}"
+            + (f"; did you mean {near[0]}?" if near else "")
         )
     kind = dict(zip(draws.table.groups(), draws.table.kind, strict=True))
     if kind[a] != kind[b]:
