@@ -288,6 +288,18 @@ def test_models(scaleband: Command, zoo: Path) -> None:
     assert answer["model"]["card"] == "A model of nothing."
 
 
+def test_the_released_models_say_which_have_loss_laws(scaleband: Command) -> None:
+    listed = {m["name"]: m["loss_laws"] for m in scaleband("models", "list", "--json").json()["models"]}
+    assert listed == {"public-sweeps": False, "scaleband-tiny": False, "step-law": True}
+    assert "loss laws" in scaleband("models", "list").out.splitlines()[0]
+    groups = ("--a", "a/dense/b", "--b", "c/dense/d")
+    for words in (("allocate",), ("compare", *groups)):
+        done = scaleband(words[0], "--model", "public-sweeps", "--flops", "1e21", *words[1:])
+        assert (done.code, done.out) == (1, "")
+        assert "public-sweeps: this model has no loss laws" in done.err
+        assert "ask --model step-law\n" in done.err
+
+
 def test_no_models(scaleband: Command, zoo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(released, "models_folder", lambda: zoo / "nowhere")
     done = scaleband("models", "list")

@@ -21,12 +21,12 @@ from scaleband.cli.arguments import (
     path,
 )
 from scaleband.cli.doubts import doubt_batch
-from scaleband.cli.loss_laws import loss_model_json, mark_loss, open_loss
+from scaleband.cli.loss_laws import loss_model_json, mark_loss
 from scaleband.cli.places import check_output, write_whole
 from scaleband.cli.printing import print_json, print_rows, say
 from scaleband.cli.question import PARTS, band_json, convention_lines, conventions_for, gate_of, meant
 from scaleband.cli.reaching import reach_json, reach_rows, tell_repeats
-from scaleband.cli.splits import refuse_sparse_dense, split_json, split_words
+from scaleband.cli.splits import open_laws, refuse_sparse_dense, split_json, split_words
 from scaleband.cli.verb import UsageError, Verb
 from scaleband.cli.words import mass
 from scaleband.labels import quantity
@@ -110,7 +110,7 @@ def run(asked: argparse.Namespace) -> int:
     if asked.params is not None and asked.inference_tokens is not None:
         raise UsageError("--params fixes the size, so --inference-tokens has nothing to trade; leave one out")
     doubt_batch("--batch-tokens", asked.batch_tokens)
-    draws = open_loss(asked)
+    draws = open_laws(asked)
     group = group_asked(draws, asked)
     refuse_sparse_dense("--sparsity", group, asked.sparsity, remedy="add --arch moe")
     if asked.sparsity is None:

@@ -10,10 +10,10 @@ import numpy as np
 
 from scaleband.cli.allocate import flops
 from scaleband.cli.arguments import add_fit, add_interval, add_json, between
-from scaleband.cli.loss_laws import loss_model_json, mark_loss, open_loss
+from scaleband.cli.loss_laws import loss_model_json, mark_loss
 from scaleband.cli.printing import print_json, print_rows
 from scaleband.cli.question import band_json, convention_lines, conventions_for, gate_of
-from scaleband.cli.splits import refuse_sparse_dense, split_json, split_words
+from scaleband.cli.splits import open_laws, refuse_sparse_dense, split_json, split_words
 from scaleband.cli.verb import UsageError, Verb
 from scaleband.cli.words import chance, mass
 from scaleband.predict.allocation import Limits, allocate
@@ -40,7 +40,7 @@ def run(asked: argparse.Namespace) -> int:
         raise UsageError("--a and --b are the same group; name two")
     for name, group, given in (("a", asked.a, asked.sparsity_a), ("b", asked.b, asked.sparsity_b)):
         refuse_sparse_dense(f"--sparsity-{name}", group, given, remedy=f"name a moe group in --{name}")
-    draws = open_loss(asked)
+    draws = open_laws(asked)
     sparsity = [own_sparsity(draws, g) if s is None else s
                 for g, s in ((asked.a, asked.sparsity_a), (asked.b, asked.sparsity_b))]  # fmt: skip
     found = compare(draws, asked.a, asked.b, asked.flops, sparsity_a=sparsity[0], sparsity_b=sparsity[1])

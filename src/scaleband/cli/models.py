@@ -5,9 +5,11 @@ from __future__ import annotations
 import argparse
 
 from scaleband.cli.arguments import add_json
+from scaleband.cli.loss_laws import loss_path
 from scaleband.cli.printing import print_json, print_table, say
 from scaleband.cli.question import gate_of, mark
 from scaleband.cli.verb import Exit, Verb
+from scaleband.inference.loss_store import read_loss
 from scaleband.inference.released import card_line, model_card, model_names, model_path
 from scaleband.inference.store import read_draws
 
@@ -21,6 +23,11 @@ def add(parser: argparse.ArgumentParser) -> None:
     add_json(show)
 
 
+def has_loss_laws(name: str) -> bool:
+    """Whether a released model can split a budget: `allocate`, `compare`."""
+    return read_loss(loss_path(argparse.Namespace(model=name))) is not None
+
+
 def facts_of(name: str) -> dict[str, object]:
     """What a released model says of itself."""
     draws = read_draws(model_path(name))
@@ -31,6 +38,7 @@ def facts_of(name: str) -> dict[str, object]:
         "card": card_line(name),
         "n_draws": draws.n_samples,
         "gate": gate_of(draws),
+        "loss_laws": has_loss_laws(name),
         **facts,
     }
 
@@ -49,8 +57,9 @@ def run(asked: argparse.Namespace) -> int:
         print_json({"models": models})
     elif models:
         print_table(
-            ["name", "runs", "cells", "about"],
-            [[str(m["name"]), str(m["n_runs"]), str(m["n_cells"]), str(m["card"])] for m in models],
+            ["name", "runs", "cells", "loss laws", "about"],
+            [[str(m["name"]), str(m["n_runs"]), str(m["n_cells"]), "yes" if m["loss_laws"] else "no", str(m["card"])]
+             for m in models],
         )
     else:
         say("no released model is installed; fit your own runs: scaleband fit RUNS --out FIT.nc")

@@ -1,17 +1,37 @@
-"""Splits of a budget: how far they lie from the cells behind the loss laws, and which sparsity they may have."""
+"""Splits of a budget: the laws that make them, how far they lie from their cells, which sparsity they may have."""
 
 from __future__ import annotations
 
+import argparse
 from typing import Any
 
 import numpy as np
 
+from scaleband.cli.loss_laws import open_loss
+from scaleband.cli.models import has_loss_laws
 from scaleband.cli.question import extrapolation_json
 from scaleband.cli.verb import UsageError
+from scaleband.errors import UserError
+from scaleband.inference.released import model_names
 from scaleband.laws.loss.draws import LossDraws
 from scaleband.predict.targets import outside, peers, target_cells
 
 _ROUNDING = 1e-3
+
+
+def open_laws(asked: argparse.Namespace) -> LossDraws:
+    """The loss laws behind --fit or --model.
+
+    Raises
+    ------
+    UserError
+        There are none.
+    """
+    if asked.model is not None and not has_loss_laws(asked.model):
+        able = " or ".join(f"--model {name}" for name in model_names() if has_loss_laws(name))
+        raise UserError(f"{asked.model}: this model has no loss laws, so it knows rates and batches alone; "
+                        f"{f'ask {able}' if able else 'ask a fit of your own (--fit)'}")  # fmt: skip
+    return open_loss(asked)
 
 
 def split_json(draws: LossDraws, group: str, n_params: float, n_tokens: float, sparsity: float) -> dict[str, Any]:
