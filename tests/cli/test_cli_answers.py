@@ -12,7 +12,7 @@ from synthetic import GROUPS, write_fit
 
 from scaleband.inference import released
 from scaleband.inference.store import read_draws
-from scaleband.predict import basins, interval, predict_log_loss, target_cells
+from scaleband.predict import PLATEAU, basins, interval, predict_log_loss, target_cells
 from scaleband.runs import COLUMNS
 
 CELL = ("--params", "1B", "--tokens", "20B")
@@ -93,8 +93,26 @@ def test_no_plateau_is_null(scaleband: Command, tmp_path: Path, fit_file: Path) 
     words = ("--params", "1e9", "--tokens", "2e10", "--source", "never-seen", "--data", "never-seen")
     answer = scaleband("recommend", "--fit", fit_file, *words, "--json").json()["plateau"]
     nothing = {"threshold": 0.25, "lr_peak": None, "batch_tokens": None, "polygon": None}
-    assert answer == nothing | {"holds_recommended": False}
+    assert answer == nothing | {"holds_recommended": False, "cut_at_batch_max": False}
     assert "none: no setting" in scaleband("recommend", "--fit", fit_file, *words).out
+
+
+def test_the_plateau_ends_at_the_largest_batch(scaleband: Command, fit_file: Path) -> None:
+    def ask(*words: str) -> dict:
+        return scaleband("recommend", "--fit", fit_file, *KNOWN, "--json", *words).json()["plateau"]
+
+    free = ask()
+    low = free["batch_tokens"]["lower"]
+    words = ("--batch-max", f"{low * 1.3:.6g}")
+    cut = ask(*words)
+    assert cut["cut_at_batch_max"] is True
+    assert cut["batch_tokens"] == pytest.approx({"lower": low, "upper": float(words[1])}, rel=1e-2)
+    assert cut["lr_peak"]["upper"] < 0.95 * free["lr_peak"]["upper"], "the highest rates belong to larger batches"
+    assert max(batch for _, batch in cut["polygon"]) == pytest.approx(float(words[1]))
+    assert f"{PLATEAU} %, cut at --batch-max)" in scaleband("recommend", "--fit", fit_file, *KNOWN, *words).out
+    below = ("--batch-max", f"{low / 3:.6g}")
+    assert (ask(*below)["cut_at_batch_max"], ask(*below)["polygon"]) == (True, None)
+    assert "no setting up to --batch-max is known" in scaleband("recommend", "--fit", fit_file, *KNOWN, *below).out
 
 
 def test_cap_and_given_batch(scaleband: Command, fit_file: Path) -> None:

@@ -114,7 +114,8 @@ def test_recommend_json(scaleband: Command, fit_file: Path) -> None:
         assert answer[name]["lower"] < answer[name]["median"] < answer[name]["upper"]
     assert (answer["interval"], answer["interval_kind"]) == (0.9, "eti")
     assert set(answer["recommended"]) == {"lr_peak", "batch_tokens", "expected_regret", "p_within_plateau"}
-    assert set(answer["plateau"]) == {"threshold", "lr_peak", "batch_tokens", "holds_recommended", "polygon"}
+    plateau = {"threshold", "lr_peak", "batch_tokens", "holds_recommended", "cut_at_batch_max", "polygon"}
+    assert set(answer["plateau"]) == plateau
     assert set(answer["plateau"]["lr_peak"]) == {"lower", "upper"}
     assert answer["plateau"]["threshold"] == 0.25
     assert answer["group"] == "step-law/dense/web"

@@ -128,7 +128,8 @@ def answer_of(q: Question, setting: Setting, asked: argparse.Namespace) -> dict[
         "interval_kind": "eti",
         "recommended": setting_json(setting),
         "constrained": given,
-        "plateau": plateau_json(plateau(b, inside(b, setting))[0], within=float(setting.expected_regret[0]) <= PLATEAU),
+        "plateau": plateau_json(plateau(b, inside(b, setting))[0], batch_max=asked.batch_max,
+                                within=float(setting.expected_regret[0]) <= PLATEAU),
         **common_json(q, asked),
     }
 
@@ -144,14 +145,29 @@ def inside(b: Basins, setting: Setting) -> Setting:
     return setting if setting.expected_regret[0] <= PLATEAU else recommend(b)
 
 
-def plateau_json(edge: Any, *, within: bool) -> dict[str, Any]:
-    """Extent and edge of the region of small expected regret; nulls where there is none."""
-    known = bool(np.isfinite(edge).all())
+def plateau_json(edge: Any, *, within: bool, batch_max: float | None) -> dict[str, Any]:
+    """Extent and edge of the region of small expected regret, up to a cap on the batch; nulls where there is none."""
+    cut = False
+    if batch_max is not None and (edge[:, 1] > batch_max).any():
+        cut, edge = True, up_to_batch(edge, batch_max)
+    known = len(edge) > 2 and bool(np.isfinite(edge).all())
     extents = {
         name: {"lower": edge[:, k].min(), "upper": edge[:, k].max()} if known else None
         for k, name in enumerate(("lr_peak", "batch_tokens"))
     }
-    return {"threshold": PLATEAU, **extents, "holds_recommended": within, "polygon": edge if known else None}
+    return {"threshold": PLATEAU, **extents, "holds_recommended": within, "cut_at_batch_max": cut,
+            "polygon": edge if known else None}  # fmt: skip
+
+
+def up_to_batch(edge: Any, batch_max: float) -> Any:
+    """The edge (point, 2) of that part of a region, convex in logs, whose batches are at most `batch_max`."""
+    logs, top, kept = np.log(edge), np.log(batch_max), []
+    for here, there in zip(logs, np.roll(logs, -1, axis=0), strict=True):
+        if here[1] <= top:
+            kept.append(here)
+        if (here[1] <= top) != (there[1] <= top):
+            kept.append(here + (there - here) * (top - here[1]) / (there[1] - here[1]))
+    return np.exp(np.reshape(kept, (-1, 2)))
 
 
 def rows_of(answer: Mapping[str, Any]) -> list[tuple[str, str]]:
@@ -169,11 +185,12 @@ def rows_of(answer: Mapping[str, Any]) -> list[tuple[str, str]]:
         why = "at most the given batch" if given["why"] == "batch_max" else "at the given batch"
         rows.append(("constrained", f"{why}: lr_peak {band_text(given['lr_peak'], rate)}"))
     if p["polygon"] is None:
-        rows.append(("plateau", f"none: no setting is known to lose at most {PLATEAU} % on average"))
+        where = " up to --batch-max" if p["cut_at_batch_max"] else ""
+        rows.append(("plateau", f"none: no setting{where} is known to lose at most {PLATEAU} % on average"))
     else:
         rows.append(("plateau", f"lr_peak {rate(p['lr_peak']['lower'])} to {rate(p['lr_peak']['upper'])}, batch_tokens "
                      f"{tokens(p['batch_tokens']['lower'])} to {tokens(p['batch_tokens']['upper'])} "
-                     f"(expected regret <= {PLATEAU} %)"
+                     f"(expected regret <= {PLATEAU} %{', cut at --batch-max' if p['cut_at_batch_max'] else ''})"
                      f"{'' if p['holds_recommended'] else '; the recommended setting is outside'}"))  # fmt: skip
     return rows
 
