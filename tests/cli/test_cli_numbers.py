@@ -76,6 +76,11 @@ def test_no_counts(text: str, scaleband: Command, fit_file: Path) -> None:
         ("--lr-grid", "1e-3,x", "not a learning rate"),
         ("--batch-grid", ",".join(["1M"] * 41), "write 1 to 40 numbers"),
         ("--fit", "", "name a file"),
+        ("--params", "-1", "'-1' is not a count; write it like 1e9"),
+        ("--params", "-1e9", "'-1e9' is not a count; write it like 1e9"),
+        ("--params", "-7B", "'-7B' is not a count; write it like 1e9"),
+        ("--tokens", "-.5T", "'-.5T' is not a count; write it like 1e9"),
+        ("--lr-grid", "-1e-3", "not a learning rate"),
     ],
 )
 def test_nonsense_is_refused(flag: str, text: str, says: str, scaleband: Command, fit_file: Path) -> None:

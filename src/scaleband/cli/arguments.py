@@ -127,8 +127,14 @@ def path(text: str) -> Path:
     return Path(text)
 
 
+def take_negatives(parser: argparse.ArgumentParser) -> None:
+    """Let -1e9 and -7B reach their flag, which says what it wants; argparse takes them for flags before Python 3.14."""
+    parser._negative_number_matcher = re.compile(r"-\.?\d")
+
+
 def add_fit(parser: argparse.ArgumentParser) -> None:
     """--fit or --model."""
+    take_negatives(parser)
     which = parser.add_mutually_exclusive_group(required=True)
     which.add_argument("--fit", type=path, metavar="FIT.nc", help="a fit of your own runs")
     which.add_argument("--model", metavar="NAME", help="a released model; `scaleband models list` names them")
@@ -136,6 +142,7 @@ def add_fit(parser: argparse.ArgumentParser) -> None:
 
 def add_target(parser: argparse.ArgumentParser) -> None:
     """The cell that is asked about."""
+    take_negatives(parser)
     parser.add_argument("--params", type=n_params, required=True, metavar="N",
                         help="non-embedding parameters; for MoE the total")  # fmt: skip
     parser.add_argument("--tokens", type=n_tokens, required=True, metavar="D", help="training tokens")

@@ -165,7 +165,7 @@ def row_problems(frame: pd.DataFrame, name: str, unreadable: dict[str, np.ndarra
     good = np.ones(len(frame), dtype=bool)
     fine = {c: good & ~unreadable.get(c, ~good) for c in NUMBER_COLUMNS}
     for column, (low, high, remedy) in BOUNDS.items():
-        refuse((value[column] < low) | (value[column] > high), column, "cannot be", remedy)
+        refuse((value[column] < low) | (value[column] > high), column, f"is outside {low:g} to {high:g}", remedy)
     for column in REQUIRED:
         refuse(np.isnan(value[column]) & fine[column], column, "is missing (empty or NaN)", "give it")
     lr, size, active = value["lr_peak"], value["batch_tokens"], value["n_active"]
