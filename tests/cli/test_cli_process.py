@@ -44,6 +44,27 @@ def test_a_closed_pipe_is_silent(fit_file: Path) -> None:
     assert (done.returncode, done.stderr) == (0, "")
 
 
+def test_closed_streams_are_no_defect(fit_file: Path, runs_csv: Path) -> None:
+    for words in (("recommend", "--fit", str(fit_file), *KNOWN), ("check", str(runs_csv), "--json")):
+        command = [sys.executable, "-c", CODE.format("0"), *words]
+        done = subprocess.run(["sh", "-c", '"$@" >&-', "sh", *command], stderr=subprocess.PIPE, text=True)
+        assert done.returncode == 0
+        assert "Traceback" not in done.stderr
+        assert "defect" not in done.stderr
+        assert subprocess.run(["sh", "-c", '"$@" >&- 2>&-', "sh", *command]).returncode == 0
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="a disk that is always full")
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_a_full_disk_is_no_defect(fit_file: Path, unbuffered: str) -> None:
+    command = [sys.executable, "-c", CODE.format("0"), "recommend", "--fit", str(fit_file), *KNOWN]
+    environment = os.environ | {"PYTHONUNBUFFERED": unbuffered}
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, env=environment)
+    says = "error: the answer cannot be written (No space left on device); free some space, or send it elsewhere\n"
+    assert (done.returncode, done.stderr) == (1, says)
+
+
 def test_an_ascii_terminal(tmp_path: Path, fit_file: Path) -> None:
     command = [
         sys.executable,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import sys
 from collections.abc import Mapping, Sequence
 from typing import Any, TextIO
@@ -16,7 +17,10 @@ LABEL_WIDTH = 17
 
 
 def settle_streams() -> None:
-    """Characters that the terminal's encoding lacks are escaped, never an error."""
+    """A stream that was closed takes everything and keeps nothing; characters that an encoding lacks are escaped."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115 (open until the process ends)
     for stream in (sys.stdout, sys.stderr):
         reconfigure = getattr(stream, "reconfigure", None)
         if reconfigure is not None:

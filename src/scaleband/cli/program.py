@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import os
 import sys
 from collections.abc import Sequence
@@ -86,10 +87,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         return code
     except SystemExit as stop:  # argparse: --help, --version, bad usage
         return int(stop.code or 0)
-    except BrokenPipeError:
-        # Whoever read the output has enough. Python would complain again when it closes stdout at exit.
+    except OSError as error:
+        # Python would complain again when it closes stdout at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return Exit.DONE
+        if isinstance(error, BrokenPipeError):
+            return Exit.DONE  # whoever read the output has enough
+        say(f"error: the answer cannot be written ({error.strerror}); free some space, or send it elsewhere")
+        return Exit.BAD_INPUT
 
 
 def _guarded(asked: argparse.Namespace) -> int:
@@ -106,9 +110,9 @@ def _guarded(asked: argparse.Namespace) -> int:
     except KeyboardInterrupt:
         say("interrupted: nothing was written")
         return Exit.INTERRUPTED
-    except BrokenPipeError:
-        raise
     except Exception as error:
+        if isinstance(error, OSError) and error.errno in (errno.EPIPE, errno.ENOSPC):
+            raise
         if os.environ.get(DEBUG_VARIABLE):
             raise
         say(
