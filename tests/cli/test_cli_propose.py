@@ -165,6 +165,7 @@ def test_bad_candidates(scaleband: Command, candidates_csv: Path, change: dict[s
         (("--budget", "1e19", "--candidates", "a.csv", "--sizes", "1B"), 2, "leave one of them out"),
         (("--budget", "1e12"), 1, "no run lies inside the limits"),
         (("--budget", "1e19", "--device-memory", "1000"), 1, "the device's memory"),
+        (("--budget", "1e19", "--device-memory", "1000"), 1, "or more memory (--device-memory)"),
     ],
 )
 def test_bad_questions(scaleband: Command, words: tuple[str, ...], code: int, says: str) -> None:

@@ -117,10 +117,11 @@ def grid_candidates(
     if not fits.any():
         cheapest = flops_cost(a, d).min() if len(a) else np.nan
         which = next((k for k, left in reasons.items() if not left), "the target's own cell is left out")
+        more = "more memory (--device-memory)" if "memory" in which else "dearer runs (--run-max)"
         raise UserError(
             f"no run lies inside the limits (none is left after {which}); the cheapest of the {len(n)} sizes and "
             f"lengths costs {cheapest:.3g} FLOP, a run may cost {limits.flops_max:.3g}: allow smaller sizes, shorter "
-            "trainings or dearer runs (--run-max)"
+            f"trainings or {more}"
         )
     n, a, d = n[fits], a[fits], d[fits]
     count = len(n)
