@@ -327,7 +327,11 @@ def test_no_models(scaleband: Command, zoo: Path, monkeypatch: pytest.MonkeyPatc
 
 
 def test_data(scaleband: Command, tmp_path: Path) -> None:
-    assert "steplaw-dense" in scaleband("data", "list").out
+    shown = {line.split()[0]: line.split()[-1] for line in scaleband("data", "list").out.splitlines()}
+    assert shown["steplaw-dense"].startswith("https://")
+    assert {e["name"]: e["url"] or "shipped" for e in scaleband("data", "list", "--json").json()["data"]} == {
+        k: v for k, v in shown.items() if k != "name"
+    }
     assert {"name", "url", "sha256"} <= set(scaleband("data", "list", "--json").json()["data"][0])
     done = scaleband("data", "fetch", "steplaw")
     assert done.code == 1

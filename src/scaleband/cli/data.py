@@ -34,8 +34,8 @@ def run(asked: argparse.Namespace) -> int:
         if asked.json:
             print_json({"data": [asdict(entry) for entry in data_sets()]})
         else:
-            rows = [[e.name, f"{e.n_bytes / 1e6:.2f} MB", e.licence, e.what] for e in data_sets()]
-            print_table(["name", "size", "licence", "what"], rows)
+            rows = [[e.name, f"{e.n_bytes / 1e6:.2f} MB", e.licence, e.what, e.url or "shipped"] for e in data_sets()]
+            print_table(["name", "size", "licence", "what", "where"], rows)
         return Exit.DONE
     found = get(asked.name, directory=asked.dir, mirror=asked.mirror)
     if asked.json:
