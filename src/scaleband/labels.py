@@ -8,7 +8,7 @@ def quantity(value: float, digits: int = 3) -> str:
     for unit, mark in ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k")):
         # 999.96M rounds to 1e+03M: take the next unit instead
         if float(f"{value:.{digits}g}") >= unit:
-            return f"{value / unit:.{digits}g}{mark}"
+            return f"{float(f'{value / unit:.{digits}g}'):,.12g}{mark}"
     return f"{value:.{digits}g}"
 
 

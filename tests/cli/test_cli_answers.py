@@ -134,6 +134,13 @@ def test_cap_and_given_batch(scaleband: Command, fit_file: Path) -> None:
     assert "constrained" in scaleband("recommend", "--fit", fit_file, *KNOWN, "--batch-max", "0.1M").out
 
 
+def test_far_beyond_every_run_is_answered_without_a_word_of_overflow(scaleband: Command) -> None:
+    words = ("--params", "1e15", "--tokens", "1e15", "--batch-max", "65536")
+    done = scaleband("recommend", "--model", "step-law", *words)
+    assert done.code == 0
+    assert done.out.startswith("1,000T parameters, 1,000T tokens")
+
+
 def test_grids(scaleband: Command, fit_file: Path) -> None:
     def ask(*words: str) -> dict:
         return scaleband("recommend", "--fit", fit_file, *KNOWN, "--json", *words).json()["recommended"]

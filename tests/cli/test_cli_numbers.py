@@ -8,7 +8,8 @@ import pytest
 from command import Command
 
 from scaleband.cli.arguments import count
-from scaleband.cli.words import percent
+from scaleband.cli.words import mass, percent
+from scaleband.labels import quantity
 
 CELL = ("--params", "1B", "--tokens", "20B")
 KNOWN = (*CELL, "--source", "step-law", "--data", "web")
@@ -93,8 +94,20 @@ def test_nonsense_is_refused(flag: str, text: str, says: str, scaleband: Command
 
 @pytest.mark.parametrize(
     ("units", "text"),
-    [(0.0, "< 0.001 %"), (0.0163, "0.016 %"), (0.25, "0.25 %"), (3.0, "3 %"), (60.0, "82 %"), (1.6e4, "over 900 %"),
-     (float("inf"), "unknown")],
+    [(0.0, "< 0.001 %"), (0.0163, "0.016 %"), (0.25, "0.25 %"), (3.0, "3 %"), (60.0, "82 %"), (155.0, "370 %"),
+     (1.6e4, "over 900 %"), (float("inf"), "unknown")],
 )  # fmt: skip
 def test_a_regret_in_log_units_is_said_in_percent_of_the_loss(units: float, text: str) -> None:
     assert percent(units) == text
+
+
+@pytest.mark.parametrize(
+    ("value", "text"), [(0.9, "90 %"), (0.57, "57 %"), (0.07, "7 %"), (0.999, "99.9 %"), (0.999999, "99.9999 %")]
+)
+def test_a_mass_below_one_is_never_100_percent(value: float, text: str) -> None:
+    assert mass(value) == text
+
+
+@pytest.mark.parametrize(("value", "text"), [(1e15, "1,000T"), (1e18, "1,000,000T"), (999.6e12, "1,000T")])
+def test_quantities_beyond_the_largest_unit(value: float, text: str) -> None:
+    assert quantity(value) == text

@@ -31,7 +31,7 @@ def percent(value: float) -> str:
     if value >= 100 * math.log(10):
         return "over 900 %"
     shown = 100 * math.expm1(value / 100)
-    return "< 0.001 %" if 0 <= shown < 0.001 else f"{shown:.2g} %"
+    return "< 0.001 %" if 0 <= shown < 0.001 else f"{float(f'{shown:.2g}'):g} %"
 
 
 def chance(value: float) -> str:
@@ -42,5 +42,5 @@ def chance(value: float) -> str:
 
 
 def mass(value: float) -> str:
-    """An interval's mass: 0.9 -> "90 %"."""
-    return f"{100 * value:.4g} %"
+    """An interval's mass: 0.9 -> "90 %", 0.999999 -> "99.9999 %"."""
+    return f"{100 * value:.12g} %"

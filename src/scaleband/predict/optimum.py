@@ -161,7 +161,8 @@ def optimum_given_batch(b: Basins, batch_tokens: ArrayLike) -> Array:
     Under a cap, use min(cap, optimum batch) per draw as `batch_tokens` (sample, target).
     """
     dx = _log_setting(1.0, batch_tokens)[1] - b.optimum[:, 1]
-    return REFERENCE["lr_peak"] * np.exp(b.optimum[:, 0] + conditional_log_lr(dx, *b.shape[:3]))
+    # Beyond exp(700) no float holds a rate, and none is needed.
+    return REFERENCE["lr_peak"] * np.exp(np.clip(b.optimum[:, 0] + conditional_log_lr(dx, *b.shape[:3]), -700, 700))
 
 
 def plateau(b: Basins, setting: Setting, *, threshold: float = PLATEAU, n_points: int = 72) -> Array:
