@@ -71,9 +71,11 @@ def test_compare(scaleband: Command, loss_fit: Path) -> None:
 
 def test_predict_and_recommend(scaleband: Command, loss_fit: Path, tmp_path: Path) -> None:
     points = tmp_path / "points.csv"
-    points.write_text("source,data,n_params,n_tokens\nsim,web,1e9,2e10\n")
+    points.write_text("source,data,n_params,n_tokens\nsim,web,1e9,2e10\nsim,web,1e14,2e10\n")
     out = tmp_path / "out.csv"
-    assert scaleband("predict", "--fit", loss_fit, "--points", points, "--out", out).code == 0
+    done = scaleband("predict", "--fit", loss_fit, "--points", points, "--out", out)
+    assert done.code == 0
+    assert "1 of 2 points lie outside the fitted cells, 1 of them far" in done.err
     row = pd.read_csv(out).iloc[0]
     truth = 1.7 + 400 / 1e9**0.34 + 1200 / 2e10**0.34
     assert row.loss_lower < truth < row.loss_upper

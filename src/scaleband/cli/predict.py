@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 
@@ -19,9 +21,9 @@ from scaleband.inference.loss_store import holds_basins, read_loss
 from scaleband.labels import quantity
 from scaleband.laws import Cells, LawDraws
 from scaleband.laws.loss.draws import LossDraws
-from scaleband.predict import basins, extrapolation, interval, predict_log_loss
+from scaleband.predict import Extrapolation, basins, extrapolation, interval, predict_log_loss
 from scaleband.predict.loss import with_loss_law
-from scaleband.predict.targets import UNSEEN
+from scaleband.predict.targets import UNSEEN, outside
 
 CHUNK = 200
 """Points predicted at a time, so that memory does not grow with the file."""
@@ -54,12 +56,13 @@ def run(asked: argparse.Namespace) -> int:
         if np.isfinite(points.lr_peak).any():
             say("note: this fit knows losses alone, so rates and batches of the points are left aside")
         tell_new_groups(laws.table.cells, points.cells)
+        tell_distance(partial(outside, laws.table.cells), points.cells)
         bands = predicted_by_laws(laws, points, asked.mean, asked.interval)
         done = mark_loss(laws)
     else:
         behind = draws = open_draws(asked)[0]
         tell_new_groups(draws.cells, points.cells)
-        tell_distance(draws, points.cells)
+        tell_distance(partial(extrapolation, draws), points.cells)
         bands = predicted(draws, points, asked.mean, asked.interval, laws)
         done = mark(draws) if laws is None else max(mark(draws), mark_loss(laws))
     tell_conventions(behind, points.cells)
@@ -124,12 +127,12 @@ def tell_new_groups(fitted: Cells, cells: Cells) -> None:
             say(f"note: {part} not in the fit: {names}; the fit knows {', '.join(known[:8])}{hint}")
 
 
-def tell_distance(draws: LawDraws, cells: Cells) -> None:
-    """Say how many points lie outside the fitted cells, and where the farthest is."""
+def tell_distance(place: Callable[[Cells, int], Extrapolation], cells: Cells) -> None:
+    """Say how many points lie outside the fitted cells, and where the farthest is; `place` measures one of them."""
     parts = (cells.source, cells.arch, cells.data, cells.n_params, cells.n_active, cells.n_tokens)
     keys = list(zip(*parts, strict=True))
     once = dict(zip(reversed(keys), reversed(range(len(keys))), strict=True))  # the first point of each cell
-    where = {key: extrapolation(draws, cells, c) for key, c in once.items()}
+    where = {key: place(cells, c) for key, c in once.items()}
     out = [(c, where[key]) for c, key in enumerate(keys) if where[key].verdict in ("near", "far")]
     if not out:
         return
