@@ -4,13 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
-import pandas as pd
 import pytest
 from command import Command
-
-from scaleband import slips
-from scaleband.runs.rules import doubts
 
 CELL = ("--params", "1B", "--tokens", "20B", "--source", "step-law", "--data", "web")
 SEQUENCES = "256 looks like sequences; give tokens per optimizer step"
@@ -77,21 +72,3 @@ def test_a_batch_far_from_the_best_one_is_said(
 
 def test_a_batch_near_the_best_one_is_not(scaleband: Command, fit_file: Path) -> None:
     assert scaleband("recommend", "--fit", fit_file, *CELL, "--batch-max", "0.2M").err == ""
-
-
-@pytest.mark.parametrize(
-    ("rule", "limit", "says", "remedy"),
-    [
-        ("batch looks like sequences", slips.MOST_SEQUENCES, slips.SEQUENCES, ""),
-        ("rate above 1", slips.HIGHEST_RATE, slips.TOO_HIGH, slips.TOO_HIGH_REMEDY),
-        ("loss range", slips.LOSS_RANGE[1], slips.NO_LOSS, slips.NO_LOSS_REMEDY),
-        ("loss range", slips.LOSS_RANGE[0], slips.NO_LOSS, slips.NO_LOSS_REMEDY),
-    ],
-)
-def test_limits_and_words_are_those_of_a_run_table(rule: str, limit: float, says: str, remedy: str) -> None:
-    found = next(r for r in doubts() if r.name == rule)
-    values = limit * np.array([0.999, 1.001])
-    frame = pd.DataFrame({found.column: values, "seq_len": np.nan, "status": "completed"})
-    assert found.bad(frame).sum() == 1, "the limit lies between the two"
-    assert says in found.says(frame, 0)
-    assert remedy in found.remedy

@@ -11,11 +11,9 @@ from typing import Any
 from scaleband.campaign.records import Result, Run
 from scaleband.campaign.settings import UNIT, Settings
 from scaleband.errors import UserError
+from scaleband.slips import LOSS_RANGE
 
 STATUSES = ("completed", "diverged", "failed")
-
-LOSS_RANGE = (0.3, 12.0)
-"""Nats per token, as in the run table's own warning; outside it a loss is another unit or no loss."""
 
 JUMP = 0.5
 """A loss below this share of the smallest told so far is taken for another unit (bits per byte are about a third).

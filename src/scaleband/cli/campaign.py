@@ -71,7 +71,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     status = part("status", "budget, runs, the recommendation's band against the FLOPs spent, the verdict")
     add_status(status)
     add_interval(status)
-    add_json(status)
+    add_json(status, regrets=True)
     add_run(part("run", "the whole loop: ask, train, tell, until the budget is spent or the verdict is stop"))
 
 

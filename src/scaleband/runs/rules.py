@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from scaleband import slips
 from scaleband.runs.columns import COLUMNS, GROUP, STATUSES, required_columns
 from scaleband.runs.problems import Places, Severity, shown_value
 
@@ -226,12 +227,11 @@ def doubts() -> list[Rule]:
         return check(f"{name} looks like billions", name, lambda f: f[name] < 1e5, why, remedy)
 
     return [
-        # 16,384 sequences is the largest batch in use; 16,384 tokens is smaller than any sensible one
         check(
             "batch looks like sequences",
             "batch_tokens",
-            lambda f: (f["batch_tokens"] <= 16384) & f["seq_len"].isna(),
-            "looks like sequences, and there is no seq_len to check it",
+            lambda f: (f["batch_tokens"] <= slips.MOST_SEQUENCES) & f["seq_len"].isna(),
+            f"{slips.SEQUENCES}, and there is no seq_len to check it",
             "give seq_len, and use --batch-in-sequences if it counts sequences",
         ),
         *(billions(name) for name in ("n_tokens", "unique_tokens")),
@@ -245,15 +245,15 @@ def doubts() -> list[Rule]:
         check(
             "rate above 1",
             "lr_peak",
-            lambda f: f["lr_peak"] > 1,
-            "is above 1, which no optimizer survives",
-            "check the unit; lr_peak is the peak rate itself, not a multiple",
+            lambda f: f["lr_peak"] > slips.HIGHEST_RATE,
+            slips.TOO_HIGH,
+            slips.TOO_HIGH_REMEDY,
         ),
         check(
             "loss range",
             "loss",
-            lambda f: ((f["loss"] < 0.3) | (f["loss"] > 12)) & completed(f),
-            "is outside 0.3 to 12 nats per token",
-            "check the unit; perplexity is not loss, take its natural log",
+            lambda f: ~f["loss"].between(*slips.LOSS_RANGE) & f["loss"].notna() & completed(f),
+            slips.NO_LOSS,
+            slips.NO_LOSS_REMEDY,
         ),
     ]
