@@ -88,6 +88,15 @@ def test_what_is_not_installed_is_named(monkeypatch) -> None:
         pass
 
 
+def test_slurm_on_a_machine_without_it(monkeypatch, tmp_path) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with (
+        pytest.raises(UserError, match=r"engine slurm cannot be used on this machine .*srun.*choose another engine"),
+        engine("slurm", 1, logs=tmp_path / "logs"),
+    ):
+        pass
+
+
 def test_one_gpu_each_by_name(spec_of, tmp_path) -> None:
     from test_executors import Seen
 

@@ -56,7 +56,8 @@ def engine(
     Raises
     ------
     UserError
-        There is no such engine, it is not installed, or an option is not one of its own.
+        There is no such engine, it is not installed or not to be had on this machine, or an option is not one of its
+        own.
     """
     problems = _problems(name, {
         "gpus": bool(gpus), "gpus_per_run": bool(gpus_per_run), "address": bool(address),
@@ -74,9 +75,14 @@ def engine(
         else:
             import submitit
 
-            jobs = submitit.AutoExecutor(
-                folder=Path(logs or "submitit"), cluster="slurm" if name == "slurm" else "local"
-            )
+            cluster = "slurm" if name == "slurm" else "local"
+            try:
+                jobs = submitit.AutoExecutor(folder=Path(logs or "submitit"), cluster=cluster)
+            except RuntimeError as error:  # no srun on PATH
+                raise UserError(
+                    f"engine {name} cannot be used on this machine ({error}); start it where Slurm's commands are "
+                    "installed (a login node), or choose another engine"
+                ) from None
             wanted: dict[str, Any] = {
                 "timeout_min": max(1, round(job_minutes)),
                 "cpus_per_task": threads or 1,
