@@ -64,8 +64,7 @@ def test_the_reference_trainer_by_flag(folder, tokens, capsys) -> None:
     assert spent == pytest.approx(3 * 6 * 50_000 * 2048, rel=0.02)  # of what was built
 
 
-def test_another_engine_by_flag(tmp_path, capsys, monkeypatch) -> None:
-    folder = three_runs(capsys, tmp_path, "5e7", "1e9", 65536)  # of so few tokens the made-up loss is none
+def test_another_engine_by_flag(folder, capsys, monkeypatch) -> None:
     monkeypatch.setenv("PYTHONPATH", str(SOURCE))
     code, out, _ = call(
         capsys,

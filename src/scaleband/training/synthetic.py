@@ -16,16 +16,22 @@ import numpy as np
 from scaleband.training.curves import write_curve
 from scaleband.training.protocol import RunResult, RunSpec, failed
 
+BENDS = 8.0
+GUESSING = math.log(50_000)
+"""The loss of guessing among a common number of tokens, nats; what is computed bends towards it from `BENDS` on."""
+
 
 @dataclass(frozen=True)
 class SyntheticAdapter:
     """Answers from a closed form with noise.
 
-        loss = (E + A n^-a + B d^-b) exp(excess + noise z)
+        loss = bent((E + A n^-a + B d^-b) exp(excess)) exp(noise z)
+        bent(l) = l up to 8, above it 8 + c (1 - exp(-(l - 8) / c)), c = GUESSING - 8
         excess = h/2 (u^2 + v^2),  u = log(lr / lr*),  v = log(batch / batch*)
         lr* = lr_scale (n / 5e8)^lr_n (d / 2e10)^lr_d,  batch* = batch_scale (d / 2e10)^batch_d
 
-    with n the total parameters, d the tokens, z standard normal from the seed and the setting.
+    with n the total parameters, d the tokens, z standard normal from the seed and the setting. Tiny models that saw
+    next to nothing are no worse than guessing, which the sum alone would make them.
 
     Attributes
     ----------
@@ -60,7 +66,9 @@ class SyntheticAdapter:
         """The loss without noise, nats per token."""
         lr, batch = self.optimum(n_params, n_tokens)
         excess = self.curvature / 2 * (math.log(lr_peak / lr) ** 2 + math.log(batch_tokens / batch) ** 2)
-        return (1.7 + 400.0 * n_params**-0.34 + 410.0 * n_tokens**-0.28) * math.exp(excess)
+        loss = (1.7 + 400.0 * n_params**-0.34 + 410.0 * n_tokens**-0.28) * math.exp(excess)
+        room = GUESSING - BENDS
+        return loss if loss <= BENDS else BENDS - room * math.expm1((BENDS - loss) / room)
 
     def run(self, spec: RunSpec, folder: Path) -> RunResult:
         """See `Adapter.run`."""
