@@ -104,6 +104,8 @@ def test_refused_loss_is_a_failure_with_the_reason(make: Make) -> None:
     told = tell_result(campaign, run, RunResult(run_id=run.run_id, status="completed", loss=28.0))
     assert told.state == "failed"
     assert "perplexity is not loss" in told.result.facts["reason"]
+    assert "convert it in the training program" in told.result.facts["reason"]
+    assert "confirm it" not in told.result.facts["reason"]  # nobody is asked, and it is told already
 
 
 @dataclass(frozen=True)

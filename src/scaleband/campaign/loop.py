@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from scaleband.campaign.campaign import Campaign, Progress
 from scaleband.campaign.records import FOR_GOOD, Attempt, Run
+from scaleband.campaign.results import CONFIRM
 from scaleband.errors import UserError
 from scaleband.training import Adapter, Limits, RunResult, RunSpec, submit
 from scaleband.training.running import finished
@@ -27,6 +28,11 @@ percent, which is one cell too (`runs.cell_table`), it cost its price, and a bud
 
 SET_UP_S = 60.0
 """A failure that says nothing of tokens had not begun to train if it came within so many seconds."""
+
+IN_THE_PROGRAM = (
+    "convert it in the training program; one that is right all the same is told by hand (campaign ask, tell --sure)"
+)
+"""What can be done about a loss that a training program gave and a campaign refuses."""
 
 IN_A_ROW = 3
 """So many failures one after another and nothing else: something is wrong with the set-up, not with a run."""
@@ -97,7 +103,8 @@ def tell_result(campaign: Campaign, run: Run, result: RunResult) -> Run:
     except UserError as error:
         if "told already" in str(error):
             raise
-        refused = {**facts, "reason": str(error)[:500], FOR_GOOD: True}
+        why = str(error).replace(CONFIRM, IN_THE_PROGRAM)
+        refused = {**facts, "reason": why[:500], FOR_GOOD: True}
         return campaign.tell(run.run_id, status="failed", flops=flops or None, facts=refused)
 
 

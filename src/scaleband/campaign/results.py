@@ -19,6 +19,9 @@ JUMP = 0.5
 """A loss below this share of the smallest told so far is taken for another unit (bits per byte are about a third).
 A first run that hardly learnt may lie half as high again as the next."""
 
+CONFIRM = "if it is right all the same, confirm it (--sure)"
+"""The last words about a doubtful loss, for who tells it by hand."""
+
 _FACTS_AT_MOST = 20_000
 
 
@@ -111,11 +114,10 @@ def _check_loss(
         )
     if sure:
         return
-    confirm = "if it is right all the same, confirm it (--sure)"
     low, high = LOSS_RANGE
     if not low <= loss <= high:
         raise UserError(f"{what}: a loss of {loss:g} is outside {low:g} to {high:g} {UNIT}; perplexity is not loss "
-                        f"(take its natural log), bits are not nats; {confirm}")  # fmt: skip
+                        f"(take its natural log), bits are not nats; {CONFIRM}")  # fmt: skip
     told = [
         r.result.loss for r in others if r.state == "completed" and r.result is not None and r.result.loss
     ]
@@ -123,7 +125,7 @@ def _check_loss(
     known = [float(v) for v in (*told, *given) if v is not None and math.isfinite(v)]
     if known and loss < JUMP * min(known):
         raise UserError(f"{what}: a loss of {loss:g} is far below every other of this campaign (the least is "
-                        f"{min(known):g}); is it in another unit, bits per byte perhaps? {confirm}")  # fmt: skip
+                        f"{min(known):g}); is it in another unit, bits per byte perhaps? {CONFIRM}")  # fmt: skip
 
 
 def _plain_facts(what: str, facts: Mapping[str, Any]) -> dict[str, Any]:
