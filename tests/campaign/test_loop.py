@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -20,7 +21,7 @@ from scaleband.campaign.settings import setting_key
 from scaleband.campaign.strategies import Request, random_runs
 from scaleband.design import Proposals
 from scaleband.errors import UserError
-from scaleband.training import Limits, RunResult, RunSpec, SyntheticAdapter, failed, run_one
+from scaleband.training import CommandAdapter, Limits, RunResult, RunSpec, SyntheticAdapter, failed, run_one
 
 Make = Callable[..., Campaign]
 PRICE = 3e17
@@ -96,6 +97,17 @@ def test_broken_set_up_ends_the_loop_and_keeps_the_budget(make: Make, threads: A
         "FileNotFoundError: train.py"
         in next(a.result.facts["reason"] for a in campaign.attempts() if a.result is not None)
     )
+
+
+def test_a_failure_s_line_names_what_the_program_printed(make: Make, threads: Any) -> None:
+    campaign, said = make(), []
+    crash = CommandAdapter((sys.executable, "-I", "-c", "print('CUDA out of memory'); raise SystemExit(3)"))
+    run_campaign(campaign, crash, threads, workers=1, report=said.append)
+    log = run_folder(campaign, "small-0001") / "log-tail.txt"
+    assert log.read_text().strip() == "CUDA out of memory"
+    assert any("exit code 3" in line and f"; the end of what it printed: {log};" in line for line in said)
+    run_campaign(other := make("other"), Broken(), threads, workers=1, report=said.append)
+    assert f"; its folder: {run_folder(other, 'small-0001')};" in said[-1]
 
 
 def test_refused_loss_is_a_failure_with_the_reason(make: Make) -> None:

@@ -16,6 +16,7 @@ from scaleband.campaign.records import FOR_GOOD, Attempt, Run
 from scaleband.campaign.results import CONFIRM
 from scaleband.errors import UserError
 from scaleband.training import Adapter, Limits, RunResult, RunSpec, submit
+from scaleband.training.command import LOG_FILE
 from scaleband.training.running import finished
 
 if TYPE_CHECKING:
@@ -281,7 +282,17 @@ def _line(result: RunResult, campaign: Campaign) -> str:
         if result.status == "completed"
         else f"{result.status}: {result.reason or 'no reason given'}"
     )
+    if result.status == "failed":
+        what += _what_it_printed(run_folder(campaign, result.run_id))
     return f"{result.run_id}: {what}; {a.spent:.3g} of {a.budget:.3g} FLOP spent"
+
+
+def _what_it_printed(folder: Path) -> str:
+    """Where to look for more about a failure."""
+    log = folder / LOG_FILE
+    if log.is_file() and log.stat().st_size:
+        return f"; the end of what it printed: {log}"
+    return f"; its folder: {folder}" if folder.is_dir() else ""
 
 
 def _outcome(counts: dict[str, int], broken: bool, stopped: bool, verdict: Verdict | None) -> Outcome:
