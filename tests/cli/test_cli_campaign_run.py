@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from scaleband.campaign import Campaign
 from scaleband.cli import main
-from scaleband.cli.campaign_training import ENGINES, adapter_of
+from scaleband.cli.campaign_training import ENGINES, adapter_of, check_here
 from scaleband.cli.program import build_parser
 from scaleband.training import ReferenceAdapter, engines, write_tokens
 from scaleband.training.protocol import result_from_json
@@ -118,3 +119,30 @@ def test_what_does_not_fit_is_refused(folder, capsys, words, code, says) -> None
     assert (found, out) == (code, "")
     assert says in err
     assert "Traceback" not in err
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["--command", "no-such-program"], "no program 'no-such-program' on PATH; name it by its whole path"),
+        (["--command", "/nonexistent/prog"], "/nonexistent/prog is not a program's file; correct the path"),
+        (["--command", "PLACE/can.csv"], "is a file that may not be run; make it executable (chmod +x)"),
+        (["--command", "./train.sh"], "./train.sh is a path from this folder"),
+        (["--engine", "submitit-local", "--command", "no-such-program"], "no program 'no-such-program'"),
+        (["--trainer", "/nonexistent"], "/nonexistent is not a whole data folder"),
+        (["--trainer", "PLACE/{data}"], "/code is not a whole data folder"),
+    ],
+)
+def test_what_is_not_there_is_said_before_a_run_is_handed_out(folder, capsys, words, says) -> None:
+    code, out, err = call(capsys, "run", folder, *(w.replace("PLACE", str(folder.parent)) for w in words))
+    assert (code, out) == (1, "")
+    assert says in err
+    with Campaign.open(folder) as campaign:
+        assert campaign.attempts() == []
+
+
+def test_a_cluster_s_workers_may_see_other_files() -> None:
+    for place in (["--engine", "slurm"], ["--engine", "dask", "--address", "tcp://far:8786"]):
+        for what in (["--trainer", "/their/{data}"], ["--command", "their-program"]):
+            check_here(build_parser().parse_args(["campaign", "run", "DIR", *place, *what]), {"code"})
+    check_here(build_parser().parse_args(["campaign", "run", "DIR", "--command", "{folder}/train"]), {"code"})

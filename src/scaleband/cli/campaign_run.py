@@ -7,7 +7,7 @@ import signal
 from types import FrameType
 
 from scaleband.cli.arguments import count, whole
-from scaleband.cli.campaign_training import adapter_of, add_engine, add_trainer, engine_of
+from scaleband.cli.campaign_training import adapter_of, add_engine, add_trainer, check_here, engine_of
 from scaleband.cli.printing import print_json, say
 from scaleband.cli.progress import progress
 from scaleband.cli.verb import Exit
@@ -40,6 +40,7 @@ def run_run(asked: argparse.Namespace) -> int:
         say("stopping when the runs that are out have ended; interrupt again not to wait for them")
 
     with Campaign.open(asked.dir) as campaign:
+        check_here(asked, set(campaign.settings.candidates["data"]))
         before = signal.signal(signal.SIGINT, stop)
         try:
             with (

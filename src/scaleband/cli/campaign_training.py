@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import shutil
+from collections.abc import Collection
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from scaleband.cli.arguments import count, whole
 from scaleband.cli.verb import UsageError
+from scaleband.errors import UserError
 
 if TYPE_CHECKING:
     from concurrent.futures import Executor
@@ -95,6 +98,50 @@ def adapter_of(asked: argparse.Namespace) -> Any:
         return CommandAdapter(tuple(asked.command))
     place = asked.trainer if "://" in asked.trainer else str(Path(asked.trainer).absolute())
     return ReferenceAdapter(place, threads=asked.threads or 0, **given)
+
+
+def check_here(asked: argparse.Namespace, data: Collection[str]) -> None:
+    """Look for the program, or for the tokens of each of `data`, before a run is handed out to fail for want of them.
+
+    Only where trainings run on this machine: Slurm's workers, and those of a cluster at an --address, may see others.
+
+    Raises
+    ------
+    UserError
+        What is missing, or cannot be run.
+    """
+    if asked.engine == "slurm" or asked.address:
+        return
+    if asked.command is not None:
+        _check_program(asked.command[0])
+    if asked.trainer is not None:
+        from scaleband.training.reference import check_torch
+        from scaleband.training.tokens import open_tokens
+
+        check_torch()
+        for folder in sorted({asked.trainer.replace("{data}", name) for name in data}):
+            open_tokens(folder)
+
+
+def _check_program(program: str) -> None:
+    if "{" in program:
+        return  # another one for every run
+    where = Path(program)
+    if "/" in program and not where.is_absolute():
+        raise UserError(
+            f"--command: {program} is a path from this folder, and a training runs in its own; name the program by its "
+            f"whole path: {where.absolute()}"
+        )
+    if shutil.which(program) is not None:
+        return
+    if "/" not in program:
+        raise UserError(f"--command: there is no program {program!r} on PATH; name it by its whole path")
+    if where.is_file():
+        raise UserError(
+            f"--command: {program} is a file that may not be run; make it executable (chmod +x), or name what runs it "
+            f"first: python {program}"
+        )
+    raise UserError(f"--command: {program} is not a program's file; correct the path")
 
 
 def engine_of(asked: argparse.Namespace, folder: Path) -> AbstractContextManager[Executor]:

@@ -96,11 +96,16 @@ def run_stack(adapter: ReferenceAdapter, specs: Sequence[RunSpec], folder: str |
     return [results[k] for k in range(len(specs))]
 
 
-def _torch() -> Any:
+def check_torch() -> None:
+    """Raises UserError where torch is not installed."""
     if importlib.util.find_spec("torch") is None:
         raise UserError(
             "the reference trainer needs torch, which is not installed: pip install 'scaleband[torch]'"
         )
+
+
+def _torch() -> Any:
+    check_torch()
     import torch
 
     return torch
