@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from scaleband.campaign import Campaign
-from scaleband.campaign.loop import run_campaign, run_folder, spec_of, tell_result
+from scaleband.campaign.loop import Outcome, run_campaign, run_folder, spec_of, tell_result
 from scaleband.campaign.proposers import candidates_for
 from scaleband.campaign.refit import prior_draws_of
 from scaleband.campaign.settings import setting_key
@@ -80,6 +80,18 @@ def test_failed_trainings_come_back_and_cost_what_they_used(make: Make, threads:
 
 
 @dataclass(frozen=True)
+class FailsEvery:
+    """Fails every so many runs."""
+
+    share: int
+
+    def run(self, spec: RunSpec, folder: Path) -> RunResult:
+        if int(spec.run_id[-4:]) % self.share == 0:
+            return failed(spec, "disk full")
+        return SyntheticAdapter().run(spec, folder)
+
+
+@dataclass(frozen=True)
 class Broken:
     """Never works."""
 
@@ -97,6 +109,18 @@ def test_broken_set_up_ends_the_loop_and_keeps_the_budget(make: Make, threads: A
         "FileNotFoundError: train.py"
         in next(a.result.facts["reason"] for a in campaign.attempts() if a.result is not None)
     )
+
+
+def test_an_end_for_want_of_settings_that_were_given_up_is_no_spent_budget(make: Make, threads: Any) -> None:
+    def bad(share: int) -> Outcome:
+        campaign = make(f"of-{share}", retries=0, budget_flops=1e20)
+        return run_campaign(campaign, FailsEvery(share), threads, workers=1)
+
+    ended = bad(2)
+    assert (ended.why, ended.failed, ended.completed + ended.diverged) == ("given up", 8, 8)
+    assert "settings given up after failures: 8" in ended.sentence
+    assert "start a new campaign" in ended.sentence
+    assert bad(99).why == "budget"
 
 
 def test_a_failure_s_line_names_what_the_program_printed(make: Make, threads: Any) -> None:

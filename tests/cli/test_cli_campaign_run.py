@@ -141,6 +141,17 @@ def test_what_is_not_there_is_said_before_a_run_is_handed_out(folder, capsys, wo
         assert campaign.attempts() == []
 
 
+def test_a_campaign_whose_settings_were_all_given_up_is_no_success(tmp_path, capsys) -> None:
+    (tmp_path / "can.csv").write_text("n_params,n_tokens,lr_peak,batch_tokens\n50000,2048,1e-3,256\n")
+    words = ["--params", "1e9", "--tokens", "1e10", "--source", "mine", "--data", "code", "--budget", "1e15",
+             "--candidates", tmp_path / "can.csv", "--strategy", "random", "--retries", "0"]  # fmt: skip
+    assert call(capsys, "init", tmp_path / "one", *words)[0] == 0
+    for _ in range(2):  # and it stays so
+        code, out, _ = call(capsys, "run", tmp_path / "one", "--quiet", "--command", "false")
+        assert code == 1
+        assert "ended (given up): nothing else is left; settings given up after failures: 1" in out
+
+
 def test_a_cluster_s_workers_may_see_other_files() -> None:
     for place in (["--engine", "slurm"], ["--engine", "dask", "--address", "tcp://far:8786"]):
         for what in (["--trainer", "/their/{data}"], ["--command", "their-program"]):

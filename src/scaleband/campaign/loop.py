@@ -12,7 +12,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from scaleband.campaign.campaign import Campaign, Progress
-from scaleband.campaign.records import FOR_GOOD, Attempt, Run
+from scaleband.campaign.records import FOR_GOOD, Attempt, Run, pays
 from scaleband.campaign.results import CONFIRM
 from scaleband.errors import UserError
 from scaleband.training import Adapter, Limits, RunResult, RunSpec, submit
@@ -46,8 +46,9 @@ class Outcome:
     Attributes
     ----------
     why
-        "budget" (no candidate is affordable, or none is left), "verdict" (the next runs are not worth their price),
-        "failures" (several in a row), or "asked" (somebody stopped it).
+        "budget" (no candidate is affordable, or none is left), "given up" (what is left of the budget would pay for
+        runs that failed too often), "verdict" (the next runs are not worth their price), "failures" (several in a
+        row), or "asked" (somebody stopped it).
     sentence
         The same in words.
     completed, diverged, failed
@@ -189,7 +190,7 @@ def run_campaign(
                         say(_line(result, campaign))
                     threading.Event().wait(min(1.0, campaign.settings.heartbeat_s))
                     continue
-                return _outcome(counts, broken, enough(), verdict)
+                return _outcome(campaign, counts, broken, enough(), verdict)
             done, _ = wait(out, timeout=campaign.settings.heartbeat_s, return_when=FIRST_COMPLETED)
             for future in done:
                 run, result = out.pop(future), future.result()
@@ -295,7 +296,11 @@ def _what_it_printed(folder: Path) -> str:
     return f"; its folder: {folder}" if folder.is_dir() else ""
 
 
-def _outcome(counts: dict[str, int], broken: bool, stopped: bool, verdict: Verdict | None) -> Outcome:
+def _outcome(
+    campaign: Campaign, counts: dict[str, int], broken: bool, stopped: bool, verdict: Verdict | None
+) -> Outcome:
+    left = campaign.account().left
+    given_up = [r for r in campaign.runs() if r.state == "failed" and pays(left, r.price_flops)]
     if broken:
         why, words = (
             "failures",
@@ -305,6 +310,13 @@ def _outcome(counts: dict[str, int], broken: bool, stopped: bool, verdict: Verdi
         why, words = "asked", "stopped as asked; run again to go on"
     elif verdict is not None and verdict.stop and verdict.evpi == verdict.evpi and verdict.cost_flops > 0:
         why, words = "verdict", verdict.why
+    elif given_up:
+        why, words = (
+            "given up",
+            f"nothing else is left; settings given up after failures: {len(given_up)} (`campaign status` has the "
+            "reasons); mend the cause, then start a new campaign (--runs keeps what `campaign status --runs-out` wrote "
+            "of this one)",
+        )
     else:
         why, words = "budget", verdict.why if verdict is not None else "nothing is left to propose"
     return Outcome(why, words, **counts)

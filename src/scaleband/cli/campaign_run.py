@@ -54,10 +54,11 @@ def run_run(asked: argparse.Namespace) -> int:
         finally:
             signal.signal(signal.SIGINT, before)
         account = campaign.account()
+        nothing = ended.why == "given up" and not any(r.state in ("completed", "diverged") for r in campaign.runs())
     if asked.json:
         print_json({**vars(ended), "spent_flops": account.spent, "left_flops": account.left})
     else:
         print(f"ended ({ended.why}): {ended.sentence}")
         print(f"{ended.completed} completed, {ended.diverged} diverged, {ended.failed} failed; "
               f"{account.spent:.3g} of {account.budget:.3g} FLOP spent")  # fmt: skip
-    return Exit.BAD_INPUT if ended.why == "failures" else Exit.DONE
+    return Exit.BAD_INPUT if nothing or ended.why == "failures" else Exit.DONE
