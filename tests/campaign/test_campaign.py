@@ -322,7 +322,7 @@ def test_kill_between_proposing_and_handing_out_leaves_runs_in_the_pool(
     make: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     campaign = make()
-    original = Campaign._take
+    original = Campaign.take
     calls = []
 
     def killed(self: Campaign, n: int, heartbeat: bool) -> Any:
@@ -331,7 +331,7 @@ def test_kill_between_proposing_and_handing_out_leaves_runs_in_the_pool(
             raise KeyboardInterrupt
         return original(self, n, heartbeat)
 
-    monkeypatch.setattr(Campaign, "_take", killed)
+    monkeypatch.setattr(Campaign, "take", killed)
     with pytest.raises(KeyboardInterrupt):
         campaign.ask(2)
     assert [r.state for r in campaign.runs()] == ["waiting", "waiting"]

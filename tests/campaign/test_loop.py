@@ -267,6 +267,19 @@ def test_while_it_waits_for_others_it_proposes_only_when_something_changed(make:
     assert seen == [(1, 0), (0, 0)]  # while it was out, and once it was taken for lost
 
 
+def test_a_run_out_of_the_pool_is_no_lost_one_while_others_are_weighed(make: Make, threads: Any) -> None:
+    def slow(request: Request, n: int) -> Proposals:
+        time.sleep(5.0)  # longer than the grace period, as sampling may be
+        return random_runs(request, n)
+
+    campaign = make(budget_flops=2 * PRICE, heartbeat_s=1, grace_s=3)
+    campaign.give_back(campaign.ask(1).runs[0].run_id)
+    with Campaign.open(campaign.place.folder, proposer=slow) as other:
+        ended = run_campaign(other, SyntheticAdapter(seconds=6.0), threads, workers=2)
+    assert ended.completed + ended.diverged == len(campaign.runs())
+    assert not any(attempt.lost for attempt in campaign.attempts())
+
+
 def test_asked_to_stop_waits_for_what_is_out(make: Make, threads: Any) -> None:
     campaign = make()
     enough = threading.Event()

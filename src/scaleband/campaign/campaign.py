@@ -209,18 +209,18 @@ class Campaign:
         """
         if n < 1:
             raise UserError(f"n = {n}: ask for at least one run")
-        taken = self._take(n, heartbeat)
+        taken = self.take(n, heartbeat)
         verdict = None
         try:
             if len(taken) < n:
                 with self.place.locked("proposing"):
                     for _ in range(_ROUNDS):
                         # another process may have proposed while this one waited
-                        taken += self._take(n - len(taken), heartbeat)
+                        taken += self.take(n - len(taken), heartbeat)
                         if len(taken) == n:
                             break
                         verdict, some = self._propose(n - len(taken), past_stop, progress)
-                        taken += self._take(n - len(taken), heartbeat)
+                        taken += self.take(n - len(taken), heartbeat)
                         if len(taken) == n or not some:
                             break
         except BaseException:  # a proposer that fails, or Ctrl-C while it samples: nobody would hear of these runs
@@ -229,6 +229,16 @@ class Campaign:
                     self.give_back(run.run_id)
             raise
         return Asked(tuple(taken), verdict, self.account())
+
+    def take(self, n: int, heartbeat: bool = False) -> list[Run]:
+        """The part of `ask` that takes no time: runs that wait in the pool, at most `n`, now pending."""
+        if n <= 0:
+            return []
+        with self.place.locked():
+            now = pool.mended(self.place, self.settings, self.attempts(), silent=True)
+            ids = pool.take(self.place, now, n, heartbeat)
+            runs = {r.run_id: r for r in self.runs()} if ids else {}
+        return [runs[i] for i in ids]
 
     def tell(
         self,
@@ -349,16 +359,6 @@ class Campaign:
             overhead_flops=self.settings.overhead_flops,
             made=frozenset(r.key for r in told_runs(runs)),
         )
-
-    def _take(self, n: int, heartbeat: bool) -> list[Run]:
-        """Runs out of the pool, now pending."""
-        if n <= 0:
-            return []
-        with self.place.locked():
-            now = pool.mended(self.place, self.settings, self.attempts(), silent=True)
-            ids = pool.take(self.place, now, n, heartbeat)
-            runs = {r.run_id: r for r in self.runs()} if ids else {}
-        return [runs[i] for i in ids]
 
     def _propose(self, n: int, past_stop: bool, progress: Progress | None) -> tuple[Verdict, bool]:
         """Fill the pool with `n` new runs or so; the verdict, and whether there may be more."""

@@ -175,13 +175,19 @@ def run_campaign(
             wanted = 0 if broken or enough() else workers - len(out)
             # the same request gives the same answer, and weighing runs takes seconds
             if wanted and (before := _standing(campaign.mended())) != exhausted:
-                asked = campaign.ask(wanted, heartbeat=True, past_stop=past_stop, progress=progress)
-                after = _standing(campaign.attempts())
-                exhausted = after if len(asked.runs) < wanted and after == before else None
-                verdict = asked.verdict or verdict
-                for run in asked.runs:
+                # what the pool has starts at once: while a posterior is sampled it would send no signs of life
+                runs: Sequence[Run] = campaign.take(wanted, heartbeat=True)
+                pooled = bool(runs)
+                if not pooled:
+                    asked = campaign.ask(wanted, heartbeat=True, past_stop=past_stop, progress=progress)
+                    runs, after = asked.runs, _standing(campaign.attempts())
+                    exhausted = after if len(runs) < wanted and after == before else None
+                    verdict = asked.verdict or verdict
+                for run in runs:
                     say(f"started {run.run_id}")
                     out[_submitted(campaign, adapter, executor, run, limits or Limits())] = run
+                if pooled:
+                    continue
             if not out:
                 waiting = not broken and not enough() and _others_out(campaign)
                 if waiting and monotonic() - quiet_since < 2 * campaign.settings.grace_s:
