@@ -245,6 +245,7 @@ CELL = {
         ({"candidates": CELL | {"flops": [0.0]}}, "a candidate costs nothing"),
         ({"candidates": CELL | {"flops": ["1e18x"]}}, "candidates row 1: flops = '1e18x' is no number"),
         ({"candidates": {k: v * 2 for k, v in CELL.items()}}, "candidates row 2: the same setting is there twice"),
+        ({"candidates": CELL, "budget_flops": 1e15}, r"cheapest candidate costs 3e\+17 FLOP and the budget is 1e\+15"),
         ({"prior": "no-such-model"}, "no released model 'no-such-model'"),
         ({"grace_s": 10}, "grace period must be longer"),
     ],

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from scaleband.campaign import campaign, refit
+from scaleband.campaign import Campaign, campaign, refit
 from scaleband.campaign.history import Band, Step
 from scaleband.cli import main
 from scaleband.cli.campaign_status import step_row
@@ -191,6 +191,46 @@ def test_candidates_and_runs_of_before(tmp_path: Path, capsys: pytest.CaptureFix
     assert (said["prior"], said["trust"]) == ("step-law", 0.5)
     code, out, _ = call(capsys, "ask", tmp_path / "c", "-n", 5, "--json")
     assert sorted(r["lr_peak"] for r in json.loads(out)["runs"]) == [1e-3, 2e-3]
+
+
+BASE = ["--params", "1e9", "--tokens", "2e10", "--source", "mine", "--data", "web", "--budget", "1e19",
+        "--strategy", "random"]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("table", "says"),
+    [
+        ("n_params,n_tokens,lr,batch\n6e7,2e9,1e-3,65536\n", "can.csv: column lr is not read; rename it lr_peak"),
+        ("n_params,n_tokens,lr_peak,batch_tokens,FLOPs\n6e7,2e9,1e-3,65536,7e17\n", "rename it flops"),
+        ("n_params,n_tokens,lr_peak,batch_tokens\n6e7,2e9,,65536\n", "can.csv row 1: lr_peak is missing"),
+        ("n_params,n_tokens,lr_peak,batch_tokens\n6e7,2e9,1e-3,65536\n6e7,2e9,,\n", "can.csv: row 2 has no lr_peak"),
+        ("n_params,n_tokens,lr_peak,batch_tokens,flops\n6e7,2e9,1e-3,65536,-5\n", "can.csv: row 1: flops = -5"),
+        ("run_id,n_params,n_tokens,lr_peak,batch_tokens\na,6e7,2e9,1e-3,65536\na,6e7,2e9,2e-3,65536\n",
+         "can.csv: two candidates have the run_id 'a'"),
+        ("n_params,n_tokens,lr_peak,batch_tokens\n" + "6e7,2e9,1e-3,65536\n" * 2, "can.csv row 2: the same setting"),
+        ("n_params,n_tokens,lr_peak,batch_tokens\n1e9,2e10,1e-3,65536\n", "the cheapest candidate costs 1.2e+20 FLOP"),
+    ],
+)  # fmt: skip
+def test_candidates_that_cannot_be(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], table: str, says: str
+) -> None:
+    (tmp_path / "can.csv").write_text(table)
+    code, out, err = call(capsys, "init", tmp_path / "c", *BASE, "--candidates", tmp_path / "can.csv")
+    assert (code, out) == (1, "")
+    assert says in err
+    assert not (tmp_path / "c").exists()
+
+
+def test_candidates_of_a_related_group_are_taken(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "can.csv").write_text(
+        "source,n_params,n_tokens,lr_peak,batch_tokens,bundle\nother,6e7,2e9,1e-3,65536,\n,6e7,2e9,2e-3,65536,b\n"
+    )
+    assert call(capsys, "init", tmp_path / "c", *BASE, "--candidates", tmp_path / "can.csv")[0] == 0
+    with Campaign.open(tmp_path / "c") as campaign:
+        assert campaign.settings.candidates["source"] == ["other", "mine"]
+        assert campaign.settings.candidates["bundle"] == ["", "b"]
+    code, _, err = call(capsys, "init", tmp_path / "d", *INIT[:4], "--budget", "1e18")
+    assert (code, "a campaign answers for one group" in err) == (2, True)
 
 
 def test_runs_of_before_without_rates_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

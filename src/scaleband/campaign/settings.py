@@ -214,9 +214,13 @@ def checked(settings: Settings, strategies: Sequence[str], *, options: Collectio
     if problems:
         raise UserError(problems)
     plain = plain_target(settings.target)
+    candidates = checked_candidates(settings.candidates) if settings.candidates else {}
+    least = min(candidates.get("flops", [0.0])) + settings.overhead_flops
+    if candidates and least > settings.budget_flops * (1 + 1e-12):
+        raise UserError(f"the cheapest candidate costs {least:.3g} FLOP and the budget is {settings.budget_flops:.3g}; "
+                        "raise the budget, or add smaller runs")  # fmt: skip
     return replace(
-        settings, target=plain, given=_given(settings.given),
-        candidates=_candidates(settings.candidates) if settings.candidates else {},
+        settings, target=plain, given=_given(settings.given), candidates=candidates,
         stated={k: v for k, v in settings.stated.items() if v},
     )  # fmt: skip
 
@@ -272,8 +276,8 @@ def device_problems(device: Mapping[str, float | None]) -> list[str]:
     return out
 
 
-def _candidates(columns: Mapping[str, Sequence[Any]]) -> dict[str, list[Any]]:
-    """Candidates checked as run-table rows would be; costs filled in, double ones refused."""
+def checked_candidates(columns: Mapping[str, Sequence[Any]], name: str = "candidates") -> dict[str, list[Any]]:
+    """Candidates checked as run-table rows would be; costs filled in, double ones refused. `name` is the table's."""
     import numpy as np
     import pandas as pd
 
@@ -282,14 +286,14 @@ def _candidates(columns: Mapping[str, Sequence[Any]]) -> dict[str, list[Any]]:
     frame = pd.DataFrame({k: list(v) for k, v in columns.items()})
     if not len(frame):
         raise UserError("the candidate table has no rows; give one row per run that could be made")
-    checked_rows = checked_settings(frame, "candidates")
+    checked_rows = checked_settings(frame, name)
     flops = training_flops(checked_rows["n_active"], checked_rows["n_tokens"])
     if "flops" in frame:
         stated = frame["flops"].mask(frame["flops"] == "")
         read = pd.to_numeric(stated, errors="coerce")
         odd = np.flatnonzero(read.isna() & stated.notna())
         if odd.size:
-            raise UserError(f"candidates row {odd[0] + 1}: flops = {stated.iloc[odd[0]]!r} is no number; it is "
+            raise UserError(f"{name} row {odd[0] + 1}: flops = {stated.iloc[odd[0]]!r} is no number; it is "
                             "training compute in FLOP, leave it out to have it computed")  # fmt: skip
         flops = read.fillna(flops)
         if not (flops > 0).all():
@@ -303,7 +307,7 @@ def _candidates(columns: Mapping[str, Sequence[Any]]) -> dict[str, list[Any]]:
     keys = [setting_key({k: out[k][i] for k in INPUTS}) for i in range(len(frame))]
     if len(set(keys)) < len(keys):
         twice = next(i for i, key in enumerate(keys) if key in keys[:i])
-        raise UserError(f"candidates row {twice + 1}: the same setting is there twice; leave one out")
+        raise UserError(f"{name} row {twice + 1}: the same setting is there twice; leave one out")
     return out
 
 

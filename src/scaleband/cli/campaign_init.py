@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import re
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from scaleband.cli.arguments import add_json, add_target, count, path, trust, whole
 from scaleband.cli.fit import path_of_prior
@@ -21,9 +21,6 @@ from scaleband.cli.printing import print_json, say
 from scaleband.cli.verb import Exit, UsageError
 from scaleband.errors import UserError
 
-if TYPE_CHECKING:
-    import pandas as pd
-
 STRATEGIES = ("evsi", "random", "cost-weighted", "cheapest-first")
 
 
@@ -36,7 +33,7 @@ def add_init(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--target-runs", type=count, default=1.0, metavar="K",
                         help="final runs that the setting will serve; 1")  # fmt: skip
     parser.add_argument("--candidates", type=path, metavar="C.csv",
-                        help="runs that can be made: n_params, n_tokens, lr_peak, batch_tokens, flops")  # fmt: skip
+                        help="runs that can be made: columns as in scaleband propose --candidates")  # fmt: skip
     add_limits(parser)
     add_prices(parser)
     parser.add_argument(
@@ -71,7 +68,7 @@ def run_init(asked: argparse.Namespace) -> int:
             "--trust says how far to trust --prior; give --prior MODEL too, or leave --trust out"
         )
     if asked.source is None or asked.data is None:
-        raise UsageError("a campaign makes runs of one group: name it with --source and --data")
+        raise UsageError("a campaign answers for one group: name it with --source and --data")
     refuse_limits_of_a_table(asked)
     if asked.candidates is None and (asked.sizes is None or asked.lengths is None):
         raise UsageError("say what can be run: --candidates C.csv, or --sizes and --lengths")
@@ -148,18 +145,21 @@ def limits_of(asked: argparse.Namespace, target: dict[str, Any]) -> dict[str, An
 
 
 def candidates_of(asked: argparse.Namespace, target: dict[str, Any]) -> dict[str, list[Any]]:
-    """The candidate table; a part of the group that it leaves out is the target's."""
+    """The candidate table, read as `scaleband propose` reads it; a part of the group left out is the target's."""
+    from scaleband.campaign.settings import checked_candidates
+    from scaleband.cli.propose import candidate_frame
+    from scaleband.design import candidates_from_table
     from scaleband.runs.files import read_raw
 
-    frame: pd.DataFrame = read_raw(asked.candidates, asked.candidates.name)
-    for name in ("source", "arch", "data"):
-        if name not in frame:
-            frame[name] = target[name]
-    if "n_active" not in frame and "n_params" in frame and target["n_active"] != target["n_params"]:
-        raise UserError(
-            f"{asked.candidates.name}: the target is sparse and the table has no n_active; add it"
-        )
-    return {str(c): frame[c].tolist() for c in frame}
+    name = asked.candidates.name
+    frame = candidate_frame(asked.candidates, target)
+    if target["n_active"] != target["n_params"] and "n_active" not in read_raw(asked.candidates, name):
+        raise UserError(f"{name}: the target is sparse and the table has no n_active; add it")
+    try:
+        candidates_from_table(frame)  # bundles and ids
+    except UserError as error:
+        raise UserError([f"{name}: {problem}" for problem in error.problems]) from None
+    return checked_candidates({str(c): frame[c].tolist() for c in frame}, name)
 
 
 def given_of(asked: argparse.Namespace) -> dict[str, list[Any]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
@@ -55,11 +55,12 @@ class Points:
     batch_tokens: np.ndarray
 
 
-def read_points(path: Path, *, arch: str = "dense") -> Points:
+def read_points(path: Path, *, arch: str = "dense", also: Sequence[str] = ()) -> Points:
     """Read POINTS.csv (or Parquet).
 
     Columns: n_params and n_tokens; optionally source, data (empty: never seen), arch (empty: `arch`), n_active
-    (empty: n_params), and lr_peak with batch_tokens (both empty: the cell's optimum). Others are kept.
+    (empty: n_params), and lr_peak with batch_tokens (both empty: the cell's optimum). Others are kept; `also` are those
+    that the caller reads.
 
     Raises
     ------
@@ -75,7 +76,7 @@ def read_points(path: Path, *, arch: str = "dense") -> Points:
     problems = [missing_column(name, c, header) for c in REQUIRED if c not in header]
     problems += [f"{name}: there is a column {c} already, which this writes; rename or drop it"
                  for c in ADDED if c in header]  # fmt: skip
-    problems += misspelt(name, header)
+    problems += misspelt(name, header, also)
     if raw.empty:
         problems.append(f"{name}: the table has no rows; add one line per point")
     if problems:
@@ -106,14 +107,16 @@ def read_points(path: Path, *, arch: str = "dense") -> Points:
     return Points(raw, cells, number("lr_peak"), number("batch_tokens"))
 
 
-def misspelt(name: str, header: list[str]) -> list[str]:
+def misspelt(name: str, header: list[str], also: Sequence[str] = ()) -> list[str]:
     """Columns that look like one that is read and is not there: kept as they are, their values would be ignored."""
-    free = [c for c in (*NUMBER_COLUMNS, *GROUP_COLUMNS) if c not in header and c not in REQUIRED]
+    read = (*NUMBER_COLUMNS, *GROUP_COLUMNS, *also)
+    free = [c for c in read if c not in header and c not in REQUIRED]
     meant = {"lr": "lr_peak", "learning_rate": "lr_peak", "batch": "batch_tokens", "batch_size": "batch_tokens"}
     out = []
     for column in header:
-        near = [meant[column]] if column in meant else get_close_matches(column, free, n=1, cutoff=0.8)
-        if near and near[0] in free and column not in (*NUMBER_COLUMNS, *GROUP_COLUMNS):
+        small = column.lower()
+        near = [meant[small]] if small in meant else get_close_matches(small, free, n=1, cutoff=0.8)
+        if near and near[0] in free and column not in read:
             out.append(f"{name}: column {column} is not read; rename it {near[0]}, or to something else if it is not")
     return out
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -26,6 +28,8 @@ from scaleband.errors import UserError
 from scaleband.labels import flops_label, quantity
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from scaleband.design import Candidates, Device, Proposals
 
 
@@ -95,7 +99,14 @@ def from_table(q: Question, asked: argparse.Namespace) -> Candidates:
 
 
 def read_candidates(q: Question, file: Any) -> Candidates:
-    """Runs out of a CSV or Parquet file; a part of the group left out is the target's.
+    """Runs out of a CSV or Parquet file as `candidate_frame` reads them; raises what it does."""
+    from scaleband.design import candidates_from_table
+
+    return candidates_from_table(candidate_frame(file, {k: getattr(q.cells, k)[0] for k in ("source", "arch", "data")}))
+
+
+def candidate_frame(file: Path, group: Mapping[str, str]) -> pd.DataFrame:
+    """Runs that can be made out of a CSV or Parquet file; a part of the group left out is that of `group`.
 
     Raises
     ------
@@ -105,9 +116,8 @@ def read_candidates(q: Question, file: Any) -> Candidates:
     import pandas as pd
 
     from scaleband.cli.points import read_points
-    from scaleband.design import candidates_from_table
 
-    points = read_points(file, arch=q.cells.arch[0])
+    points = read_points(file, arch=group["arch"], also=("run_id", "bundle", "flops"))
     unset = np.flatnonzero(np.isnan(points.lr_peak) | np.isnan(points.batch_tokens))
     if unset.size:
         raise UserError(
@@ -118,10 +128,9 @@ def read_candidates(q: Question, file: Any) -> Candidates:
                           "n_tokens": points.cells.n_tokens, "lr_peak": points.lr_peak,
                           "batch_tokens": points.batch_tokens})  # fmt: skip
     for part in ("source", "arch", "data"):
-        own = getattr(q.cells, part)[0]
         named = points.raw[part] if part in points.raw else pd.Series("", frame.index)
         given = named.fillna("").astype(str).str.strip()
-        frame[part] = given.where(given != "", own).to_numpy()
+        frame[part] = given.where(given != "", group[part]).to_numpy()
     for name in ("run_id", "bundle"):
         if name in points.raw:
             frame[name] = points.raw[name].fillna("").astype(str).to_numpy()
@@ -135,7 +144,7 @@ def read_candidates(q: Question, file: Any) -> Candidates:
                 "number, or leave the column out (6 FLOPs per active parameter and token)"
             )
         frame["flops"] = price
-    return candidates_from_table(frame)
+    return frame
 
 
 def answer_of(q: Question, found: Proposals, asked: argparse.Namespace, device: Device | None) -> dict[str, Any]:
