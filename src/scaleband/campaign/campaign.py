@@ -219,7 +219,8 @@ class Campaign:
                         taken += self.take(n - len(taken), heartbeat)
                         if len(taken) == n:
                             break
-                        verdict, some = self._propose(n - len(taken), past_stop, progress)
+                        said, some = self._propose(n - len(taken), past_stop, progress)
+                        verdict = said if some or verdict is None else verdict  # that of the runs handed out
                         taken += self.take(n - len(taken), heartbeat)
                         if len(taken) == n or not some:
                             break
