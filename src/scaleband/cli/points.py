@@ -55,12 +55,14 @@ class Points:
     batch_tokens: np.ndarray
 
 
-def read_points(path: Path, *, arch: str = "dense", also: Sequence[str] = ()) -> Points:
+def read_points(
+    path: Path, *, arch: str = "dense", also: Sequence[str] = (), fewest_tokens: float = BOUNDS["n_tokens"][0]
+) -> Points:
     """Read POINTS.csv (or Parquet).
 
     Columns: n_params and n_tokens; optionally source, data (empty: never seen), arch (empty: `arch`), n_active
     (empty: n_params), and lr_peak with batch_tokens (both empty: the cell's optimum). Others are kept; `also` are those
-    that the caller reads.
+    that the caller reads. Runs that are to be made, and not foretold alone, may see as few as `fewest_tokens`.
 
     Raises
     ------
@@ -83,7 +85,7 @@ def read_points(path: Path, *, arch: str = "dense", also: Sequence[str] = ()) ->
         raise UserError(problems)
     known = [c for c in (*GROUP_COLUMNS, *NUMBER_COLUMNS) if c in header]
     frame, found, unreadable = normalised(raw[known], name, {})
-    problems = [str(p) for p in found] + row_problems(frame, name, unreadable, arch)
+    problems = [str(p) for p in found] + row_problems(frame, name, unreadable, arch, fewest_tokens)
     if problems:
         raise UserError(problems)
     for sentence in row_doubts(frame, name, has_seq_len="seq_len" in header):
@@ -159,7 +161,9 @@ def row_doubts(frame: pd.DataFrame, name: str, *, has_seq_len: bool) -> list[str
     return out
 
 
-def row_problems(frame: pd.DataFrame, name: str, unreadable: dict[str, np.ndarray], arch: str) -> list[str]:
+def row_problems(
+    frame: pd.DataFrame, name: str, unreadable: dict[str, np.ndarray], arch: str, fewest_tokens: float
+) -> list[str]:
     """What cannot be true of a row."""
     out: list[str] = []
     refuse = reporter(frame, name, out)
@@ -167,7 +171,8 @@ def row_problems(frame: pd.DataFrame, name: str, unreadable: dict[str, np.ndarra
     value = {c: frame[c].to_numpy(float) if c in frame else nothing for c in NUMBER_COLUMNS}
     good = np.ones(len(frame), dtype=bool)
     fine = {c: good & ~unreadable.get(c, ~good) for c in NUMBER_COLUMNS}
-    for column, (low, high, remedy) in BOUNDS.items():
+    for column, (lowest, high, remedy) in BOUNDS.items():
+        low = fewest_tokens if column == "n_tokens" else lowest
         refuse((value[column] < low) | (value[column] > high), column, f"is outside {low:g} to {high:g}", remedy)
     for column in REQUIRED:
         refuse(np.isnan(value[column]) & fine[column], column, "is missing (empty or NaN)", "give it")

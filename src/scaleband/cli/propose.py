@@ -117,7 +117,7 @@ def candidate_frame(file: Path, group: Mapping[str, str]) -> pd.DataFrame:
 
     from scaleband.cli.points import read_points
 
-    points = read_points(file, arch=group["arch"], also=("run_id", "bundle", "flops"))
+    points = read_points(file, arch=group["arch"], also=("run_id", "bundle", "flops"), fewest_tokens=1e3)
     unset = np.flatnonzero(np.isnan(points.lr_peak) | np.isnan(points.batch_tokens))
     if unset.size:
         raise UserError(
