@@ -149,6 +149,19 @@ def test_given_back_run_is_no_try_and_costs_nothing(make: Make) -> None:
         campaign.give_back("nothing")
 
 
+def test_only_the_attempt_that_was_taken_is_given_back(make: Make) -> None:
+    """Whoever gives back late must not end what another worker has begun since."""
+    campaign = make()
+    first = campaign.ask(1).runs[0]
+    campaign.give_back(first.run_id)
+    again = campaign.ask(1).runs[0]
+    assert again.run_id == first.run_id
+    with pytest.raises(UserError, match="is another worker's"):
+        campaign.give_back(first.run_id, first.trial_id)
+    assert campaign.runs()[0].state == "pending"
+    assert campaign.give_back(again.run_id, again.trial_id).state == "waiting"
+
+
 def test_silent_worker_is_lost_and_its_run_comes_back(make: Make) -> None:
     campaign = make(heartbeat_s=1, grace_s=2)
     by_hand, watched, begun = (campaign.ask(1, heartbeat=h).runs[0] for h in (False, True, True))

@@ -109,6 +109,7 @@ def test_the_grid_keeps_its_limits(draws: LawDraws, stranger: Cells) -> None:
         (replace(LIMITS, steps_min=1e12), "the fewest steps"),
         (replace(LIMITS, tokens=(1e8,), batch_multiple=524_288.0, batch_min=4096.0), "the fewest steps"),
         (replace(LIMITS, batch_multiple=3000.0, batch_min=4e3, batch_max=5e3), "power of two"),
+        (replace(LIMITS, batch_multiple=1.0, batch_min=1e11, batch_max=2e11), "power of two"),
     ],
 )
 def test_an_empty_grid_says_why(draws: LawDraws, stranger: Cells, limits: Limits, says: str) -> None:
@@ -139,6 +140,24 @@ def test_tokens_in_whole_steps_are_one_cell() -> None:
     both, at = joined(c, candidates_from_table(rows.assign(n_tokens=8e9, bundle="")))
     assert len(both.cells) == 2
     assert [both.inputs(int(k))["n_tokens"] for k in (0, at[0])] == [rows["n_tokens"][0], 8e9]
+
+
+def test_models_of_one_size_and_other_active_parameters_stay_apart() -> None:
+    rows = table(arch="moe", n_params=1e9, n_active=[1e8, 4e8] * 3)
+    c = candidates_from_table(rows)
+    assert c.cells.n_active.tolist() == [1e8, 4e8]
+    np.testing.assert_allclose(c.flops, 6 * rows["n_active"] * rows["n_tokens"])
+    both, at = joined(c, candidates_from_table(rows.iloc[[1]]))
+    assert len(both.cells) == 2
+    assert both.inputs(int(at[0])) == c.inputs(1)
+
+
+def test_sizes_that_differ_by_rounding_are_proposed_as_they_were_given() -> None:
+    rows = table(n_params=[1.0008e8, 1e8] * 3)
+    c = candidates_from_table(rows)
+    assert len(c.cells) == 1
+    assert c.cells.n_active[0] == c.cells.n_params[0] == 1e8
+    assert [(r["n_params"], r["n_active"]) for r in map(c.inputs, range(2))] == [(1.0008e8, 1.0008e8), (1e8, 1e8)]
 
 
 def test_outcomes_are_the_runs_that_predict_foretells(draws: LawDraws, stranger: Cells) -> None:

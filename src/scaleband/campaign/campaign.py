@@ -227,7 +227,7 @@ class Campaign:
         except BaseException:  # a proposer that fails, or Ctrl-C while it samples: nobody would hear of these runs
             for run in taken:
                 with suppress(UserError):  # taken for lost meanwhile, so it is back already
-                    self.give_back(run.run_id)
+                    self.give_back(run.run_id, run.trial_id)
             raise
         return Asked(tuple(taken), verdict, self.account())
 
@@ -311,8 +311,8 @@ class Campaign:
         with self.place.locked():
             return pool.beat(self.place, [a for a in self.attempts() if a.run_id == run_id])
 
-    def give_back(self, run_id: str) -> Run:
-        """Put a pending run back into the pool: its worker is gone and it had not begun.
+    def give_back(self, run_id: str, trial_id: int | None = None) -> Run:
+        """Put a pending run (this attempt at it alone) back into the pool: its worker is gone, it had not begun.
 
         Raises
         ------
@@ -324,10 +324,9 @@ class Campaign:
             run = next((r for r in runs_of(attempts) if r.run_id == run_id), None)
             if run is None:
                 raise unknown_run(run_id, [r.run_id for r in runs_of(attempts)])
-            if run.state != "pending":
-                raise UserError(
-                    f"run {run_id} is {run.state}, not pending: only a run that is out can be given back"
-                )
+            if run.state != "pending" or trial_id not in (None, run.trial_id):
+                is_ = run.state if run.state != "pending" else "another worker's"
+                raise UserError(f"run {run_id} is {is_}, not pending: only a run that is out can be given back")
             order = 1 + max((a.result.order for a in attempts if a.result is not None), default=0)
             last = next(a for a in reversed(attempts) if a.run_id == run_id)
             pool.finish(self.place, last, Result("failed", None, 0.0, 0.0, order, {GIVEN_BACK: True}))

@@ -130,11 +130,11 @@ def loss_follows(asked: argparse.Namespace, table: RunTable) -> bool:
     from scaleband.bayes import cells_of
     from scaleband.inference.loss_fit import laws_for
     from scaleband.inference.loss_table import MIN_OBSERVATIONS, table_of_cells
-    from scaleband.runs import cell_table
+    from scaleband.runs import cell_table, comparable, usable
 
     if asked.loss == "none":
         return False
-    cells = cells_of(cell_table(table.frame))
+    cells = cells_of(cell_table(comparable(usable(table.frame))))  # those that a fit has
     counts = (len(cells), *(len(set(np.round(np.log(v), 2))) for v in (cells.n_params, cells.n_tokens)))
     if asked.loss == "auto" and any(have < need for have, need in zip(counts, ENOUGH, strict=True)):
         return False

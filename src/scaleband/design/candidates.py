@@ -30,6 +30,7 @@ _PATTERNS: Mapping[int, tuple[tuple[float, float], ...]] = {
     9: ((0, 0), (-1, 0), (1, 0), (0, -1), (0, 1), (-1, 1), (1, -1), (1, 1), (-1, -1)),
 }
 _WIDTHS = (0.5, 1.0, 2.0)
+_COUNTS = ("n_params", "n_active", "n_tokens")
 
 
 @dataclass(frozen=True)
@@ -50,8 +51,8 @@ class Candidates:
         Indices of runs that are bought together; all runs of a bundle lie in one cell.
     run_id
         Ids of the runs, where a table names them; else ''.
-    n_tokens (run,)
-        Training tokens of each run, where they are not its cell's to the last: whole steps of its batch.
+    counts (run, 3)
+        n_params, n_active and n_tokens of each run, where these are not its cell's to the last digit.
     """
 
     cells: Cells
@@ -61,7 +62,7 @@ class Candidates:
     flops: Array
     bundles: tuple[Index, ...]
     run_id: tuple[str, ...] = ()
-    n_tokens: Array | None = None
+    counts: Array | None = None
 
     def __len__(self) -> int:
         return len(self.bundles)
@@ -82,10 +83,10 @@ class Candidates:
         """One run as columns of the run table."""
         c = int(self.cell[run])
         own = self.cells
-        n_tokens = own.n_tokens[c] if self.n_tokens is None else self.n_tokens[run]
+        counts = (own.n_params[c], own.n_active[c], own.n_tokens[c]) if self.counts is None else self.counts[run]
         return {
-            "source": own.source[c], "arch": own.arch[c], "data": own.data[c], "n_params": float(own.n_params[c]),
-            "n_active": float(own.n_active[c]), "n_tokens": float(n_tokens),
+            "source": own.source[c], "arch": own.arch[c], "data": own.data[c],
+            **dict(zip(_COUNTS, map(float, counts), strict=True)),
             "lr_peak": float(self.lr_peak[run]), "batch_tokens": float(self.batch_tokens[run]),
         }  # fmt: skip
 
@@ -95,22 +96,24 @@ def unique_cells(
 ) -> tuple[Cells, Index]:
     """Rows of one cell made one: the cells, and the cell of each row.
 
-    Sizes and token counts that a run table calls one cell (`runs.cell_table`) are one here, named by the smallest.
+    Sizes and token counts that a run table calls one cell (`runs.cell_table`) are one here, named by the smallest;
+    models that differ in what is active are not.
     """
     import pandas as pd
 
-    from scaleband.runs.cells import cell_keys
+    from scaleband.runs.cells import PARAMS_TOLERANCE, cell_keys, merged
 
     keys = cell_keys(pd.DataFrame({
         "source": [str(name) for name in source], "arch": [str(name) for name in arch],
         "data": [str(name) for name in data], "n_params": n_params, "n_tokens": n_tokens,
     }))  # fmt: skip
+    keys["n_active"] = merged(keys.assign(n_active=n_active), list(keys.columns), "n_active", PARAMS_TOLERANCE)
     index = keys.groupby(list(keys.columns), sort=False).ngroup().to_numpy().astype(np.int64)
     first = np.flatnonzero(~pd.Series(index).duplicated().to_numpy())
     kept = keys.iloc[first]
     cells = Cells(
         tuple(kept["source"]), tuple(kept["arch"]), tuple(kept["data"]), kept["n_params"].to_numpy(float),
-        np.asarray(n_active, float)[first], kept["n_tokens"].to_numpy(float),
+        kept["n_active"].to_numpy(float), kept["n_tokens"].to_numpy(float),
     )  # fmt: skip
     return cells, index
 
@@ -157,7 +160,7 @@ def candidates_from_table(frame: pd.DataFrame) -> Candidates:
             raise UserError(f"the bundle {label!r} has runs of several cells; runs that teach together share one cell")
         bundles.append(rows)
     lr, batch = (frame[name].to_numpy(float) for name in ("lr_peak", "batch_tokens"))
-    return Candidates(cells, cell, lr, batch, flops, tuple(bundles), ids, tokens)
+    return Candidates(cells, cell, lr, batch, flops, tuple(bundles), ids, np.stack([params, active, tokens], axis=1))
 
 
 def with_mini_sweeps(

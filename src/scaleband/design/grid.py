@@ -95,9 +95,10 @@ def grid_candidates(
     """
     batches = limits.batch_multiple * 2.0 ** np.arange(34)
     batches = batches[batches >= limits.batch_min]
-    if limits.batch_max < batches[0]:
+    smallest = batches[0] if batches.size else limits.batch_min
+    if limits.batch_max < smallest or not batches.size:
         raise UserError(
-            f"the largest batch, {limits.batch_max:g} tokens, is below the smallest that may be run ({batches[0]:g}: "
+            f"the largest batch, {limits.batch_max:g} tokens, is below the smallest that may be run ({smallest:g}: "
             f"{limits.batch_multiple:g} times a power of two); allow larger batches, or a smaller multiple"
         )
     batches = batches[batches <= limits.batch_max]

@@ -183,18 +183,10 @@ def made_before(candidates: Candidates, frame: pd.DataFrame | None) -> Array:
 
 def joined(candidates: Candidates, more: Candidates) -> tuple[Candidates, Index]:
     """`candidates` with the runs of `more` added to its runs (not to its bundles), and where they are."""
-    a, b = candidates.cells, more.cells
-    rows = [(a, int(c)) for c in candidates.cell] + [(b, int(c)) for c in more.cell]
-
-    def texts(name: str) -> list[str]:
-        return [getattr(own, name)[c] for own, c in rows]
-
-    def counts(name: str) -> Array:
-        return np.array([getattr(own, name)[c] for own, c in rows])
-
-    cells, cell = unique_cells(
-        texts("source"), texts("arch"), texts("data"), counts("n_params"), counts("n_active"), counts("n_tokens")
-    )
+    runs = [own.inputs(k) for own in (candidates, more) for k in range(len(own.cell))]
+    counts = np.array([[run[name] for name in ("n_params", "n_active", "n_tokens")] for run in runs], float)
+    source, arch, data = ([str(run[name]) for run in runs] for name in ("source", "arch", "data"))
+    cells, cell = unique_cells(source, arch, data, *counts.T)
     n = len(candidates.cell)
     ids = candidates.run_id or ("",) * n
     out = replace(
@@ -205,6 +197,6 @@ def joined(candidates: Candidates, more: Candidates) -> tuple[Candidates, Index]
         batch_tokens=np.concatenate([candidates.batch_tokens, more.batch_tokens]),
         flops=np.concatenate([candidates.flops, more.flops]),
         run_id=ids + (more.run_id or ("",) * len(more.cell)),
-        n_tokens=np.array([own.inputs(k)["n_tokens"] for own in (candidates, more) for k in range(len(own.cell))]),
+        counts=counts,
     )
     return out, np.arange(n, n + len(more.cell))

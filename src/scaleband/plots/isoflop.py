@@ -119,7 +119,7 @@ def isoflop_data(
 
     def logs_at(n: Array, c: Array | float) -> Array:
         d = np.log(c / 6 / n / ref.n_tokens)[:, None]
-        return law(Covariates(np.log(n / ref.n_active)[:, None], d, np.log(sparsity), 0.0, d))
+        return law(Covariates(np.log(n / ref.n_active)[:, None], d, np.log(sparsity), np.nan, d))
 
     sizes, bands, best, best_loss, seen = [], [], [], [], []
     for c in budgets:

@@ -111,6 +111,8 @@ class CommandAdapter:
             result = dataclasses.replace(self._judge(spec, folder, ended), attempts=attempt)
             if result.status != "failed" or ended.stopped:
                 break
+        if result.status == "failed":  # what earlier tries trained was trained too
+            result = dataclasses.replace(result, wall_seconds=time.perf_counter() - begun)
         return result
 
     def _judge(self, spec: RunSpec, folder: Path, ended: Ended) -> RunResult:

@@ -124,13 +124,31 @@ def _begin(gpu: str | None, threads: int | None) -> None:
     """In a fresh worker, before torch is imported: its signals, which GPU it sees, how many CPU threads it uses."""
     # A terminal sends Ctrl-C to every process of its group; whether a training ends is the parent's decision, which
     # it tells by SIGTERM. That must unwind the stack, so that a program which the training has started ends too.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    # SIGINT is handled, not ignored: what is ignored stays so in the programs that a training starts.
+    signal.signal(signal.SIGINT, lambda *_: None)
+    signal.signal(signal.SIGTERM, _end)
     if gpu is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = gpu
     if threads is not None:
         for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
             os.environ[name] = str(threads)
+
+
+_AT_WORK = threading.Event()  # in a worker: a training is under way
+
+
+def _end(*_: object) -> None:
+    if _AT_WORK.is_set():
+        raise KeyboardInterrupt
+    os._exit(0)
+
+
+def _work(fn: Callable[..., Any], *args: Any) -> Any:
+    _AT_WORK.set()
+    try:
+        return fn(*args)
+    finally:
+        _AT_WORK.clear()
 
 
 def local_processes(
@@ -172,7 +190,7 @@ def local_processes(
     def call(fn: Callable[..., Any], *args: Any) -> Any:
         mine = pool()
         try:
-            return mine.submit(fn, *args).result()
+            return mine.submit(_work, fn, *args).result()
         except (BrokenProcessPool, KeyboardInterrupt):  # the latter is the worker's: it was told to end
             with lock:
                 pools.pop(places[threading.get_ident()]).shutdown(wait=False)
