@@ -6,6 +6,7 @@ MOST_SEQUENCES = 16384
 """The largest batch in use is as many sequences; as many tokens are fewer than any sensible batch."""
 
 SEQUENCES = "looks like sequences"
+SEQUENCES_REMEDY = "give tokens per optimizer step: sequences times their length"
 
 HIGHEST_RATE = 1.0
 

@@ -12,9 +12,8 @@ from scaleband.cli.arguments import add_interval, add_json, path, whole
 from scaleband.cli.campaign_init import add_init, run_init
 from scaleband.cli.campaign_run import add_run, run_run
 from scaleband.cli.campaign_status import add_status, run_status
-from scaleband.cli.interrupts import interrupts
 from scaleband.cli.printing import print_json, print_table, say
-from scaleband.cli.progress import progress
+from scaleband.cli.progress import interruptible
 from scaleband.cli.verb import Exit, UsageError, Verb
 from scaleband.cli.words import rate, tokens
 from scaleband.labels import quantity
@@ -105,12 +104,7 @@ def run_ask(asked: argparse.Namespace) -> int:
     """Hand out runs."""
     from scaleband.campaign import Campaign
 
-    with Campaign.open(asked.dir) as campaign, interrupts() as insist, progress(asked.quiet) as report:
-
-        def each_step(stage: str, done: int, total: int) -> None:
-            insist()
-            report(stage, done, total)
-
+    with Campaign.open(asked.dir) as campaign, interruptible(asked.quiet) as each_step:
         found = campaign.ask(asked.n, past_stop=asked.past_stop, progress=each_step)
         device = campaign.settings.prices()
         gate = gate_json(found, campaign.verdict())

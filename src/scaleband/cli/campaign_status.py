@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from scaleband.cli.accounts import account_json, account_rows
 from scaleband.cli.arguments import path
-from scaleband.cli.interrupts import interrupts
 from scaleband.cli.printing import print_json, print_rows, print_table, say
-from scaleband.cli.progress import progress
+from scaleband.cli.progress import interruptible
 from scaleband.cli.verb import Exit
 from scaleband.cli.words import REGRET_UNIT, mass, percent, rate, tokens
 from scaleband.labels import quantity
@@ -58,12 +57,7 @@ def run_status(asked: argparse.Namespace) -> int:
         check_picture(asked.plot, inputs=[])
     if asked.runs_out is not None:
         check_output(asked.runs_out, "--runs-out")
-    with Campaign.open(asked.dir) as campaign, interrupts() as insist, progress(asked.quiet) as report:
-
-        def each_step(stage: str, done: int, total: int) -> None:
-            insist()
-            report(stage, done, total)
-
+    with Campaign.open(asked.dir) as campaign, interruptible(asked.quiet) as each_step:
         steps = history(campaign, mass=asked.interval, fill=asked.fill, progress=each_step)
         last = campaign.posterior() if steps[-1].band is not None else None
         standing = Standing(

@@ -6,7 +6,14 @@ import math
 from collections.abc import Iterable
 
 from scaleband.cli.printing import say
-from scaleband.slips import HIGHEST_RATE, MOST_SEQUENCES, SEQUENCES, TOO_HIGH, TOO_HIGH_REMEDY
+from scaleband.slips import (
+    HIGHEST_RATE,
+    MOST_SEQUENCES,
+    SEQUENCES,
+    SEQUENCES_REMEDY,
+    TOO_HIGH,
+    TOO_HIGH_REMEDY,
+)
 
 FAR_FROM_BEST = 2.0
 """E-folds from the best batch beyond which a basin, fitted near its optimum, is stretched (assumption)."""
@@ -16,7 +23,7 @@ def doubt_batch(flag: str, given: float | Iterable[float] | None, best: float = 
     """Say if the batch of a flag, or one of several, looks like sequences; not where so few tokens are the best."""
     low = [v for v in _listed(given) if v <= MOST_SEQUENCES < best]
     if low:
-        say(f"warning: {flag}: {min(low):g} {SEQUENCES}; give tokens per optimizer step: sequences times their length")
+        say(f"warning: {flag}: {min(low):g} {SEQUENCES}; {SEQUENCES_REMEDY}")
 
 
 def doubt_rate(flag: str, given: float | Iterable[float] | None) -> None:

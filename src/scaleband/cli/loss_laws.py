@@ -11,9 +11,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from scaleband.cli.check import tell_warnings
-from scaleband.cli.interrupts import interrupts
 from scaleband.cli.printing import say
-from scaleband.cli.progress import progress
+from scaleband.cli.progress import interruptible
 from scaleband.cli.verb import Exit, UsageError
 from scaleband.errors import UserError
 from scaleband.inference.loss_store import read_loss, write_loss
@@ -62,12 +61,7 @@ def fit_loss_only(asked: argparse.Namespace, table: RunTable) -> int:
         raise UsageError("--prior is about rates and batches; this table is fitted by loss laws alone")
     tell_warnings(table)
     observed = table_from_runs(table.frame)
-    with interrupts() as insist, progress(asked.quiet) as report:
-
-        def each_step(stage: str, done: int, total: int) -> None:
-            insist()
-            report(stage, done, total)
-
+    with interruptible(asked.quiet) as each_step:
         fitted = fit_loss(
             observed, laws=laws_asked(asked), settings=settings_of(asked), meta=facts_of(table), progress=each_step
         )
@@ -157,12 +151,7 @@ def add_loss(asked: argparse.Namespace, fitted: Fit, table: RunTable) -> int:
 
     observed = table_from_basins(fitted.draws())
     try:
-        with interrupts() as insist, progress(asked.quiet) as report:
-
-            def each_step(stage: str, done: int, total: int) -> None:
-                insist()
-                report(stage, done, total)
-
+        with interruptible(asked.quiet) as each_step:
             laws = fit_loss(
                 observed, laws=laws_asked(asked), settings=settings_of(asked), meta=facts_of(table), progress=each_step
             )

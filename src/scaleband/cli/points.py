@@ -15,7 +15,14 @@ from scaleband.errors import UserError
 from scaleband.laws import Cells
 from scaleband.predict import target_cells
 from scaleband.predict.targets import UNSEEN
-from scaleband.slips import HIGHEST_RATE, MOST_SEQUENCES, SEQUENCES, TOO_HIGH, TOO_HIGH_REMEDY
+from scaleband.slips import (
+    HIGHEST_RATE,
+    MOST_SEQUENCES,
+    SEQUENCES,
+    SEQUENCES_REMEDY,
+    TOO_HIGH,
+    TOO_HIGH_REMEDY,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -154,8 +161,7 @@ def row_doubts(frame: pd.DataFrame, name: str, *, has_seq_len: bool) -> list[str
     out: list[str] = []
     doubt = reporter(frame, name, out)
     if "batch_tokens" in frame and not has_seq_len:
-        remedy = "give tokens per optimizer step: sequences times their length"
-        doubt(frame["batch_tokens"].to_numpy() <= MOST_SEQUENCES, "batch_tokens", SEQUENCES, remedy)
+        doubt(frame["batch_tokens"].to_numpy() <= MOST_SEQUENCES, "batch_tokens", SEQUENCES, SEQUENCES_REMEDY)
     if "lr_peak" in frame:
         doubt(frame["lr_peak"].to_numpy() > HIGHEST_RATE, "lr_peak", TOO_HIGH, TOO_HIGH_REMEDY)
     return out

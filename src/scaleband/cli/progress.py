@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from threading import Lock
 from typing import Any
 
+from scaleband.cli.interrupts import interrupts
 from scaleband.cli.printing import on_terminal, say
 
 Report = Callable[[str, int, int], None]
@@ -26,6 +27,18 @@ def progress(quiet: bool) -> Iterator[Report]:
             yield report
     else:
         yield _lines()
+
+
+@contextmanager
+def interruptible(quiet: bool) -> Iterator[Report]:
+    """`progress` of work that may swallow Ctrl-C: every report insists on one (`interrupts`)."""
+    with interrupts() as insist, progress(quiet) as report:
+
+        def each_step(stage: str, done: int, total: int) -> None:
+            insist()
+            report(stage, done, total)
+
+        yield each_step
 
 
 def _lines() -> Report:
