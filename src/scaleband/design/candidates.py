@@ -30,7 +30,7 @@ _PATTERNS: Mapping[int, tuple[tuple[float, float], ...]] = {
     9: ((0, 0), (-1, 0), (1, 0), (0, -1), (0, 1), (-1, 1), (1, -1), (1, 1), (-1, -1)),
 }
 _WIDTHS = (0.5, 1.0, 2.0)
-_COUNTS = ("n_params", "n_active", "n_tokens")
+COUNTS = ("n_params", "n_active", "n_tokens")
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ class Candidates:
         counts = (own.n_params[c], own.n_active[c], own.n_tokens[c]) if self.counts is None else self.counts[run]
         return {
             "source": own.source[c], "arch": own.arch[c], "data": own.data[c],
-            **dict(zip(_COUNTS, map(float, counts), strict=True)),
+            **dict(zip(COUNTS, map(float, counts), strict=True)),
             "lr_peak": float(self.lr_peak[run]), "batch_tokens": float(self.batch_tokens[run]),
         }  # fmt: skip
 

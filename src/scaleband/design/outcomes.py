@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from scaleband.design.candidates import Candidates, Index, unique_cells
+from scaleband.design.candidates import COUNTS, Candidates, Index, unique_cells
 from scaleband.laws import ANGLE, CENSOR_ABOVE, CURVATURE, LEVEL, SKEW, LawDraws, noise_scale
 
 if TYPE_CHECKING:
@@ -184,7 +184,7 @@ def made_before(candidates: Candidates, frame: pd.DataFrame | None) -> Array:
 def joined(candidates: Candidates, more: Candidates) -> tuple[Candidates, Index]:
     """`candidates` with the runs of `more` added to its runs (not to its bundles), and where they are."""
     runs = [own.inputs(k) for own in (candidates, more) for k in range(len(own.cell))]
-    counts = np.array([[run[name] for name in ("n_params", "n_active", "n_tokens")] for run in runs], float)
+    counts = np.array([[run[name] for name in COUNTS] for run in runs], float)
     source, arch, data = ([str(run[name]) for run in runs] for name in ("source", "arch", "data"))
     cells, cell = unique_cells(source, arch, data, *counts.T)
     n = len(candidates.cell)
