@@ -34,7 +34,8 @@ from torch.nn import functional as F
 
 from scaleband.training import RunSpec, count, shape_for, write_tokens
 from scaleband.training.shapes import Shape
-from scaleband.training.steps import Steps, fresh, own_stream
+from scaleband.training.shares import steps_of
+from scaleband.training.steps import fresh, own_stream
 from scaleband.training.tokens import batch, open_tokens
 
 VOCAB = 256
@@ -117,11 +118,13 @@ def trainer(options: argparse.Namespace, folder: Path, n_params: int, device: st
         RunSpec(f"r{i}", n_params, n_tokens, 1e-3, batch_tokens, seq_len=options.seq_len, seed=i) for i in range(runs)
     ]
     shape = shape_for("dense", n_params, VOCAB)
-    with own_stream(torch.device(device)):
-        steps = Steps(
+    with (
+        own_stream(torch.device(device)),
+        steps_of(
             fresh(shape, specs, torch.device(device)), shape, specs, [open_tokens(folder)] * runs, options.seq_len,
             micro=options.batch_sequences, dtype=getattr(torch, options.precision), compiled=options.compile,
-        )  # fmt: skip
+        ) as steps,
+    ):  # fmt: skip
         for n in (options.warm, options.steps):
             begun = _clock(device)
             while n:

@@ -15,6 +15,7 @@ from torch.nn import functional as F
 
 from scaleband.errors import UserError
 from scaleband.training import (
+    Limits,
     ReferenceAdapter,
     Shape,
     contract,
@@ -287,6 +288,63 @@ def test_a_stack_goes_on_without_the_run_that_diverged(data, small, tmp_path) ->
     assert bad.steps < 60
     assert "step" in bad.reason
     assert bad.loss is None
+
+
+@pytest.fixture
+def threads():
+    """Sets the number of torch's threads, until the test ends."""
+    yield torch.set_num_threads
+    torch.set_num_threads(1)
+
+
+@pytest.mark.parametrize("given", [TINY, MIXED], ids=["dense", "moe"])
+def test_a_stack_shared_out_among_threads_is_its_runs_alone(data, small, tmp_path, threads, given) -> None:
+    arch = "dense" if given is TINY else "moe-e4-k2"
+    specs = [
+        small(run_id=f"r{i}", lr_peak=lr, seed=seed, shape=given, arch=arch, n_tokens=60 * 256)
+        for i, (lr, seed) in enumerate([(1e-3, 0), (1e-2, 0), (100.0, 0), (1e-2, 1), (2e-2, 2)])
+    ]
+    adapter = adapter_on(data)
+    alone = [run_one(adapter, spec, tmp_path / "alone" / spec.run_id) for spec in specs]
+    threads(3)
+    shared = run_stack(adapter, specs, tmp_path / "shared")
+    assert torch.get_num_threads() == 3
+    assert [r.status for r in shared] == ["completed", "completed", "diverged", "completed", "completed"]
+    for one, other in zip(shared, alone, strict=True):
+        assert (one.status, one.steps, one.n_tokens) == (other.status, other.steps, other.n_tokens)
+        assert one.loss == pytest.approx(other.loss, abs=1e-4)
+        curves = [(tmp_path / way / one.run_id / "curve.csv").read_text() for way in ("shared", "alone")]
+        assert len(curves[0].splitlines()) == len(curves[1].splitlines())
+
+
+def test_a_checkpoint_does_not_know_how_many_threads_there_were(data, small, tmp_path, threads) -> None:
+    limit = Limits(wall_seconds=1e-9)  # each start is stopped after its first step
+    specs = [small(run_id=f"r{i}", seed=i, lr_peak=1e-2, n_tokens=6 * 256) for i in range(4)]
+    whole = run_stack(adapter_on(data), specs, tmp_path / "whole")
+    stopped = [dataclasses.replace(spec, limits=limit) for spec in specs]
+    for n in (2, 1, 4, 3):
+        threads(n)
+        found = run_stack(adapter_on(data), stopped, tmp_path / "stopped")
+        assert all("start it again" in r.reason and r.steps == 1 for r in found)
+    finished = run_stack(adapter_on(data), specs, tmp_path / "stopped")
+    for one, other in zip(finished, whole, strict=True):
+        assert (one.status, one.steps) == ("completed", 6)
+        assert one.loss == pytest.approx(other.loss, abs=1e-5)
+
+
+def test_what_fails_in_one_thread_fails_the_stack(data, small, tmp_path, threads, monkeypatch) -> None:
+    from scaleband.training import steps as room
+
+    def full(state, *rest):
+        if len(state.alive) == 1:  # the share of the first of three
+            raise MemoryError("no memory for this share")
+        return watch(state, *rest)
+
+    monkeypatch.setattr(room, "watch", full)
+    threads(2)
+    found = run_stack(adapter_on(data), [small(run_id=f"r{i}", seed=i) for i in range(3)], tmp_path)
+    assert all(r.status == "failed" and "no memory for this share" in r.reason for r in found)
+    assert torch.get_num_threads() == 2
 
 
 def test_chunks_of_steps_are_the_steps_one_by_one(data, small, tmp_path, monkeypatch) -> None:

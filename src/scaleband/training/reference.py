@@ -26,7 +26,7 @@ class ReferenceAdapter:
     device, precision, micro_tokens, compile, validation_sequences, checkpoint_seconds, graph
         See `scaleband.training.train.Settings`; `precision` "" is bfloat16 on a GPU and float32 elsewhere.
     threads
-        CPU threads of torch in this process; 0 leaves them alone.
+        CPU threads of torch in this process; 0 leaves them alone. A stack's runs are shared out among them.
     seq_len
         Tokens of a sequence where the specification does not say; 0 is `scaleband.training.train.SEQ_LEN`.
     """

@@ -22,6 +22,7 @@ from scaleband.errors import UserError
 from scaleband.training.curves import write_curve
 from scaleband.training.protocol import Limits, RunResult, RunSpec, failed, to_json
 from scaleband.training.shapes import Shape, count, layout, shape_for
+from scaleband.training.shares import SharedSteps, steps_of
 from scaleband.training.steps import State, Steps, fresh, own_stream
 from scaleband.training.tokens import TokenData, fingerprint, held_out
 from scaleband.training.transformer import losses, views
@@ -140,12 +141,13 @@ def train(
     with own_stream(device):
         state = checkpoint.resumed(device) or fresh(shape, specs, device)
         micro = max(1, min(first.batch_tokens, settings.micro_tokens // len(specs)) // seq_len)
-        steps = Steps(
+        before = state.step, state.seconds
+        with steps_of(
             state, shape, specs, data, seq_len, micro=micro, dtype=dtype, compiled=settings.compile,
             recorded=settings.graph,
-        )  # fmt: skip
-        before = state.step, state.seconds
-        if not _to_the_end(steps, state, first.steps, settings, checkpoint, limit):
+        ) as steps:  # fmt: skip
+            ended = _to_the_end(steps, state, first.steps, settings, checkpoint, limit)
+        if not ended:
             return [_stopped(spec, state, r, before, limit, shape, device) for r, spec in enumerate(specs)]
         found = validation(state.weights, shape, data, settings, seq_len, dtype)
         results = [
@@ -156,7 +158,7 @@ def train(
 
 
 def _to_the_end(
-    steps: Steps, state: State, total: int, settings: Settings, checkpoint: Checkpoint, limit: float
+    steps: Steps | SharedSteps, state: State, total: int, settings: Settings, checkpoint: Checkpoint, limit: float
 ) -> bool:
     """Train until `total` steps are done or every run has diverged; False where `limit` seconds came first."""
     keep_every = max(1, total // settings.curve_points)
