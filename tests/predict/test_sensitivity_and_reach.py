@@ -17,6 +17,7 @@ from scaleband.predict import (
     basins,
     far_regret,
     lr_sensitivity,
+    optimum_given_batch,
     predict_log_loss,
     reach,
     regret,
@@ -52,6 +53,14 @@ def test_a_narrow_range_around_the_optimum_costs_nothing() -> None:
     b = made_basins(spread=0.0, n=2, targets=1)
     best = float(b.lr_peak()[0, 0])
     assert lr_sensitivity(b, best / 1.001, best * 1.001).max() < 1e-4
+
+
+def test_the_price_of_a_batch_is_not_sensitivity_to_the_rate() -> None:
+    b = made_basins(spread=0.0, n=2, targets=1)
+    batch = 8 * float(b.batch_tokens()[0, 0])
+    best = float(optimum_given_batch(b, batch)[0, 0])
+    assert regret(b, best, batch).min() > 0.05  # so there is a price
+    assert lr_sensitivity(b, best / 1.001, best * 1.001, batch).max() < 1e-3
 
 
 def test_tokens_to_reach_a_loss_are_those_of_the_law_at_the_best_batch(sweep_draws: LawDraws) -> None:

@@ -7,6 +7,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from scaleband.errors import UserError
 from scaleband.laws import CENSOR_ABOVE, REFERENCE, excess
+from scaleband.predict.optimum import optimum_given_batch
 from scaleband.predict.targets import Basins
 
 Array = NDArray[np.float64]
@@ -25,7 +26,8 @@ def lr_sensitivity(
     lr_low, lr_high
         The range of peak rates, 0 < lr_low < lr_high; Wortsman et al. take three decades, 1e-4 to 1e-1.
     batch_tokens
-        Tokens per step, scalar or (target,); each draw's own optimal batch by default.
+        Tokens per step, scalar or (target,); each draw's own optimal batch by default. What a batch costs at its own
+        best rate is not part of it: the best loss is that of the same batch.
     cap
         Excess beyond which a run counts as lost, percent: upstream caps at the loss before training; here at 1.5 times
         the optimum's loss, above which the model only knows "at least that high".
@@ -54,7 +56,9 @@ def lr_sensitivity(
     out = np.zeros(b.optimum.shape[::2])
     for rate, w in zip(rates, weight / weight.sum(), strict=True):
         out += w * np.minimum(regret_of_draws(b, np.full_like(out, rate), batch), cap)
-    return out
+    # Each draw's own best batch has nothing to take off.
+    best = 0.0 if batch_tokens is None else regret_of_draws(b, optimum_given_batch(b, batch), batch)
+    return out - np.minimum(best, cap)
 
 
 def regret_of_draws(b: Basins, lr_peak: Array, batch_tokens: Array) -> Array:
