@@ -311,6 +311,22 @@ def test_laws_say_what_they_need(table: LossTable) -> None:
         table_from_runs(run_table(simulated_losses().head(3), purpose="loss").frame)
 
 
+def test_a_law_is_stacked_where_the_table_tells_its_covariate() -> None:
+    def laws(**more: object) -> list[str]:
+        frame = simulated_losses().assign(**more)
+        return laws_for(table_from_runs(run_table(frame, purpose="loss").frame), None)
+
+    n, d = (simulated_losses()[name].to_numpy() for name in ("n_params", "n_tokens"))
+    one = np.arange(len(n))
+    # a group with a sparsity of its own says nothing of sparsity, nor does a batch that size and tokens fix
+    by_data = (simulated_losses()["data"] == simulated_losses()["data"].iloc[0]).to_numpy()
+    assert laws(arch=np.where(by_data, "moe-1in4", "dense"), n_active=n / np.where(by_data, 4, 1)) == list(GENERAL)
+    assert laws(batch_tokens=1e5 * np.sqrt(d / 1e9)) == list(GENERAL)
+    assert laws(arch="moe", n_active=n / (1 + one % 4)) == [*GENERAL, "moe"]
+    same = {"n_params": np.repeat(n[::2], 2), "n_tokens": np.repeat(d[::2], 2)}
+    assert laws(**same, batch_tokens=np.where(one % 2, 1e5, 1e6)) == [*GENERAL, "three-term"]
+
+
 def test_downstream_error_follows_the_loss() -> None:
     rng = np.random.default_rng(5)
     loss = np.linspace(2.2, 4.0, 14)

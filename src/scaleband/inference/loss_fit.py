@@ -175,7 +175,10 @@ def mixed(
 
 
 def laws_for(table: LossTable, laws: Sequence[str] | None) -> list[str]:
-    """The laws to fit: those asked for, or every general one and those whose covariate the table varies.
+    """The laws to fit: those asked for, or every general one and those of a covariate that the table tells.
+
+    A group's own sparsity is in its offset; the `moe` law is there where sparsity varies within a group. The batch is a
+    covariate where a size and token count of a group ran several (`three-term`).
 
     Raises
     ------
@@ -190,7 +193,14 @@ def laws_for(table: LossTable, laws: Sequence[str] | None) -> list[str]:
     if laws is None:
         if varies["u"]:  # repeated data: laws without it would see noise
             return ["repetition"]
-        return [*GENERAL, *(LOCAL if table.of_cells else ())]
+        own = [*GENERAL, *(LOCAL if table.of_cells else ())]
+        groups = table.groups()
+        if _varies_within(np.log(table.cells.n_params / table.cells.n_active), groups):
+            own.append("moe")
+        cells = list(zip(groups, table.cells.n_params, table.cells.n_tokens, strict=True))
+        if varies["b"] and _varies_within(np.log(table.batch_tokens), cells):
+            own.append("three-term")
+        return own
     words = {"s": "n_active varies", "b": "every run has batch_tokens", "u": "unique_tokens is below n_tokens"}
     for name in laws:
         if name not in LAWS:
@@ -199,6 +209,15 @@ def laws_for(table: LossTable, laws: Sequence[str] | None) -> list[str]:
             if not varies[need]:
                 raise UserError(f"the {name} law needs a table in which {words[need]}; choose another law")
     return list(laws)
+
+
+def _varies_within(values: Array, labels: Sequence[object]) -> bool:
+    """Whether a number differs by more than a percent, its log being given, between rows of one label."""
+    spread: dict[object, tuple[float, float]] = {}
+    for value, label in zip(values.tolist(), labels, strict=True):
+        low, high = spread.get(label, (value, value))
+        spread[label] = min(low, value), max(high, value)
+    return any(high - low > 0.01 for low, high in spread.values())
 
 
 def enough(n_observations: int) -> None:
@@ -228,7 +247,7 @@ def fit_loss(
     table
         From `table_from_runs` or `table_from_basins`.
     laws
-        Names of `laws.loss.LAWS`; by default the general ones (`GENERAL`), on cells of a sweep the local ones too.
+        Names of `laws.loss.LAWS`; by default those of `laws_for`.
     settings
         Sampler; refits for scores use fewer draws.
     keep
