@@ -97,8 +97,8 @@ RECIPES = {
         holds_for=(
             "Very small transformers of this package's own trainer: 13 thousand to 290 thousand active parameters, two "
             "layers, sequences of 16 bytes, 98 thousand to 1.6 million tokens. It shows the method on real runs that "
-            "anyone can repeat, half of them in two hours of a CPU, the others in five minutes of a GPU; it says "
-            "nothing about large models, and the distance is printed."
+            "anyone can repeat, half of them in four hours of a CPU thread, the others in five minutes of a GPU; it "
+            "says nothing about large models, and the distance is printed."
         ),
         licence="This posterior and the runs: Apache-2.0.",
         folder="sweeps/scaleband-tiny",
