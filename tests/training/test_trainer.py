@@ -26,7 +26,7 @@ from scaleband.training import (
 )
 from scaleband.training.schedules import rate, schedule_for
 from scaleband.training.shapes import count
-from scaleband.training.steps import State, adamw, stacked_adamw, watch
+from scaleband.training.steps import State, adamw, stacked_adamw, watch, why_lost
 from scaleband.training.tokens import batch, held_out
 from scaleband.training.transformer import (
     asks_nothing,
@@ -286,7 +286,8 @@ def test_a_stack_goes_on_without_the_run_that_diverged(data, small, tmp_path) ->
     assert (good.status, bad.status) == ("completed", "diverged")
     assert good.loss == pytest.approx(run_one(adapter_on(data), specs[0], tmp_path / "alone").loss, abs=1e-4)
     assert bad.steps < 60
-    assert "step" in bad.reason
+    assert "above its own lowest" in bad.reason
+    assert f"at step {bad.steps} of 60" in bad.reason
     assert bad.loss is None
 
 
@@ -372,6 +373,29 @@ def test_divergence_is_seen_early() -> None:
     assert state.alive.tolist() == [True, False, False]
     assert state.ended[2] == 8  # in the step of index 7, which was done
     assert 21 <= state.ended[1] <= 31
+
+
+def test_a_run_that_hardly_moves_has_not_diverged_and_one_worse_than_guessing_has() -> None:
+    guessing, steps = math.log(512), 80
+    state = State(*(torch.zeros(4, 1) for _ in range(3)), torch.ones(4, dtype=torch.bool), *(
+        torch.full((4,), math.inf) for _ in range(2)), torch.full((4,), steps))  # fmt: skip
+    for step in range(steps):
+        rising = guessing + min(0.3, step / 50)
+        blown = math.inf if step == 50 else guessing - 1.0
+        watch(state, torch.tensor([guessing + 0.02, guessing + 0.3, rising, blown]), step, guessing, steps, 10)
+    # the second is a wide model, untrained
+    assert state.alive.tolist() == [True, True, False, False]
+    assert 20 <= state.ended[2] <= 25
+    assert "more than 0.1 above that of guessing (6.238) and its own lowest (6.238)" in why_lost(state, 2, guessing)
+    assert why_lost(state, 3, guessing) == "the training loss was not finite"
+
+
+def test_a_very_low_rate_completes_at_the_loss_of_guessing(tmp_path, small) -> None:
+    random = torch.randint(0, 256, (4, 2000), generator=torch.Generator().manual_seed(0)).byte()
+    write_tokens([bytes(row.tolist()) for row in random], tmp_path / "data")  # nothing can be learnt
+    result = run_one(adapter_on(tmp_path / "data"), small(lr_peak=1e-6, n_tokens=60 * 256), tmp_path / "run")
+    assert (result.status, result.steps) == ("completed", 60), result.reason
+    assert result.loss == pytest.approx(math.log(256), abs=0.05)
 
 
 def test_a_run_that_diverges_in_its_first_step_says_that_it_did_one(data, small, tmp_path, monkeypatch) -> None:

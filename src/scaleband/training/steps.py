@@ -28,10 +28,12 @@ from scaleband.training.transformer import BALANCE, asks_nothing, initial, losse
 
 BETAS, EPS, WEIGHT_DECAY = (0.9, 0.95), 1e-8, 0.1  # Step Law's AdamW (Li et al. 2025)
 CLIP = 1.0  # global norm of each run's gradient, as in nanoGPT
-#: A run diverged when its smoothed loss stands this far above its own lowest, nats per token, or when it is not
-#: below that of uniform guessing by a tenth of the run. Smoothed over ten steps, or more where batches are small:
-#: sixteen tokens of source code are a nat above or below the mean by chance. Assumptions.
-DIVERGED_ABOVE, SMOOTHING_STEPS, SMOOTHING_TOKENS = 1.0, 10, 2048
+#: A run diverged when its smoothed loss stands this far above its own lowest, nats per token, or, after a tenth of the
+#: run, when it is clearly worse than uniform guessing: by this much, and by as much above its own lowest. The latter
+#: because a model that has hardly moved is no divergence, and one of ours that is untrained stands 0.0 (widths to 32)
+#: to 0.3 (2,048) above guessing. Smoothed over ten steps, or more where batches are small: sixteen tokens of source
+#: code are a nat above or below the mean by chance. Assumptions.
+DIVERGED_ABOVE, WORSE_THAN_GUESSING, SMOOTHING_STEPS, SMOOTHING_TOKENS = 1.0, 0.1, 10, 2048
 #: Steps whose sequences are sent at a time, at most. Where steps are not recorded nothing is gained by more than one.
 CHUNK_STEPS, CHUNK_BYTES = {"cpu": 1, "cuda": 256}, 2**24
 WARM_STEPS = 3  # before recording: libraries set themselves up in the first ones
@@ -129,15 +131,36 @@ def stacked_adamw(state: State, gradient: Tensor, rates: Tensor, decayed: int, d
 
 
 def watch(state: State, loss: Tensor, step: Tensor | int, guessing: float, steps: int, window: int) -> None:
-    """Smooth the loss over `window` steps, and mark the runs that diverged; in place, without asking the device."""
+    """Smooth the loss over `window` steps, and mark the runs that diverged; in place, without asking the device.
+
+    What a run that diverged was smoothed to stays as it was then: `why_lost` reads it.
+    """
     step = torch.as_tensor(step, device=loss.device)
     begun = state.smooth.isfinite()
-    state.smooth.copy_(torch.where(begun, state.smooth + (loss - state.smooth) / window, loss))
+    smooth = torch.where(begun, state.smooth + (loss - state.smooth) / window, loss)
+    state.smooth.copy_(torch.where(state.alive, smooth, state.smooth))
     state.lowest.copy_(torch.fmin(state.lowest, state.smooth))
     lost = ~loss.isfinite() | (state.smooth > state.lowest + DIVERGED_ABOVE)
-    lost |= (step >= max(2 * window, steps // 10)) & (state.smooth > guessing)
+    worse = state.smooth > state.lowest.clamp(min=guessing) + WORSE_THAN_GUESSING
+    lost |= (step >= max(2 * window, steps // 10)) & worse
     state.ended.copy_(torch.where(state.alive & lost, step + 1, state.ended))  # steps count from 0
     state.alive.logical_and_(~lost)
+
+
+def why_lost(state: State, row: int, guessing: float) -> str:
+    """The rule by which `watch` marked a run, in words."""
+    smooth, lowest = float(state.smooth[row]), float(state.lowest[row])
+    if not math.isfinite(smooth):
+        return "the training loss was not finite"
+    if smooth > lowest + DIVERGED_ABOVE:
+        return (
+            f"the training loss, smoothed, was {smooth:.4g}, more than {DIVERGED_ABOVE:g} above its own lowest "
+            f"({lowest:.4g})"
+        )
+    return (
+        f"the training loss, smoothed, was {smooth:.4g}, more than {WORSE_THAN_GUESSING:g} above that of guessing "
+        f"({guessing:.4g}) and its own lowest ({lowest:.4g})"
+    )
 
 
 class Steps:

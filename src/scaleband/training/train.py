@@ -23,7 +23,7 @@ from scaleband.training.curves import write_curve
 from scaleband.training.protocol import Limits, RunResult, RunSpec, failed, to_json
 from scaleband.training.shapes import Shape, count, layout, shape_for
 from scaleband.training.shares import SharedSteps, steps_of
-from scaleband.training.steps import State, Steps, fresh, own_stream
+from scaleband.training.steps import State, Steps, fresh, own_stream, why_lost
 from scaleband.training.tokens import TokenData, fingerprint, held_out
 from scaleband.training.transformer import losses, views
 
@@ -274,6 +274,9 @@ def _result(
     alive = bool(state.alive[row]) and math.isfinite(loss[0])
     n_tokens = steps * spec.batch_tokens
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
+    why = "" if alive else "the held-out loss was not finite"
+    if not state.alive[row]:
+        why = why_lost(state, row, math.log(shape.vocab_size))
     return RunResult(
         run_id=spec.run_id,
         status="completed" if alive else "diverged",
@@ -287,9 +290,7 @@ def _result(
         device=f"{name}, {runs} runs at once" if runs > 1 else name,
         flops=6.0 * sizes.n_active * n_tokens,
         curve=write_curve(folder, points),
-        reason=""
-        if alive
-        else f"the training loss went up or was not finite at step {steps} of {spec.steps}",
+        reason=why and f"{why}, at step {steps} of {spec.steps}",
         n_params=sizes.n_params,
         n_active=sizes.n_active,
     )
