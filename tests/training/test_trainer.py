@@ -165,8 +165,9 @@ def test_a_whole_training_equals_an_independent_one(data, small, tmp_path) -> No
     assert 0 < result.loss_se < 0.5
 
 
+@pytest.mark.parametrize("decay", [0.1, 0.0, 0.3])
 @pytest.mark.parametrize("way", [adamw, stacked_adamw])
-def test_adamw_step_by_step(way) -> None:
+def test_adamw_step_by_step(way, decay) -> None:
     generator = torch.Generator().manual_seed(1)
     weights = torch.randn(2, 10, generator=generator)
     mine = State(
@@ -176,7 +177,7 @@ def test_adamw_step_by_step(way) -> None:
     rates = torch.tensor([1e-2, 3e-1])
     optimizers = [
         torch.optim.AdamW(
-            [{"params": row[:1], "weight_decay": 0.1}, {"params": row[1:], "weight_decay": 0.0}],
+            [{"params": row[:1], "weight_decay": decay}, {"params": row[1:], "weight_decay": 0.0}],
             lr=float(lr), betas=(0.9, 0.95),
         )
         for row, lr in zip(theirs, rates, strict=True)
@@ -186,7 +187,7 @@ def test_adamw_step_by_step(way) -> None:
         for row, optimizer, g in zip(theirs, optimizers, gradient, strict=True):
             row[0].grad, row[1].grad = g[:6].clone(), g[6:].clone()
             optimizer.step()
-        way(mine, gradient, rates, 6, torch.tensor(step))
+        way(mine, gradient, rates, 6, torch.tensor(step), **({} if decay == 0.1 else {"decay": decay}))
         expected = torch.stack([torch.cat([part.detach() for part in row]) for row in theirs])
         torch.testing.assert_close(mine.weights, expected, rtol=1e-5, atol=1e-6, msg=f"step {step}")
 
@@ -539,6 +540,7 @@ def test_the_trainer_keeps_the_contract(check, data, small, tmp_path) -> None:
     [
         ({"batch_tokens": 250}, "whole number of sequences"),
         ({"tokenizer": "gpt2"}, "the data folder holds"),
+        ({"optimizer": "muon"}, "state 'AdamW 0.9 0.95, clipped at 1', or leave it out"),
         ({"seq_len": 10**6, "batch_tokens": 10**6, "n_tokens": 10**6}, "fewer than two sequences"),
         ({"shape": {}}, "shape rule"),
     ],
@@ -547,6 +549,21 @@ def test_what_cannot_be_trained_fails_with_a_reason(data, small, tmp_path, chang
     result = run_one(adapter_on(data), small(**changes), tmp_path / "run")
     assert result.status == "failed"
     assert sentence in result.reason
+
+
+def test_a_stated_weight_decay_is_done(data, small, tmp_path) -> None:
+    found = [
+        run_one(adapter_on(data), small(weight_decay=text, lr_peak=3e-2), tmp_path / (text or "unstated"))
+        for text in ("", "0.1", "0", "none", "3")
+    ]
+    assert [result.status for result in found] == ["completed"] * 5
+    assert found[0].loss == found[1].loss
+    assert found[2].loss == found[3].loss
+    assert len({result.loss for result in found}) == 3
+    stack = run_stack(adapter_on(data), [small(weight_decay="3", run_id=r, lr_peak=3e-2) for r in "ab"], tmp_path)
+    assert stack[1].loss == pytest.approx(found[4].loss, abs=1e-4)
+    mixed = run_stack(adapter_on(data), [small(), small(run_id="c", weight_decay="0")], tmp_path / "mixed")
+    assert "weight_decay is not that of run-1" in mixed[0].reason
 
 
 def test_runs_that_cannot_be_stacked_are_refused(data, small, tmp_path) -> None:

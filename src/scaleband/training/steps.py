@@ -20,14 +20,13 @@ import torch
 from torch import Tensor
 from torch.optim.adamw import adamw as torch_adamw
 
+from scaleband.training.conventions import BETAS, CLIP, EPS, WEIGHT_DECAY, weight_decay_of
 from scaleband.training.protocol import RunSpec
 from scaleband.training.schedules import rate, schedule_for
 from scaleband.training.shapes import Shape, layout
 from scaleband.training.tokens import TokenData, batch
 from scaleband.training.transformer import BALANCE, asks_nothing, initial, losses, views
 
-BETAS, EPS, WEIGHT_DECAY = (0.9, 0.95), 1e-8, 0.1  # Step Law's AdamW (Li et al. 2025)
-CLIP = 1.0  # global norm of each run's gradient, as in nanoGPT
 #: A run diverged when its smoothed loss stands this far above its own lowest, nats per token, or, after a tenth of the
 #: run, when it is clearly worse than uniform guessing: by this much, and by as much above its own lowest. The latter
 #: because a model that has hardly moved is no divergence, and one of ours that is untrained stands 0.0 (widths to 32)
@@ -85,6 +84,7 @@ def adamw(
     decayed: int,
     done: Tensor,
     alive: Sequence[bool] | None = None,
+    decay: float = WEIGHT_DECAY,
 ) -> None:
     """One AdamW step in place (Loshchilov & Hutter 2019, arXiv:1711.05101): torch's fused kernel, run by run.
 
@@ -103,21 +103,25 @@ def adamw(
         Steps before this one, a tensor on the device.
     alive
         Of each run: the others stay as they are. None updates all: runs never mix, and a GPU would have to be asked.
+    decay
+        Weight decay, of all runs.
     """
     rows = (state.weights, gradient, state.mean, state.square)
     counts = done.float().repeat(2 * len(gradient))  # torch counts up in place, so each call has its own
     for row in range(len(gradient)):
         if alive is not None and not alive[row]:
             continue
-        for k, (part, decay) in enumerate(((slice(decayed), WEIGHT_DECAY), (slice(decayed, None), 0.0))):
+        for k, (part, own) in enumerate(((slice(decayed), decay), (slice(decayed, None), 0.0))):
             torch_adamw(
                 *([tensor[row, part]] for tensor in rows), max_exp_avg_sqs=[], state_steps=[counts[2 * row + k]],
-                fused=True, amsgrad=False, beta1=BETAS[0], beta2=BETAS[1], lr=rates[row], weight_decay=decay, eps=EPS,
+                fused=True, amsgrad=False, beta1=BETAS[0], beta2=BETAS[1], lr=rates[row], weight_decay=own, eps=EPS,
                 maximize=False,
             )  # fmt: skip
 
 
-def stacked_adamw(state: State, gradient: Tensor, rates: Tensor, decayed: int, done: Tensor) -> None:
+def stacked_adamw(
+    state: State, gradient: Tensor, rates: Tensor, decayed: int, done: Tensor, decay: float = WEIGHT_DECAY
+) -> None:
     """The same for all runs at once: what a stack of small ones wants on a GPU, where each call is dear.
 
     Parameters as in `adamw`; `rates` is (run,).
@@ -126,7 +130,7 @@ def stacked_adamw(state: State, gradient: Tensor, rates: Tensor, decayed: int, d
     state.mean.lerp_(gradient, 1 - BETAS[0])
     state.square.mul_(BETAS[1]).addcmul_(gradient, gradient, value=1 - BETAS[1])
     root = (state.square / (1 - BETAS[1] ** step).float()).sqrt_().add_(EPS)
-    state.weights[:, :decayed].mul_(1 - WEIGHT_DECAY * rates[:, None])
+    state.weights[:, :decayed].mul_(1 - decay * rates[:, None])
     state.weights.addcdiv_(state.mean * (-rates / (1 - BETAS[0] ** step).float())[:, None], root)
 
 
@@ -195,7 +199,7 @@ class Steps:
     ) -> None:
         first, runs, self._device = specs[0], len(specs), state.weights.device
         self.state, self._shape, self._dtype, self._micro = state, shape, dtype, micro
-        self._plans = [schedule_for(spec) for spec in specs]
+        self._plans, self._decay = [schedule_for(spec) for spec in specs], weight_decay_of(first)
         self._total, self._n_sequences = first.steps, first.batch_tokens // seq_len
         self._seq_len = seq_len
         self._window = max(SMOOTHING_STEPS, SMOOTHING_TOKENS // first.batch_tokens)
@@ -277,11 +281,12 @@ class Steps:
         if not on_cpu or bool((size > CLIP).any()):  # a GPU would have to be waited for
             self._gradient.mul_((CLIP / (size + 1e-6)).clamp(max=1.0))
         if on_cpu:
-            adamw(state, self._gradient, rates.tolist(), self._decayed, self._done, state.alive.tolist())
+            alive = state.alive.tolist()
+            adamw(state, self._gradient, rates.tolist(), self._decayed, self._done, alive, self._decay)
         elif len(rates) == 1:
-            adamw(state, self._gradient, rates, self._decayed, self._done)
+            adamw(state, self._gradient, rates, self._decayed, self._done, decay=self._decay)
         else:
-            stacked_adamw(state, self._gradient, rates, self._decayed, self._done)
+            stacked_adamw(state, self._gradient, rates, self._decayed, self._done, self._decay)
         self._losses.index_copy_(0, at, total[None])
         at.add_(1)
         self._done.add_(1)

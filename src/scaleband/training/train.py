@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from scaleband.errors import UserError
+from scaleband.training.conventions import convention_problems
 from scaleband.training.curves import write_curve
 from scaleband.training.protocol import Limits, RunResult, RunSpec, failed, to_json
 from scaleband.training.shapes import Shape, count, layout, shape_for
@@ -245,8 +246,7 @@ def _checked(specs: Sequence[RunSpec], data: Sequence[TokenData], seq_len: int) 
             for name, part in (("training", tokens.train), ("validation", tokens.validation))
             if len(part) <= 2 * seq_len
         ]
-        if spec.tokenizer and spec.tokenizer != tokens.tokenizer:
-            problems.append(f"tokenizer = {spec.tokenizer!r}, but the data folder holds {tokens.tokenizer!r}")
+        problems += convention_problems(spec, tokens.tokenizer)
     if len({(tokens.vocab_size, tokens.tokenizer) for tokens in data}) > 1:
         problems.append("the data folders of a stack were cut by different tokenizers; train them apart")
     problems = list(dict.fromkeys(problems))
