@@ -91,3 +91,30 @@ def test_wsd_is_stable_and_then_decays(spec_of) -> None:
 def test_conventions_it_does_not_know_are_refused(spec_of, changes) -> None:
     with pytest.raises(UserError, match=next(iter(changes))):
         schedule_for(spec_of(**changes))
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"lr_final": "0.1"}, "lr_final = '0.1' is above lr_peak = 0.01; a share of the peak is written 10%"),
+        ({"warmup": "0.05"}, "no whole number of steps; for a share of the steps write 5%"),
+        ({"warmup": "10.5"}, "warmup = '10.5' is no whole number of steps"),
+        ({"warmup": "101"}, "is 101 steps, and of 100 the first 100 are before the end; write a share"),
+        ({"schedule": "wsd", "warmup": "95%"}, "is 95 steps, and of 100 the first 80 are before the decay"),
+        ({"schedule": "wsd", "warmup": "81"}, "is 81 steps, and of 100 the first 80 are before the decay"),
+    ],
+)
+def test_schedules_that_would_not_be_as_stated_are_refused(spec_of, changes, sentence) -> None:
+    with pytest.raises(UserError, match=sentence):
+        schedule_for(spec_of(n_tokens=100 * 1024, lr_peak=1e-2, **changes))
+
+
+def test_the_ends_of_what_a_schedule_may_be(spec_of) -> None:
+    def rates(**changes: str) -> list[float]:
+        plan = schedule_for(spec_of(n_tokens=100 * 1024, **({"lr_peak": 1e-2} | changes)))
+        return [rate(plan, step) for step in range(100)]
+
+    assert rates(lr_final="100%", warmup="0") == rates(lr_final="0.01", warmup="0.0") == [1e-2] * 100
+    assert rates(lr_peak=1e-6, warmup="0") == [1e-6] * 100  # no final rate is stated
+    assert rates(schedule="wsd", warmup="80%")[79] == 1e-2
+    assert rates(warmup="100")[-1] == 1e-2

@@ -9,7 +9,9 @@ from __future__ import annotations
 import math
 import re
 
+from scaleband.errors import UserError
 from scaleband.training.protocol import RunSpec
+from scaleband.training.schedules import schedule_for
 
 BETAS, EPS, WEIGHT_DECAY = (0.9, 0.95), 1e-8, 0.1  # Step Law's AdamW (Li et al. 2025)
 CLIP = 1.0  # global norm of each run's gradient, as in nanoGPT
@@ -46,7 +48,11 @@ def convention_problems(spec: RunSpec, tokenizer: str = "") -> list[str]:
     tokenizer
         How the text was cut, if that is known: a loss per byte is one per token only of bytes.
     """
-    problems = []
+    problems: list[str] = []
+    try:
+        schedule_for(spec)
+    except UserError as error:
+        problems += error.problems
     decay = spec.weight_decay.strip().lower()
     if decay not in ("", "none") and not (_NUMBER.fullmatch(decay) and math.isfinite(float(decay))):
         problems.append(f"weight_decay = {spec.weight_decay!r}: a number of at least 0 is needed, such as 0.1")

@@ -36,7 +36,7 @@ def rate(schedule: Schedule, step: int) -> float:
     if s.kind == COSINE:
         share = (step - s.warmup + 1) / max(1, s.steps - s.warmup)
         return s.lr_final + 0.5 * (s.lr_peak - s.lr_final) * (1 + math.cos(math.pi * min(1.0, share)))
-    decay = max(1, round(WSD_DECAY * s.steps))
+    decay = _decay(s.steps)
     share = max(0.0, (step + 1 - (s.steps - decay)) / decay)
     return s.lr_peak + (s.lr_final - s.lr_peak) * min(1.0, share)
 
@@ -45,8 +45,8 @@ def schedule_for(spec: RunSpec) -> Schedule:
     """The schedule that a specification's conventions mean.
 
     `schedule` is `warmup+cosine` (the default) or `wsd`; `lr_final` a rate ("1e-5", the default as in Step Law)
-    or a share of the peak ("10%"), never above the peak; `warmup` steps ("100") or a share of them ("5%", the
-    default).
+    or a share of the peak ("10%"), not above the peak ("100%" is a constant rate); `warmup` steps ("100") or a share of
+    them ("5%", the default), which end before the decay begins.
 
     Raises
     ------
@@ -59,11 +59,30 @@ def schedule_for(spec: RunSpec) -> Schedule:
         problems.append(f"schedule = {kind!r}: this trainer knows {COSINE} and {WSD}")
     final, share = _number(spec.lr_final or "1e-5", "lr_final", problems)
     warm, warm_share = _number(spec.warmup or "5%", "warmup", problems)
+    lr_final = final * spec.lr_peak if share else final
+    if lr_final > spec.lr_peak and spec.lr_final:
+        problems.append(
+            f"lr_final = {spec.lr_final!r} is above lr_peak = {spec.lr_peak:g}; a share of the peak is written 10%"
+        )
+    warmup = round(warm * spec.steps) if warm_share else round(warm)
+    stable = spec.steps - (_decay(spec.steps) if kind == WSD else 0)
+    if not warm_share and not warm.is_integer():
+        share_of_it = f"; for a share of the steps write {100 * warm:g}%" if warm < 1 else ""
+        problems.append(f"warmup = {spec.warmup!r} is no whole number of steps{share_of_it}")
+    elif warmup > stable:
+        problems.append(
+            f"warmup = {spec.warmup!r} is {warmup:,} steps, and of {spec.steps:,} the first {stable:,} are before the "
+            f"{'decay' if kind == WSD else 'end'}; write a share, such as 5%"
+        )
     if problems:
         raise UserError(problems)
-    lr_final = min(spec.lr_peak, final * spec.lr_peak if share else final)
-    warmup = round(warm * spec.steps) if warm_share else round(warm)
-    return Schedule(kind, spec.lr_peak, lr_final, min(warmup, spec.steps), spec.steps)
+    # where nothing is stated a peak below the usual final rate is kept to the end
+    return Schedule(kind, spec.lr_peak, min(spec.lr_peak, lr_final), warmup, spec.steps)
+
+
+def _decay(steps: int) -> int:
+    """Steps in which WSD decays."""
+    return max(1, round(WSD_DECAY * steps))
 
 
 def _number(text: str, name: str, problems: list[str]) -> tuple[float, bool]:
