@@ -48,6 +48,23 @@ def test_a_folder_with_merges(tmp_path) -> None:
     assert made.train.max() < made.vocab_size
 
 
+@pytest.mark.parametrize(
+    ("sizes", "validation"),
+    [
+        ([1_000, 100_000, 1_000], 1_000),  # held out by bytes, the second would be nearly all there is
+        ([1_000, 100_000], 1_000),
+        ([1_000, 40_000, 60_000], 1_000),
+        ([1_000, 1_000], 1_000),
+        ([1_001, 1_000, 0], 1_000),
+        ([100] * 40, 200),
+        ([3, 5] * 1_000, 400),
+    ],
+)
+def test_what_is_held_out(tmp_path, sizes, validation) -> None:
+    made = write_tokens([b"a" * n for n in sizes], tmp_path)
+    assert (len(made.train), len(made.validation)) == (sum(sizes) - validation, validation)
+
+
 def test_a_broken_folder_is_refused(tmp_path) -> None:
     with pytest.raises(UserError, match="not a whole data folder"):
         open_tokens(tmp_path)

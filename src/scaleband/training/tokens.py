@@ -50,7 +50,8 @@ def write_tokens(
     ----------
     texts
         Documents, UTF-8 or any bytes. Every k-th document goes to validation, by bytes, so that both parts are
-        of the same kind.
+        of the same kind; none that would make validation twice as large as asked, or more than half. Where all are
+        that long, the shortest one.
     folder
         Where to; made if absent.
     vocab_size
@@ -65,14 +66,7 @@ def write_tokens(
     """
     if not 256 <= vocab_size <= 65_536 or not 0 < validation_share <= 0.5:
         raise UserError("vocab_size must lie in 256..65536 and validation_share in (0, 0.5]")
-    parts: tuple[list[bytes], list[bytes]] = ([], [])
-    sizes = [0, 0]
-    for text in texts:
-        held = sizes[1] < validation_share * (sizes[0] + sizes[1])
-        parts[held].append(text)
-        sizes[held] += len(text)
-    if not all(sizes):
-        raise UserError("tokens: at least two documents are needed, one for validation; split the text")
+    parts = _split(list(texts), validation_share)
     bpe = learn(parts[0], vocab_size) if vocab_size > 256 else Bpe(())
     folder.mkdir(parents=True, exist_ok=True)
     for name, documents in zip((TRAIN_FILE, VALIDATION_FILE), parts, strict=True):
@@ -85,6 +79,23 @@ def write_tokens(
     info = {"format": 1, "tokenizer": name, "vocab_size": bpe.vocab_size, "merges": bpe.merges}
     write_whole(folder / INFO_FILE, json.dumps(info))
     return open_tokens(folder)
+
+
+def _split(documents: list[bytes], share: float) -> tuple[list[bytes], list[bytes]]:
+    """Documents to train on, and those to hold out."""
+    sizes, most = [0, 0], min(2 * share, 0.5) * sum(map(len, documents))
+    held: list[bool] = []
+    for text in documents:
+        held.append(sizes[1] < share * (sizes[0] + sizes[1]) and sizes[1] + len(text) <= most)
+        sizes[held[-1]] += len(text)
+    some = [k for k, text in enumerate(documents) if text]
+    if not sizes[1] and len(some) > 1:
+        held[min(some, key=lambda k: (len(documents[k]), -k))] = True
+    parts = ([t for t, out in zip(documents, held, strict=True) if not out],
+             [t for t, out in zip(documents, held, strict=True) if out])  # fmt: skip
+    if not all(map(any, parts)):
+        raise UserError("tokens: at least two documents are needed, one for validation; split the text")
+    return parts
 
 
 def open_tokens(folder: str | Path) -> TokenData:
