@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -44,8 +46,44 @@ def test_a_data_folder(tmp_path) -> None:
 def test_a_folder_with_merges(tmp_path) -> None:
     made = write_tokens([TEXT, TEXT, TEXT], tmp_path, vocab_size=280, validation_share=0.3)
     assert made.vocab_size <= 280
-    assert made.tokenizer == f"bpe-{made.vocab_size}"
+    assert made.tokenizer.startswith(f"bpe-{made.vocab_size}-")  # and a digest of the merges
     assert made.train.max() < made.vocab_size
+
+
+def test_two_texts_of_one_tokenizer(tmp_path) -> None:
+    other = [b"what the rain in spain said to the plain\n" * 20] * 2
+    first = write_tokens([TEXT, TEXT], tmp_path / "a", vocab_size=280)
+    alike = write_tokens(other, tmp_path / "b", like=tmp_path / "a")
+    apart = write_tokens(other, tmp_path / "c", vocab_size=280)
+    assert (alike.tokenizer, alike.vocab_size, alike.merges) == (first.tokenizer, first.vocab_size, first.merges)
+    assert apart.tokenizer != first.tokenizer
+    assert decode(learn([TEXT], 280), alike.train) == other[0]
+    with pytest.raises(UserError, match="leave vocab_size out"):
+        write_tokens(other, tmp_path / "d", like=tmp_path / "a", vocab_size=300)
+    with pytest.raises(UserError, match="not a whole data folder"):
+        write_tokens(other, tmp_path / "d", like=tmp_path / "nothing")
+    write_tokens([TEXT, TEXT], tmp_path / "bytes")
+    assert write_tokens(other, tmp_path / "d", like=tmp_path / "bytes").tokenizer == "bytes"
+
+
+def test_a_folder_of_before_is_read_with_its_name(tmp_path) -> None:
+    made = write_tokens([TEXT, TEXT], tmp_path, vocab_size=280)
+    info = json.loads((tmp_path / "tokens.json").read_text())
+    (tmp_path / "tokens.json").write_text(json.dumps(info | {"tokenizer": "bpe-280"}))
+    again = open_tokens(tmp_path)
+    assert (again.tokenizer, again.merges) == ("bpe-280", made.merges)
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [({"format": 99}, "format 99 is not known"), ({"vocab_size": 0}, "vocab_size = 0"), (None, "not a whole data")],
+)
+def test_a_card_that_cannot_be_is_refused(tmp_path, change, says) -> None:
+    write_tokens([TEXT, TEXT], tmp_path)
+    info = json.loads((tmp_path / "tokens.json").read_text())
+    (tmp_path / "tokens.json").write_text("[]" if change is None else json.dumps(info | change))
+    with pytest.raises(UserError, match=says):
+        open_tokens(tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import json
 import math
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -261,6 +263,33 @@ def test_a_stack_over_several_texts_equals_its_runs_alone(small, tmp_path) -> No
     write_tokens([text * n for text in (b"words and more words ", b"other words ")], tmp_path / "bpe", vocab_size=260)
     mixed = run_stack(adapter, [specs[0], small(run_id="b", data="bpe")], tmp_path / "mixed")
     assert all("different tokenizers" in result.reason for result in mixed)
+
+
+def test_tokenizers_of_one_name_and_size_are_told_apart(small, tmp_path) -> None:
+    for name, text in (("a", b"words and more words "), ("b", b"some other phrases, some longer ")):
+        write_tokens([text * 300, text * 200], tmp_path / name, vocab_size=260)
+        card = tmp_path / name / "tokens.json"  # as they were called before
+        card.write_text(json.dumps(json.loads(card.read_text()) | {"tokenizer": "bpe-260"}))
+    specs = [small(run_id=name, data=name, n_tokens=5 * 256) for name in "ab"]
+    apart = run_stack(adapter_on(tmp_path / "{data}"), specs, tmp_path / "apart")
+    assert all("like=FOLDER" in result.reason for result in apart)
+    write_tokens([text * 300, text * 200], tmp_path / "b", like=tmp_path / "a")
+    alike = run_stack(adapter_on(tmp_path / "{data}"), specs, tmp_path / "alike")
+    assert [result.status for result in alike] == ["completed"] * 2, alike[0].reason
+
+
+@pytest.mark.parametrize("part", ["train", "validation"])
+def test_ids_that_are_no_tokens_are_named(small, tmp_path, part) -> None:
+    write_tokens([bytes(range(97, 123)) * 200] * 4, tmp_path / "data")
+    file = tmp_path / "data" / f"{part}.bin"
+    ids = np.fromfile(file, "<u2")
+    ids[::50] = 300
+    ids.tofile(file)
+    specs = [small(run_id=name) for name in "ab"]  # alone it would be an error of torch's, in a stack the other's
+    for result in [*run_stack(adapter_on(tmp_path / "data"), specs, tmp_path), run_one(
+        adapter_on(tmp_path / "data"), specs[0], tmp_path / "alone")]:  # fmt: skip
+        assert (result.status, result.steps) == ("failed", 0)
+        assert "hold the id 300, and the vocabulary has 256: the file is damaged" in result.reason
 
 
 @pytest.mark.parametrize("given", [TINY, MIXED], ids=["dense", "moe"])

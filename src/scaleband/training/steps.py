@@ -24,7 +24,7 @@ from scaleband.training.conventions import BETAS, CLIP, EPS, WEIGHT_DECAY, weigh
 from scaleband.training.protocol import RunSpec
 from scaleband.training.schedules import rate, schedule_for
 from scaleband.training.shapes import Shape, layout
-from scaleband.training.tokens import TokenData, batch
+from scaleband.training.tokens import TokenData, batch, known
 from scaleband.training.transformer import BALANCE, asks_nothing, initial, losses, views
 
 #: A run diverged when its smoothed loss stands this far above its own lowest, nats per token, or, after a tenth of the
@@ -242,7 +242,7 @@ class Steps:
             [batch(tokens, seed, begin + k, self._n_sequences, self._seq_len) for tokens, seed in self._sources]
             for k in range(n)
         ])  # fmt: skip
-        self._rows[:n].copy_(torch.from_numpy(rows))
+        self._rows[:n].copy_(torch.from_numpy(known(rows, self._shape.vocab_size)))
         self._rates[:n].copy_(torch.tensor(rates, dtype=torch.float64))
         self._position.zero_()
         for _ in range(n):

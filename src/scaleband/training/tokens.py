@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +18,7 @@ from scaleband.errors import UserError
 from scaleband.training.bpe import Bpe, encode, learn
 from scaleband.training.running import write_whole
 
+FORMAT = 1
 INFO_FILE, TRAIN_FILE, VALIDATION_FILE = "tokens.json", "train.bin", "validation.bin"
 
 SAMPLES, SAMPLE_TOKENS = 128, 4096
@@ -33,16 +34,24 @@ class TokenData:
         Token ids, (token,), mapped.
     vocab_size, tokenizer
         Ids are below the first; the second names how the text was cut.
+    merges
+        A digest of the tokenizer's merges, "" without any: folders of before may share a name and differ in these.
     """
 
     train: NDArray[np.uint16]
     validation: NDArray[np.uint16]
     vocab_size: int
     tokenizer: str
+    merges: str = ""
 
 
 def write_tokens(
-    texts: Iterable[bytes], folder: Path, *, vocab_size: int = 256, validation_share: float = 0.05
+    texts: Iterable[bytes],
+    folder: Path,
+    *,
+    vocab_size: int = 256,
+    validation_share: float = 0.05,
+    like: str | Path | None = None,
 ) -> TokenData:
     """Cut texts into tokens and write a data folder.
 
@@ -58,25 +67,34 @@ def write_tokens(
         256: bytes. More: byte-pair encoding learnt on these texts, with so many tokens at most.
     validation_share
         Share of the bytes kept for validation, in (0, 0.5].
+    like
+        A data folder whose tokenizer cuts these texts too, in place of `vocab_size`: runs on several kinds of text need
+        one tokenizer for losses that can be compared, and for a stack.
 
     Raises
     ------
     UserError
-        Nothing to write, or numbers out of range.
+        Nothing to write, numbers out of range, or `like` is no data folder.
     """
     if not 256 <= vocab_size <= 65_536 or not 0 < validation_share <= 0.5:
         raise UserError("vocab_size must lie in 256..65536 and validation_share in (0, 0.5]")
     parts = _split(list(texts), validation_share)
-    bpe = learn(parts[0], vocab_size) if vocab_size > 256 else Bpe(())
+    if like is not None:
+        name, bpe = _tokenizer_of(Path(like))
+        if vocab_size not in (256, bpe.vocab_size):
+            raise UserError(f"vocab_size = {vocab_size}, but {like} has {bpe.vocab_size} tokens; leave vocab_size out")
+    else:
+        bpe = learn(parts[0], vocab_size) if vocab_size > 256 else Bpe(())
+        # a name says which merges: those of another text are another tokenizer
+        name = f"bpe-{bpe.vocab_size}-{_digest(bpe.merges)[:6]}" if vocab_size > 256 else "bytes"
     folder.mkdir(parents=True, exist_ok=True)
-    for name, documents in zip((TRAIN_FILE, VALIDATION_FILE), parts, strict=True):
-        part = folder / f".{name}"
+    for file_name, documents in zip((TRAIN_FILE, VALIDATION_FILE), parts, strict=True):
+        part = folder / f".{file_name}"
         with part.open("wb") as file:
             for document in documents:
                 file.write(encode(bpe, document).astype("<u2").tobytes())
-        part.replace(folder / name)
-    name = "bytes" if vocab_size == 256 else f"bpe-{bpe.vocab_size}"
-    info = {"format": 1, "tokenizer": name, "vocab_size": bpe.vocab_size, "merges": bpe.merges}
+        part.replace(folder / file_name)
+    info = {"format": FORMAT, "tokenizer": name, "vocab_size": bpe.vocab_size, "merges": bpe.merges}
     write_whole(folder / INFO_FILE, json.dumps(info))
     return open_tokens(folder)
 
@@ -98,14 +116,35 @@ def _split(documents: list[bytes], share: float) -> tuple[list[bytes], list[byte
     return parts
 
 
+def _digest(merges: Sequence[Sequence[int]]) -> str:
+    return hashlib.sha256(json.dumps(merges).encode()).hexdigest()
+
+
+def _tokenizer_of(folder: Path) -> tuple[str, Bpe]:
+    """The tokenizer of a data folder and its name."""
+    data = open_tokens(folder)
+    merges = json.loads((folder / INFO_FILE).read_text(encoding="utf-8")).get("merges", [])
+    bpe = Bpe(tuple((int(left), int(right)) for left, right in merges))
+    if bpe.vocab_size != data.vocab_size:
+        raise UserError(f"{folder} does not hold its tokenizer, so no other text can be cut like it")
+    return data.tokenizer, bpe
+
+
 def open_tokens(folder: str | Path) -> TokenData:
     """Open a data folder. Raises UserError if it is not whole."""
     folder = Path(folder)
     try:
         info = json.loads((folder / INFO_FILE).read_text(encoding="utf-8"))
+        if info.get("format", FORMAT) != FORMAT:
+            raise ValueError(f"format {info['format']!r} is not known; this version reads {FORMAT}")
+        vocab_size, merges = int(info["vocab_size"]), info.get("merges")
+        if not 1 <= vocab_size <= 65_536:
+            raise ValueError(f"vocab_size = {vocab_size}; ids lie below 65,536")
         train, validation = (np.memmap(folder / name, "<u2", "r") for name in (TRAIN_FILE, VALIDATION_FILE))
-        return TokenData(train, validation, int(info["vocab_size"]), str(info["tokenizer"]))
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        return TokenData(
+            train, validation, vocab_size, str(info["tokenizer"]), _digest(merges) if merges else ""
+        )
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{folder} is not a whole data folder ({error}); make it with write_tokens") from None
 
 
@@ -131,6 +170,17 @@ def batch(
     rng = np.random.default_rng([seed, step])
     starts = rng.integers(0, len(tokens) - seq_len, n_sequences)
     return tokens[starts[:, None] + np.arange(seq_len + 1)].astype(np.int64)
+
+
+def known(ids: NDArray[np.int64], vocab_size: int) -> NDArray[np.int64]:
+    """Ids as they came. Raises UserError where one is not of the vocabulary: in a stack it would be another run's."""
+    largest = int(ids.max(initial=0))
+    if largest >= vocab_size:
+        raise UserError(
+            f"the tokens hold the id {largest}, and the vocabulary has {vocab_size:,}: the file is damaged, or of "
+            "another tokenizer; make the data folder again with write_tokens"
+        )
+    return ids
 
 
 def held_out(tokens: NDArray[np.uint16], n_sequences: int, seq_len: int) -> NDArray[np.int64]:

@@ -25,7 +25,7 @@ from scaleband.training.protocol import Limits, RunResult, RunSpec, failed, to_j
 from scaleband.training.shapes import Shape, count, layout, shape_for
 from scaleband.training.shares import SharedSteps, steps_of
 from scaleband.training.steps import State, Steps, fresh, own_stream, why_lost
-from scaleband.training.tokens import TokenData, fingerprint, held_out
+from scaleband.training.tokens import TokenData, fingerprint, held_out, known
 from scaleband.training.transformer import losses, views
 
 SEQ_LEN = 256  # where the specification does not say
@@ -135,6 +135,8 @@ def train(
     first = specs[0]
     shape = shape_for(first.arch, first.n_params, data[0].vocab_size, dict(first.shape))
     seq_len = _checked(specs, data, first.seq_len or SEQ_LEN)
+    for tokens in {id(each): each for each in data}.values():  # now, and not when all is trained
+        known(held_out(tokens.validation, settings.validation_sequences, seq_len), shape.vocab_size)
     device = torch.device(settings.device or ("cuda" if torch.cuda.is_available() else "cpu"))
     dtype = torch.bfloat16 if settings.precision == "bfloat16" else torch.float32
     checkpoint = Checkpoint(folder / CHECKPOINT_FILE, _key(specs, data, shape))
@@ -247,8 +249,9 @@ def _checked(specs: Sequence[RunSpec], data: Sequence[TokenData], seq_len: int) 
             if len(part) <= 2 * seq_len
         ]
         problems += convention_problems(spec, tokens.tokenizer)
-    if len({(tokens.vocab_size, tokens.tokenizer) for tokens in data}) > 1:
-        problems.append("the data folders of a stack were cut by different tokenizers; train them apart")
+    if len({(tokens.vocab_size, tokens.merges or tokens.tokenizer) for tokens in data}) > 1:
+        problems.append("the data folders of a stack were cut by different tokenizers; train them apart, "
+                        "or cut the texts alike: write_tokens(..., like=FOLDER)")  # fmt: skip
     problems = list(dict.fromkeys(problems))
     if problems:
         raise UserError(problems)
