@@ -10,7 +10,7 @@ import pytest
 from scaleband.errors import UserError
 from scaleband.training import Shape, count, shape_for
 from scaleband.training.schedules import rate, schedule_for
-from scaleband.training.shapes import layout
+from scaleband.training.shapes import SMALLEST, layout, moe_shape
 
 
 @pytest.mark.parametrize("n_params", np.geomspace(5e4, 1e9, 60).round().astype(int).tolist())
@@ -30,6 +30,14 @@ def test_mixtures_hit_their_total(arch, n_params) -> None:
     assert abs(found.n_params / n_params - 1) < 0.04
     assert found.n_active < 0.6 * found.n_params
     assert f"e{shape.n_experts}-k{shape.top_k}" in arch
+
+
+@pytest.mark.parametrize(("arch", "off"), [("moe-e8-k2", 0.06), ("moe-e64-k8", 0.18)])
+def test_small_mixtures_are_within_the_stated_tolerance(arch, off) -> None:
+    experts, top_k = (int(part[1:]) for part in arch.split("-")[1:])
+    smallest = count(moe_shape(SMALLEST, 256, experts, top_k)).n_params
+    for n_params in np.geomspace(smallest, 20 * smallest, 8).round().astype(int).tolist():
+        assert abs(count(shape_for(arch, n_params, 256)).n_params / n_params - 1) < off
 
 
 def test_counts_by_hand() -> None:

@@ -140,7 +140,8 @@ def moe_shape(n_active: int, vocab_size: int, n_experts: int, top_k: int) -> Sha
     """The mixture of experts of which each token uses about `n_active` parameters.
 
     What a token uses has the dense rule's shape; its feed-forward width is split evenly over the shared expert
-    and the `top_k` experts. The router comes on top.
+    and the `top_k` experts. The router comes on top. The width comes in steps of 4 (`top_k` + 1), so a small model is
+    further from `n_active` than a dense one.
     """
     dense = dense_shape(n_active, vocab_size, multiple=4 * (top_k + 1))
     part = dense.d_ff // (top_k + 1)
@@ -150,7 +151,12 @@ def moe_shape(n_active: int, vocab_size: int, n_experts: int, top_k: int) -> Sha
 
 
 def moe_shape_of_total(n_params: int, vocab_size: int, n_experts: int, top_k: int) -> Shape:
-    """The mixture nearest to `n_params` in total. Raises UserError outside the rule's range."""
+    """The mixture nearest to `n_params` in total. Raises UserError outside the rule's range.
+
+    Widths come in steps, and every expert takes each: the worst of 160 sizes up to a billion was 5.9 % off with 8
+    experts of which 2 are visited (at 121 thousand), 5.2 % with 16 and 2 (213 thousand), 17 % with 64 and 8 (277
+    thousand). A run's result says what was built.
+    """
     smallest = count(moe_shape(SMALLEST, vocab_size, n_experts, top_k)).n_params
     if not 0.98 * smallest <= n_params <= LARGEST:
         raise UserError(

@@ -20,7 +20,9 @@ from scaleband.training.shapes import Shape, layout
 ROTARY_BASE = 10_000.0  # Su et al. 2021, arXiv:2104.09864
 NORM_EPS = 1e-6  # assumption, as in Llama 2
 INIT_STD = 0.02  # embedding and head, as in nanoGPT; other matrices 1/sqrt(fan in)
-BALANCE = 0.01  # weight of the load-balancing loss (Fedus et al. 2021, arXiv:2101.03961)
+#: Weight of the load-balancing loss of Fedus et al. (2021, arXiv:2101.03961), who add it for every layer. Ours is the
+#: mean over layers, so by their count it is 0.01 / layers. An assumption: the released sweep was trained so.
+BALANCE = 0.01
 
 Parameters = dict[str, Tensor]
 
