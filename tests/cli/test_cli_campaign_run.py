@@ -31,7 +31,9 @@ def tokens(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def three_runs(capsys: pytest.CaptureFixture[str], place: Path, size: str, n_tokens: str, batch: int) -> Path:
+def three_runs(
+    capsys: pytest.CaptureFixture[str], place: Path, size: str, n_tokens: str, batch: int, *more: str
+) -> Path:
     """A campaign of three runs of one cell."""
     (place / "can.csv").write_text(
         "n_params,n_tokens,lr_peak,batch_tokens\n"
@@ -39,7 +41,7 @@ def three_runs(capsys: pytest.CaptureFixture[str], place: Path, size: str, n_tok
     )
     budget = str(3.3 * 6 * float(size) * float(n_tokens))
     words = ["--params", "1e9", "--tokens", "1e10", "--source", "mine", "--data", "code", "--budget", budget,
-             "--candidates", place / "can.csv", "--strategy", "cheapest-first"]  # fmt: skip
+             "--candidates", place / "can.csv", "--strategy", "cheapest-first", *more]  # fmt: skip
     assert call(capsys, "init", place / "tiny", *words)[0] == 0
     return place / "tiny"
 
@@ -135,6 +137,28 @@ def test_what_does_not_fit_is_refused(folder, capsys, words, code, says) -> None
 )
 def test_what_is_not_there_is_said_before_a_run_is_handed_out(folder, capsys, words, says) -> None:
     code, out, err = call(capsys, "run", folder, *(w.replace("PLACE", str(folder.parent)) for w in words))
+    assert (code, out) == (1, "")
+    assert says in err
+    with Campaign.open(folder) as campaign:
+        assert campaign.attempts() == []
+
+
+@pytest.mark.parametrize(
+    ("stated", "seq_len", "says"),
+    [
+        ("optimizer=muon", "32", "optimizer = 'muon': this trainer's is AdamW and nothing else; state 'AdamW"),
+        ("loss_kind=bits per byte", "32", "state 'validation, nats per token', or leave it out"),
+        ("weight_decay=ten", "32", "weight_decay = 'ten'"),
+        ("schedule=linear", "32", "schedule = 'linear'"),
+        ("tokenizer=gpt2", "32", "the data folder holds 'bytes'"),
+        ("loss_kind=validation, nats per byte", "100", "batch_tokens = 256); give a seq_len that divides 256"),
+    ],
+)
+def test_what_no_run_can_be_is_said_before_the_first(tmp_path, tokens, capsys, stated, seq_len, says) -> None:
+    folder = three_runs(capsys, tmp_path, "50000", "2048", 256, "--state", stated)
+    code, out, err = call(
+        capsys, "run", folder, "--trainer", tokens / "{data}", "--seq-len", seq_len, "--device", "cpu", "--quiet"
+    )
     assert (code, out) == (1, "")
     assert says in err
     with Campaign.open(folder) as campaign:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from time import monotonic
@@ -70,12 +70,38 @@ def spec_of(run: Run, campaign: Campaign, limits: Limits) -> RunSpec:
     UserError
         The inputs make no training, such as a batch larger than all tokens.
     """
-    i, stated = run.inputs, dict[str, Any](campaign.settings.stated)
+    return _spec(run.run_id, run.inputs, campaign, limits)
+
+
+def _spec(run_id: str, i: Mapping[str, Any], campaign: Campaign, limits: Limits) -> RunSpec:
+    stated = dict[str, Any](campaign.settings.stated)
     return RunSpec(
-        run_id=run.run_id, n_params=round(i["n_params"]), n_active=round(i["n_active"]), n_tokens=round(i["n_tokens"]),
+        run_id=run_id, n_params=round(i["n_params"]), n_active=round(i["n_active"]), n_tokens=round(i["n_tokens"]),
         lr_peak=float(i["lr_peak"]), batch_tokens=round(i["batch_tokens"]), source=i["source"], arch=i["arch"],
         data=i["data"], seed=int(i["seed"]), limits=limits, **stated,
     )  # fmt: skip
+
+
+def _looked_at(campaign: Campaign, adapter: Adapter) -> None:
+    """Ask an adapter that can tell (`problems`, as `ReferenceAdapter` has it) what no run here can be trained for.
+
+    Of each data distribution it sees the run of most steps at the highest rate: what is wrong with that one is wrong
+    with all.
+    """
+    problems = getattr(adapter, "problems", None)
+    columns = campaign.settings.candidates
+    if problems is None or not columns:
+        return
+    rows = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+    longest: dict[str, dict[str, Any]] = {}
+    for row in sorted(rows, key=lambda row: row["n_tokens"] / row["batch_tokens"]):
+        longest[row["data"]] = row | {"seed": 0, "lr_peak": max(columns["lr_peak"])}
+    specs: list[RunSpec] = []
+    for data, row in longest.items():
+        with suppress(UserError):  # no training can be made of it: its run fails and says so
+            specs.append(_spec(f"candidate-{len(specs)}", row | {"data": data}, campaign, Limits()))
+    if found := problems(specs, {round(batch) for batch in columns["batch_tokens"]}):
+        raise UserError(found)
 
 
 def tell_result(campaign: Campaign, run: Run, result: RunResult) -> Run:
@@ -157,10 +183,11 @@ def run_campaign(
     Raises
     ------
     UserError
-        `workers` is not positive.
+        `workers` is not positive, or the adapter says that no run of the campaign can be trained.
     """
     if workers < 1:
         raise UserError(f"workers = {workers}: at least one is needed")
+    _looked_at(campaign, adapter)
     say = report or (lambda text: None)
     out: dict[Future[RunResult], Run] = {}
     counts = {"completed": 0, "diverged": 0, "failed": 0}

@@ -15,6 +15,7 @@ from scaleband.training.schedules import schedule_for
 
 BETAS, EPS, WEIGHT_DECAY = (0.9, 0.95), 1e-8, 0.1  # Step Law's AdamW (Li et al. 2025)
 CLIP = 1.0  # global norm of each run's gradient, as in nanoGPT
+SEQ_LEN = 256  # where neither the specification nor the adapter says
 OURS = {
     "optimizer": f"AdamW {BETAS[0]:g} {BETAS[1]:g}, clipped at {CLIP:g}",
     "loss_kind": "validation, nats per token",

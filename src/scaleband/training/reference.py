@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Sequence
+import math
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from scaleband.errors import UserError
+from scaleband.training.conventions import SEQ_LEN, convention_problems
 from scaleband.training.protocol import RESULT_FILE, SPEC_FILE, RunResult, RunSpec, failed, to_json
 from scaleband.training.running import contradiction, finished, kept, reason_for, unsafe_id, write_whole
 from scaleband.training.tokens import open_tokens
@@ -28,7 +30,7 @@ class ReferenceAdapter:
     threads
         CPU threads of torch in this process; 0 leaves them alone. A stack's runs are shared out among them.
     seq_len
-        Tokens of a sequence where the specification does not say; 0 is `scaleband.training.train.SEQ_LEN`.
+        Tokens of a sequence where the specification does not say; 0 is `scaleband.training.conventions.SEQ_LEN`.
     """
 
     data: str
@@ -41,6 +43,26 @@ class ReferenceAdapter:
     threads: int = 0
     seq_len: int = 0
     graph: bool = True
+
+    def problems(self, specs: Sequence[RunSpec], batches: Collection[int] = ()) -> list[str]:
+        """What keeps these specifications, and these batches (tokens), from being trained, with remedies; torch is not
+        needed, and tokens that are not on this machine are not asked for.
+        """
+        found: dict[str, None] = {}
+        for spec in specs:
+            try:
+                tokenizer = open_tokens(self.data.replace("{data}", spec.data)).tokenizer
+            except UserError:  # elsewhere, or told when it is needed
+                tokenizer = ""
+            found |= dict.fromkeys(convention_problems(spec, tokenizer))
+        seq_len = self.seq_len or SEQ_LEN
+        odd = sorted(batch for batch in batches if batch % seq_len)
+        if odd and (common := math.gcd(*batches)) > 1:  # without a remedy each says so itself, and the others are run
+            found[
+                f"{len(odd)} of {len(batches)} batches are no whole number of sequences of seq_len = {seq_len} (the "
+                f"first: batch_tokens = {odd[0]}); give a seq_len that divides {common} (--seq-len)"
+            ] = None
+        return list(found)
 
     def run(self, spec: RunSpec, folder: Path) -> RunResult:
         """See `Adapter.run`. Raises UserError where torch is absent or the specification cannot be trained."""

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from scaleband.errors import UserError
-from scaleband.training.conventions import convention_problems
+from scaleband.training.conventions import SEQ_LEN, convention_problems
 from scaleband.training.curves import write_curve
 from scaleband.training.protocol import Limits, RunResult, RunSpec, failed, to_json
 from scaleband.training.shapes import Shape, count, layout, shape_for
@@ -28,7 +28,6 @@ from scaleband.training.steps import State, Steps, fresh, own_stream, why_lost
 from scaleband.training.tokens import TokenData, fingerprint, held_out, known
 from scaleband.training.transformer import losses, views
 
-SEQ_LEN = 256  # where the specification does not say
 CHECKPOINT_FILE = "checkpoint.pt"
 CHUNK_SECONDS = 0.5  # between two looks at the clock on a GPU, about
 
