@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
+import subprocess
 import sys
 import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 
 from scaleband.errors import UserError
-from scaleband.training import CommandAdapter, Limits, run_one
+from scaleband.training import CommandAdapter, Limits, groups, run_one, to_json
 
 PYTHON = (sys.executable, "-I", "-c")
 
@@ -153,3 +158,64 @@ def test_the_environment_reaches_the_program_and_nothing_else(spec, tmp_path) ->
     adapter = CommandAdapter((*PYTHON, escaped(code), "{result}"), environment={"LOSS": "3.25"})
     assert run_one(adapter, spec, tmp_path / "run").loss == 3.25
     assert "LOSS" not in os.environ
+
+
+def stat(pid: int) -> str:
+    """The state letter of a process, "" if there is none: what nobody waited for is a zombie, and has ended."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0].replace("Z", "")
+    except OSError:
+        return ""
+
+
+def wait_for(true: Callable[[], object], seconds: float = 20.0) -> bool:
+    deadline = time.monotonic() + seconds
+    while not true() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    return bool(true())
+
+
+SLOW = ("sh", "-c", "echo $$ > part.$$; mv part.$$ pid.$$; exec sleep 600", "{result}")
+CHILD = (
+    "import sys; from scaleband.training import CommandAdapter, run_one, spec_from_json\n"
+    "run_one(CommandAdapter(tuple(sys.argv[3:])), spec_from_json(sys.argv[1]), sys.argv[2])"
+)
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="processes are looked up in /proc")
+def test_a_program_ends_with_a_worker_that_is_killed(spec, tmp_path) -> None:
+    child = subprocess.Popen([sys.executable, "-c", CHILD, to_json(spec), str(tmp_path / "run"), *SLOW])
+    assert wait_for(lambda: list((tmp_path / "run").glob("pid.*")), 60)
+    program = int(next((tmp_path / "run").glob("pid.*")).read_text())
+    assert stat(program)
+    child.kill()
+    child.wait()
+    assert wait_for(lambda: not stat(program))
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="processes are looked up in /proc")
+@pytest.mark.parametrize("other", ["", "place", "begun"])
+def test_a_new_start_ends_what_an_earlier_one_left_running_here(other, spec, tmp_path) -> None:
+    folder = tmp_path / "run"
+    folder.mkdir()
+    with subprocess.Popen(["sleep", "600"], start_new_session=True) as left:
+        found = json.loads(groups.mark(folder, left.pid))
+        if other:  # the number of another machine's process, or of another process here
+            (folder / groups.PROGRAM_FILE).write_text(json.dumps(found | {other: "another"}))
+        write = ("sh", "-c", "echo '{{\"loss\": 3}}' > {result}")
+        assert run_one(CommandAdapter(write, grace_seconds=1.0), spec, folder).loss == 3
+        assert bool(stat(left.pid)) == bool(other)
+        left.kill()
+    assert not (folder / groups.PROGRAM_FILE).exists()
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="processes are looked up in /proc")
+def test_who_lost_its_folder_does_not_try_again(spec, tmp_path) -> None:
+    folder = tmp_path / "run"
+    with ThreadPoolExecutor(2) as both:
+        first = both.submit(run_one, CommandAdapter(SLOW, retries=3, grace_seconds=0.2), spec, folder)
+        assert wait_for(lambda: list(folder.glob("pid.*")) and (folder / groups.PROGRAM_FILE).exists())
+        write = ("sh", "-c", "sleep 1; echo '{{\"loss\": 3}}' > {result}")
+        assert run_one(CommandAdapter(write, grace_seconds=0.2), spec, folder).loss == 3
+        assert (first.result().attempts, "by a later start" in first.result().reason) == (1, True)
+    assert len(list(folder.glob("pid.*"))) == 1

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from scaleband.errors import UserError
+from scaleband.training.groups import end_earlier
 from scaleband.training.processes import Ended, run_process
 from scaleband.training.protocol import SPEC_FILE, RunResult, RunSpec, failed, result_from_json
 from scaleband.training.running import read_small
@@ -97,6 +98,7 @@ class CommandAdapter:
         arguments = self.arguments(spec, folder)
         result = failed(spec, "never started")
         begun = time.perf_counter()
+        end_earlier(folder, self.grace_seconds)  # of a worker that was lost: it would write the same files
         for attempt in range(1, self.retries + 2):
             left = spec.limits.wall_seconds
             if left is not None:

@@ -11,8 +11,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from scaleband.training import groups
+
 TAIL_BYTES = 8_000
-_POLL_SECONDS = 0.02
 
 
 @dataclass(frozen=True)
@@ -71,7 +72,7 @@ def run_process(
     output_bytes: int,
     grace_seconds: float,
 ) -> Ended:
-    """Run a program in `folder` and wait for it.
+    """Run a program in `folder` and wait for it. It ends with this process, however that ends.
 
     Parameters
     ----------
@@ -99,8 +100,10 @@ def run_process(
     finally:
         os.close(writing)
     output = _Output(reading)
-    stopped = ""
+    stopped, mark, keeper = "", "", None
     try:
+        keeper = groups.keep(process.pid, grace_seconds)
+        mark = groups.mark(folder, process.pid)
         while process.poll() is None:
             if wall_seconds is not None and time.perf_counter() - begun > wall_seconds:
                 stopped = f"ran past its limit of {wall_seconds:.3g} s and was stopped"
@@ -108,30 +111,17 @@ def run_process(
                 stopped = f"printed more than its limit of {output_bytes:,} bytes and was stopped"
             if stopped:
                 break
-            time.sleep(_POLL_SECONDS)
+            time.sleep(groups.POLL_SECONDS)
     finally:
         # also what the program left running behind itself, and on Ctrl-C here
-        _end_group(process, grace_seconds)
+        groups.end_group(process.pid, lambda: process.poll() is not None, grace_seconds)
+        process.wait()
+        groups.dismiss(keeper)
+        alone = groups.unmark(folder, mark)
+    if not alone:
+        stopped = "was ended by a later start of the same run in the same folder"
     output.thread.join(timeout=2.0)
     if not stopped and output.size > output_bytes:
         stopped = f"printed more than its limit of {output_bytes:,} bytes"
     tail = output.tail.decode("utf-8", errors="replace").replace("\0", "\N{REPLACEMENT CHARACTER}")
     return Ended(process.returncode, stopped, tail, time.perf_counter() - begun)
-
-
-def _end_group(process: subprocess.Popen[bytes], grace_seconds: float) -> None:
-    if process.poll() is None and _signal(process.pid, signal.SIGTERM):
-        deadline = time.perf_counter() + grace_seconds
-        while process.poll() is None and time.perf_counter() < deadline:
-            time.sleep(_POLL_SECONDS)
-    _signal(process.pid, signal.SIGKILL)
-    process.wait()
-
-
-def _signal(group: int, number: signal.Signals) -> bool:
-    """Whether the group was still there. Its leader is the process we started, so the group is ours."""
-    try:
-        os.killpg(group, number)
-    except (ProcessLookupError, PermissionError):
-        return False
-    return True
