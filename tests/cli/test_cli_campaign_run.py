@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -126,11 +131,11 @@ def test_what_does_not_fit_is_refused(folder, capsys, words, code, says) -> None
 @pytest.mark.parametrize(
     ("words", "says"),
     [
-        (["--command", "no-such-program"], "no program 'no-such-program' on PATH; name it by its whole path"),
-        (["--command", "/nonexistent/prog"], "/nonexistent/prog is not a program's file; correct the path"),
-        (["--command", "PLACE/can.csv"], "is a file that may not be run; make it executable (chmod +x)"),
-        (["--command", "./train.sh"], "./train.sh is a path from this folder"),
-        (["--engine", "submitit-local", "--command", "no-such-program"], "no program 'no-such-program'"),
+        (["--command", "no-such-program", "{result}"], "no program 'no-such-program' on PATH; name it by its whole"),
+        (["--command", "/nonexistent/prog", "{result}"], "/nonexistent/prog is not a program's file; correct the path"),
+        (["--command", "PLACE/can.csv", "{result}"], "is a file that may not be run; make it executable (chmod +x)"),
+        (["--command", "./train.sh", "{result}"], "./train.sh is a path from this folder"),
+        (["--engine", "submitit-local", "--command", "no-such-program", "{result}"], "no program 'no-such-program'"),
         (["--trainer", "/nonexistent"], "/nonexistent is not a whole data folder"),
         (["--trainer", "PLACE/{data}"], "/code is not a whole data folder"),
     ],
@@ -171,7 +176,7 @@ def test_a_campaign_whose_settings_were_all_given_up_is_no_success(tmp_path, cap
              "--candidates", tmp_path / "can.csv", "--strategy", "random", "--retries", "0"]  # fmt: skip
     assert call(capsys, "init", tmp_path / "one", *words)[0] == 0
     for _ in range(2):  # and it stays so
-        code, out, _ = call(capsys, "run", tmp_path / "one", "--quiet", "--command", "false")
+        code, out, _ = call(capsys, "run", tmp_path / "one", "--quiet", "--command", "false", "{result}")
         assert code == 1
         assert "ended (given up): nothing else is left; settings given up after failures: 1" in out
 
@@ -181,3 +186,23 @@ def test_a_cluster_s_workers_may_see_other_files() -> None:
         for what in (["--trainer", "/their/{data}"], ["--command", "their-program"]):
             check_here(build_parser().parse_args(["campaign", "run", "DIR", *place, *what]), {"code"})
     check_here(build_parser().parse_args(["campaign", "run", "DIR", "--command", "{folder}/train"]), {"code"})
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_ends_what_is_trained_and_says_what_is_kept(number, folder) -> None:
+    code = "import sys; from scaleband.cli import main; sys.exit(main())"
+    train = "echo $$ > part; mv part pid; exec sleep 600"
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, "campaign", "run", folder, "--quiet", "--command", "sh", "-c", train, "{result}"],
+        stderr=subprocess.PIPE, text=True, env=os.environ | {"PYTHONPATH": str(SOURCE)}, start_new_session=True,
+    )  # fmt: skip
+    deadline = time.monotonic() + 120
+    while not (begun := list(folder.glob("runs/*/pid"))) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    training = int(begun[0].read_text())
+    process.send_signal(number)
+    said = process.communicate(timeout=60)[1]
+    assert process.returncode == 128 + number
+    assert f"all that was told is kept in {folder}. Trainings that were under way were ended; " in said
+    with pytest.raises(ProcessLookupError):
+        os.kill(training, 0)

@@ -201,7 +201,7 @@ def stop(*_):
 signal.signal(signal.SIGINT, stop)
 spec = RunSpec("run-1", n_params=10**6, n_tokens=64_000, lr_peak=1e-2, batch_tokens=1024)
 with local_processes(1) as executor:
-    script = "echo $$ > part; mv part begun; " + sys.argv[2]
+    script = "echo $PPID > worker; echo $$ > part; mv part begun; " + sys.argv[2]
     print(submit(executor, CommandAdapter(("sh", "-c", script)), spec, Path(sys.argv[1])).result(), flush=True)
 """
 
@@ -233,3 +233,26 @@ def test_ctrl_c_that_leaves_the_block_ends_what_is_trained(tmp_path) -> None:
     assert (process.returncode, "KeyboardInterrupt" in said) == (-signal.SIGINT, True)
     with pytest.raises(ProcessLookupError):
         os.kill(training, 0)
+
+
+def alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="processes are looked up in /proc")
+def test_a_training_outlives_a_parent_that_is_killed_and_its_worker_then_ends(tmp_path) -> None:
+    script = "sleep 2; echo '{{\"loss\": 3.0}}' > {result}"
+    process, _ = interrupted(tmp_path, script, 0)
+    worker = int((tmp_path / "worker").read_text())
+    process.kill()
+    process.wait()
+    process.stdout.close()
+    assert alive(worker)
+    deadline = time.monotonic() + 30
+    while alive(worker) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not alive(worker)
+    assert '"loss": 3.0' in (tmp_path / "result.json").read_text()

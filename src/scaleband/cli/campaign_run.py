@@ -3,11 +3,20 @@
 from __future__ import annotations
 
 import argparse
+import os
 import signal
+from contextlib import ExitStack
 from types import FrameType
 
 from scaleband.cli.arguments import count, whole
-from scaleband.cli.campaign_training import adapter_of, add_engine, add_trainer, check_here, engine_of
+from scaleband.cli.campaign_training import (
+    adapter_of,
+    add_engine,
+    add_trainer,
+    check_here,
+    elsewhere,
+    engine_of,
+)
 from scaleband.cli.printing import print_json, say
 from scaleband.cli.progress import progress
 from scaleband.cli.verb import Exit
@@ -25,34 +34,52 @@ def add_run(parser: argparse.ArgumentParser) -> None:
 
 
 def run_run(asked: argparse.Namespace) -> int:
-    """Loop; the first Ctrl-C waits for what is out, the second one ends it (local processes)."""
+    """Loop; the first Ctrl-C waits for what is out, the second one, SIGTERM and SIGHUP end it."""
     adapter = adapter_of(asked)
     from scaleband.campaign import Campaign
     from scaleband.campaign.loop import run_campaign
     from scaleband.training import Limits
 
-    stop_asked: list[int] = []
+    told: list[int] = []  # the signals
 
     def stop(signum: int, frame: FrameType | None) -> None:
-        if stop_asked:
+        told.append(signum)
+        if len(told) > 1:
             raise KeyboardInterrupt
-        stop_asked.append(signum)
-        say("stopping when the runs that are out have ended; interrupt again not to wait for them")
+        again = "not to wait for them" if elsewhere(asked) else "to end them"
+        say(f"stopping when the runs that are out have ended; interrupt again {again}")
+
+    def end(signum: int, frame: FrameType | None) -> None:
+        told.extend([signum, signum])
+        _say_to_whom_is_there(f"{signal.Signals(signum).name}: not waiting for the runs that are out")
+        raise KeyboardInterrupt
 
     with Campaign.open(asked.dir) as campaign:
         check_here(asked, set(campaign.settings.candidates["data"]))
-        before = signal.signal(signal.SIGINT, stop)
-        try:
-            with (
-                engine_of(asked, campaign.place.folder) as executor,
-                progress(asked.quiet) as report,
-            ):
-                ended = run_campaign(
-                    campaign, adapter, executor, workers=asked.workers, limits=Limits(wall_seconds=asked.wall_seconds),
-                    past_stop=asked.past_stop, report=say, progress=report, enough=lambda: bool(stop_asked),
-                )  # fmt: skip
-        finally:
-            signal.signal(signal.SIGINT, before)
+        with ExitStack() as signals:
+            for number, handler in ((signal.SIGINT, stop), (signal.SIGTERM, end), (signal.SIGHUP, end)):
+                before = signal.getsignal(number)
+                if number == signal.SIGINT or before != signal.SIG_IGN:  # nohup means what it says
+                    signals.callback(signal.signal, number, before or signal.SIG_DFL)
+                    signal.signal(number, handler)
+            try:
+                with (
+                    engine_of(asked, campaign.place.folder) as executor,
+                    progress(asked.quiet) as report,
+                ):
+                    ended = run_campaign(
+                        campaign, adapter, executor, workers=asked.workers,
+                        limits=Limits(wall_seconds=asked.wall_seconds), past_stop=asked.past_stop, report=say,
+                        progress=report, enough=lambda: bool(told),
+                    )  # fmt: skip
+            except KeyboardInterrupt:
+                how = "go on, and the next run collects them" if elsewhere(asked) else "were ended"
+                _say_to_whom_is_there(
+                    f"interrupted: all that was told is kept in {asked.dir}. Trainings that were under way {how}; "
+                    f"one that sends no sign of life for {campaign.settings.grace_s:g} s is handed out again. Run "
+                    "again to go on"
+                )
+                return 128 + (told[-1] if told else signal.SIGINT)
         account = campaign.account()
         nothing = ended.why == "given up" and not any(r.state in ("completed", "diverged") for r in campaign.runs())
     if asked.json:
@@ -62,3 +89,13 @@ def run_run(asked: argparse.Namespace) -> int:
         print(f"{ended.completed} completed, {ended.diverged} diverged, {ended.failed} failed; "
               f"{account.spent:.3g} of {account.budget:.3g} FLOP spent")  # fmt: skip
     return Exit.BAD_INPUT if nothing or ended.why == "failures" else Exit.DONE
+
+
+def _say_to_whom_is_there(text: str) -> None:
+    """Say it, and nothing more to a terminal that is gone."""
+    try:
+        say(text)
+    except OSError:
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        for stream in (1, 2):
+            os.dup2(nowhere, stream)

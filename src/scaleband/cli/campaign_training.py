@@ -123,6 +123,11 @@ def check_here(asked: argparse.Namespace, data: Collection[str]) -> None:
             open_tokens(folder)
 
 
+def elsewhere(asked: argparse.Namespace) -> bool:
+    """Whether trainings that have begun go on when nobody waits for them: those of a Dask that runs on its own do."""
+    return asked.engine == "dask" and bool(asked.address)
+
+
 def _check_program(program: str) -> None:
     if "{" in program:
         return  # another one for every run

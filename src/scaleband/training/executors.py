@@ -7,8 +7,6 @@ executors around local processes, submitit (Slurm) and Ray: each of their thread
 from __future__ import annotations
 
 import multiprocessing
-import os
-import signal
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -20,6 +18,7 @@ from typing import Any
 from scaleband.errors import UserError
 from scaleband.training.protocol import Adapter, RunResult, RunSpec, failed
 from scaleband.training.running import reason_for, run_one
+from scaleband.training.workers import begin, work
 
 
 def submit(executor: Executor, adapter: Adapter, spec: RunSpec, folder: str | Path) -> Future[RunResult]:
@@ -120,43 +119,13 @@ class WaitingExecutor(ThreadPoolExecutor):
             self._close()
 
 
-def _begin(gpu: str | None, threads: int | None) -> None:
-    """In a fresh worker, before torch is imported: its signals, which GPU it sees, how many CPU threads it uses."""
-    # A terminal sends Ctrl-C to every process of its group; whether a training ends is the parent's decision, which
-    # it tells by SIGTERM. That must unwind the stack, so that a program which the training has started ends too.
-    # SIGINT is handled, not ignored: what is ignored stays so in the programs that a training starts.
-    signal.signal(signal.SIGINT, lambda *_: None)
-    signal.signal(signal.SIGTERM, _end)
-    if gpu is not None:
-        os.environ["CUDA_VISIBLE_DEVICES"] = gpu
-    if threads is not None:
-        for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
-            os.environ[name] = str(threads)
-
-
-_AT_WORK = threading.Event()  # in a worker: a training is under way
-
-
-def _end(*_: object) -> None:
-    if _AT_WORK.is_set():
-        raise KeyboardInterrupt
-    os._exit(0)
-
-
-def _work(fn: Callable[..., Any], *args: Any) -> Any:
-    _AT_WORK.set()
-    try:
-        return fn(*args)
-    finally:
-        _AT_WORK.clear()
-
-
 def local_processes(
     workers: int, *, gpus: Sequence[int | str] = (), threads_per_worker: int | None = None
 ) -> Executor:
     """Worker processes on this machine; one that is lost is replaced, and only its training fails.
 
-    Ctrl-C does not reach the workers. Where it leaves the executor's block, what they train is ended.
+    Ctrl-C does not reach the workers. Where it leaves the executor's block, what they train is ended. If this process
+    is killed, a training that is under way goes on to its end and writes its result; then its worker ends.
 
     Parameters
     ----------
@@ -182,7 +151,7 @@ def local_processes(
                     1,
                     # fork would copy this process's threads and CUDA state in whatever condition they are
                     mp_context=multiprocessing.get_context("spawn"),
-                    initializer=_begin,
+                    initializer=begin,
                     initargs=(gpu, threads_per_worker),
                 )
             return pools[place]
@@ -190,7 +159,7 @@ def local_processes(
     def call(fn: Callable[..., Any], *args: Any) -> Any:
         mine = pool()
         try:
-            return mine.submit(_work, fn, *args).result()
+            return mine.submit(work, fn, *args).result()
         except (BrokenProcessPool, KeyboardInterrupt):  # the latter is the worker's: it was told to end
             with lock:
                 pools.pop(places[threading.get_ident()]).shutdown(wait=False)
