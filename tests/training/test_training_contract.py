@@ -6,6 +6,7 @@ import dataclasses
 import os
 import random
 import sys
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from scaleband.training import CommandAdapter, RunResult, SyntheticAdapter, cont
 
 WRITER = (
     "import json, os, sys; spec = json.load(open(sys.argv[1])); "
-    "open('part', 'w').write(json.dumps(dict(loss=2 + spec['lr_peak'] + spec['seed']))); "
+    "open('part', 'w').write(json.dumps(dict(loss=2 + spec['lr_peak'] + spec['seed'] + 1e3 / spec['n_tokens']))); "
     "os.rename('part', sys.argv[2]); print('done')"
 )
 ADAPTERS = {
@@ -49,6 +50,20 @@ class Broken:
                 return dataclasses.replace(good, loss=2 + random.random())
             case "writes beside":
                 (folder.parent / "beside").write_text("x")
+            case "writes here":
+                Path("leak.txt").write_text("x")
+            case "ignores the limit" if spec.limits.wall_seconds:
+                time.sleep(0.6)
+            case "one loss":
+                return dataclasses.replace(good, loss=3.0)
+            case "deaf to the rate":
+                return SyntheticAdapter().run(dataclasses.replace(spec, lr_peak=1e-2), folder)
+            case "curve of other columns":
+                (folder / good.curve).write_text("iter,loss\n1,2\n")
+            case "binary curve":
+                (folder / good.curve).write_bytes(b"\xff\xfe\x00")
+            case "another specification":
+                (folder / "spec.json").write_text("{}")
             case "moves away":
                 os.chdir(folder)
             case "curve outside":
@@ -70,7 +85,14 @@ class Broken:
         ("curve outside", "files"),
         ("unseeded", "repeats"),
         ("writes beside", "tidy"),
+        ("writes here", "tidy"),
         ("moves away", "tidy"),
+        ("ignores the limit", "limit"),
+        ("one loss", "depends"),
+        ("deaf to the rate", "depends"),
+        ("curve of other columns", "files"),
+        ("binary curve", "files"),
+        ("another specification", "files"),
         ("silent limit", "limit"),
     ],
 )
@@ -85,3 +107,8 @@ def test_outcomes_are_a_report(spec, tmp_path) -> None:
     found = contract.outcomes(SyntheticAdapter(), spec, tmp_path)
     assert [each.name for each in found] == [check.name for check in contract.CHECKS]
     assert [each.problem for each in found] == [""] * len(found)
+
+
+def test_an_exception_in_a_check_is_reported(spec, tmp_path) -> None:
+    found = {each.name: each.problem for each in contract.outcomes(Broken("binary curve"), spec, tmp_path)}
+    assert [name for name, problem in found.items() if problem] == ["files"]

@@ -14,9 +14,11 @@ from __future__ import annotations
 import dataclasses
 import math
 import os
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from scaleband.training.curves import read_curve
 from scaleband.training.executors import local_processes, submit
@@ -33,6 +35,9 @@ from scaleband.training.protocol import (
     to_json,
 )
 from scaleband.training.running import run_one
+
+_SLACK_SECONDS = 0.5
+"""What has this little to do may complete under a limit that it had no time to look at."""
 
 
 class BrokenContract(AssertionError):
@@ -56,6 +61,8 @@ class Check:
             self.body(adapter, spec, Path(folder))
         except BrokenContract as error:
             raise BrokenContract(f"{self.promise} {error}") from None
+        except Exception as error:  # whatever an adapter does, it is the adapter's
+            raise BrokenContract(f"{self.promise} {type(error).__name__}: {error}") from error
 
 
 @dataclass(frozen=True)
@@ -142,22 +149,56 @@ def _once(adapter: Adapter, spec: RunSpec, folder: Path) -> None:
 
 
 def _tidy(adapter: Adapter, spec: RunSpec, folder: Path) -> None:
-    place, environment = Path.cwd(), dict(os.environ)
-    _completed(adapter, spec, folder / "run")
-    _need(Path.cwd() == place, "It changed the working folder.")
+    before, environment, place = Path.cwd(), dict(os.environ), (folder / "elsewhere").resolve()
+    place.mkdir()
+    os.chdir(place)
+    try:
+        result = run_one(adapter, spec, folder.absolute() / "run")
+        after = Path.cwd()
+    finally:
+        os.chdir(before)
+    _need(
+        result.status == "completed",
+        f"From an empty current folder it ended {result.status}: {result.reason} (a worker starts anywhere: name files "
+        "by their whole path).",
+    )
+    _need(after == place, "It changed the working folder.")
     _need(dict(os.environ) == environment, "It changed environment variables.")
+    left = sorted(path.name for path in place.iterdir())
+    _need(not left, f"It wrote into the current folder: {left}.")
+    place.rmdir()
     beside = sorted(path.name for path in folder.iterdir())
     _need(beside == ["run"], f"It wrote beside the run's folder: {beside}.")
 
 
 def _limit(adapter: Adapter, spec: RunSpec, folder: Path) -> None:
-    limits = dataclasses.replace(spec.limits, wall_seconds=0.001)
+    limits, begun = dataclasses.replace(spec.limits, wall_seconds=0.001), time.perf_counter()
     result = run_one(adapter, dataclasses.replace(spec, limits=limits), folder / "run")
     _need(result.status in STATUSES, f"It ended {result.status}.")
     _need(
         result.status == "completed" or "limit" in result.reason,
         f"It ended {result.status}, and the reason does not speak of the limit: {result.reason}.",
     )
+    took = time.perf_counter() - begun
+    _need(
+        result.status != "completed" or took < _SLACK_SECONDS,
+        f"Under a limit of {limits.wall_seconds} s it completed after {took:.2f} s.",
+    )
+
+
+def _depends(adapter: Adapter, spec: RunSpec, folder: Path) -> None:
+    first = _completed(adapter, spec, folder / "first")
+    changes: list[dict[str, Any]] = [{"lr_peak": spec.lr_peak / 2}]
+    if spec.steps > 1:
+        changes.append({"n_tokens": spec.steps // 2 * spec.batch_tokens})
+    for change in changes:
+        (name, value), *_ = change.items()
+        other = run_one(adapter, dataclasses.replace(spec, **change), folder / name)
+        _need(other.status != "failed", f"With {name} = {value:g} it failed: {other.reason}")
+        _need(
+            other.loss != first.loss,
+            f"The loss is {first.loss} with {name} = {getattr(spec, name):g} and with {name} = {value:g}.",
+        )
 
 
 def _strange_names(adapter: Adapter, spec: RunSpec, folder: Path) -> None:
@@ -182,6 +223,7 @@ CHECKS = (
     Check("facts", "A completed run states its loss, steps, tokens, device and FLOPs.", _facts),
     Check("files", "Specification, result and curve are files in the run's folder.", _files),
     Check("repeats", "The same specification gives the same loss.", _repeats),
+    Check("depends", "The loss is that of the run that was asked for: it depends on rate and tokens.", _depends),
     Check("once", "A finished run is not trained again.", _once),
     Check("tidy", "A run writes into its own folder only.", _tidy),
     Check("limit", "A run that meets its time limit fails and says so.", _limit),
