@@ -125,7 +125,9 @@ def test_an_end_for_want_of_settings_that_were_given_up_is_no_spent_budget(make:
 
 def test_a_failure_s_line_names_what_the_program_printed(make: Make, threads: Any) -> None:
     campaign, said = make(), []
-    crash = CommandAdapter((sys.executable, "-I", "-c", "print('CUDA out of memory'); raise SystemExit(3)"))
+    crash = CommandAdapter(
+        (sys.executable, "-I", "-c", "print('CUDA out of memory'); raise SystemExit(3)", "{result}")
+    )
     run_campaign(campaign, crash, threads, workers=1, report=said.append)
     log = run_folder(campaign, "small-0001") / "log-tail.txt"
     assert log.read_text().strip() == "CUDA out of memory"

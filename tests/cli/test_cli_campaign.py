@@ -166,7 +166,7 @@ def test_run_until_the_budget_is_spent(folder: Path, capsys: pytest.CaptureFixtu
 
 
 def test_run_a_command_that_fails(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    code, out, err = call(capsys, "run", folder, "--quiet", "--command", "false", "{lr_peak}")
+    code, out, err = call(capsys, "run", folder, "--quiet", "--command", "false", "{lr_peak}", "{result}")
     assert code == 1
     assert "ended (failures): 3 runs failed in a row" in out
     assert "failed: " in err

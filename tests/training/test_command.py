@@ -69,7 +69,7 @@ def test_hostile_programs_end_as_failed(name, spec_of, tmp_path) -> None:
 
 def test_a_missing_program_and_a_folder_as_program(spec, tmp_path) -> None:
     for program in ("no-such-program-anywhere", str(tmp_path)):
-        result = run_one(CommandAdapter((program,)), spec, tmp_path / "run")
+        result = run_one(CommandAdapter((program, "{result}")), spec, tmp_path / "run")
         assert (result.status, "could not be started" in result.reason) == ("failed", True)
 
 
@@ -77,7 +77,8 @@ def test_a_missing_program_and_a_folder_as_program(spec, tmp_path) -> None:
     "run_id", ["; touch pwned", "$(touch pwned)", "`touch pwned`", "a && touch pwned", "--help"]
 )
 def test_shell_metacharacters_in_a_run_id(run_id, spec_of, tmp_path) -> None:
-    result = run_one(CommandAdapter(("sh", "-c", "echo {run_id}")), spec_of(run_id=run_id), tmp_path / "run")
+    adapter = CommandAdapter(("sh", "-c", "echo {run_id}", "{result}"))
+    result = run_one(adapter, spec_of(run_id=run_id), tmp_path / "run")
     assert result.status == "failed"
     assert "run_id" in result.reason
     assert not (tmp_path / "run").exists()
@@ -98,7 +99,8 @@ def test_children_are_ended_with_the_program(spec_of, tmp_path) -> None:
     code = f"import subprocess, sys, time; subprocess.Popen([sys.executable, '-I', '-c', {child!r}]); time.sleep(60)"
     limits = Limits(wall_seconds=1.5)
     result = run_one(
-        CommandAdapter((*PYTHON, escaped(code)), grace_seconds=0.2), spec_of(limits=limits), tmp_path / "run"
+        CommandAdapter((*PYTHON, escaped(code), "{result}"), grace_seconds=0.2), spec_of(limits=limits),
+        tmp_path / "run",
     )
     assert result.status == "failed"
     assert (tmp_path / "run" / "child").exists()
@@ -121,17 +123,17 @@ def test_retries_and_attempts(spec, tmp_path) -> None:
 def test_divergence_by_result_and_by_exit_code(spec, tmp_path) -> None:
     code = "import json, sys; json.dump({'status': 'diverged', 'steps': 7}, open(sys.argv[1], 'w'))"
     said = run_one(CommandAdapter((*PYTHON, escaped(code), "{result}")), spec, tmp_path / "said")
-    exited = CommandAdapter((*PYTHON, "import sys; sys.exit(9)"), diverged_exit_code=9)
+    exited = CommandAdapter((*PYTHON, "import sys; sys.exit(9)", "{result}"), diverged_exit_code=9)
     assert (said.status, said.steps) == ("diverged", 7)
     assert run_one(exited, spec, tmp_path / "exited").status == "diverged"
 
 
 def test_every_field_is_a_placeholder(spec_of, tmp_path) -> None:
     adapter = CommandAdapter(
-        ("train", "--lr={lr_peak}", "{batch_tokens}", "{shape.n_layers}", "{n_active}", "{steps}")
+        ("train", "--lr={lr_peak}", "{batch_tokens}", "{shape.n_layers}", "{n_active}", "{steps}", "{folder}")
     )
     found = adapter.arguments(spec_of(shape={"n_layers": 4}), tmp_path)
-    assert found == ["train", "--lr=0.02", "1024", "4", "1000000", "62"]
+    assert found == ["train", "--lr=0.02", "1024", "4", "1000000", "62", str(tmp_path)]
     result = run_one(adapter, spec_of(), tmp_path / "run")
     assert (result.status, "shape.n_layers" in result.reason) == ("failed", True)
 
@@ -146,6 +148,7 @@ def test_every_field_is_a_placeholder(spec_of, tmp_path) -> None:
         (("train", "{0}"), "no placeholder"),
         (("train", "{shape}"), "no placeholder"),
         (("train", "{run_id.__class__}"), "no placeholder"),
+        (("train", "--lr={lr_peak}", "{{result}}"), r"names a place for the result; add \{result\}"),
     ],
 )
 def test_a_command_that_cannot_be_is_refused(command, sentence) -> None:

@@ -62,6 +62,12 @@ class CommandAdapter:
             for found in _PLACEHOLDER.finditer(argument)
             if found.group() not in {"{{", "}}"} and not _known(found.group(1))
         ]
+        named = {f.group(1) for argument in self.command for f in _PLACEHOLDER.finditer(argument)}
+        if not problems and not named & {"spec", "result", "folder"}:
+            problems.append(
+                f"command: no argument of {self.command[0]!r} names a place for the result; add {{result}} (the "
+                "program writes a JSON file there, {\"loss\": 2.71} is enough), or {folder} or {spec} beside it"
+            )
         if self.retries < 0:
             problems.append(f"retries = {self.retries}: at least 0 is needed")
         if self.diverged_exit_code == 0:
