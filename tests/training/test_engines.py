@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import os
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -10,6 +14,7 @@ import pytest
 from scaleband.errors import UserError
 from scaleband.training import SyntheticAdapter, submit
 from scaleband.training.engines import ENGINES, engine
+from scaleband.training.executors import dask_tasks
 
 SOURCE = Path(__file__).resolve().parents[2] / "src"
 
@@ -105,3 +110,69 @@ def test_one_gpu_each_by_name(spec_of, tmp_path) -> None:
         seen = {future.result().reason.removeprefix("RuntimeError: ").partition("/")[0] for future in futures}
     assert seen <= {"0", "1"}
     assert os.environ.get("CUDA_VISIBLE_DEVICES") not in {"0", "1"}
+
+
+INTERRUPTED = """
+import signal, sys
+from pathlib import Path
+from scaleband.training import CommandAdapter, RunSpec, submit
+from scaleband.training.engines import engine
+
+asked = []
+
+def stop(*_):
+    print("asked", flush=True)
+    if asked:
+        raise KeyboardInterrupt
+    asked.append(1)
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGINT, stop)
+    spec = RunSpec("run-1", n_params=10**6, n_tokens=64_000, lr_peak=1e-2, batch_tokens=1024)
+    with engine(sys.argv[1], 1) as executor:
+        wait = "echo $$ > part; mv part begun; while [ ! -e go ]; do sleep 0.1; done; "
+        script = wait + "echo '{{\\"loss\\": 3.0}}' > {result}"
+        print(submit(executor, CommandAdapter(("sh", "-c", script)), spec, Path(sys.argv[2])).result(), flush=True)
+"""
+
+
+@pytest.mark.parametrize(("name", "times"), [("dask", 1), ("dask", 2), ("ray", 2)])
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="processes are looked up in /proc")
+def test_the_first_ctrl_c_leaves_trainings_at_work_and_the_second_ends_them(name, times, tmp_path) -> None:
+    from test_executors import alive
+
+    begin = tmp_path / "begin.py"
+    begin.write_text(INTERRUPTED)
+    process = subprocess.Popen(
+        [sys.executable, str(begin), name, str(tmp_path)], start_new_session=True, stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL, text=True, env=os.environ | {"PYTHONPATH": str(SOURCE)},
+    )  # fmt: skip
+    deadline = time.monotonic() + 120
+    while not (tmp_path / "begun").exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    training = int((tmp_path / "begun").read_text())
+    for _ in range(times):
+        os.killpg(process.pid, signal.SIGINT)
+        assert process.stdout.readline() == "asked\n"
+    if times == 1:
+        time.sleep(1.0)
+        assert alive(training)
+        (tmp_path / "go").touch()
+    said = process.communicate(timeout=60)[0]
+    assert ("status='completed', loss=3.0" in said) == (times == 1), said
+    deadline = time.monotonic() + 20
+    while alive(training) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not alive(training)
+
+
+def test_a_dask_cluster_without_workers_is_not_waited_for(spec, tmp_path) -> None:
+    from distributed import Client, LocalCluster
+
+    with (
+        LocalCluster(n_workers=0, dashboard_address=None, local_directory=tmp_path / "dask") as cluster,
+        Client(cluster) as client,
+        dask_tasks(client, 1, patience_seconds=0.5) as executor,
+    ):
+        result = submit(executor, SyntheticAdapter(), spec, tmp_path / "run").result(timeout=60)
+    assert "the Dask cluster has had no worker for 0.5 s" in result.reason

@@ -256,3 +256,33 @@ def test_a_training_outlives_a_parent_that_is_killed_and_its_worker_then_ends(tm
         time.sleep(0.05)
     assert not alive(worker)
     assert '"loss": 3.0' in (tmp_path / "result.json").read_text()
+
+
+def test_ctrl_c_that_leaves_the_block_cancels_jobs_of_submitit(spec, tmp_path) -> None:
+    cancelled, sent = [], []
+
+    class Job:
+        def done(self) -> bool:
+            return False
+
+        def cancel(self, check: bool = True) -> None:
+            cancelled.append(self)
+
+    class Queue:
+        def submit(self, fn, *args) -> Job:
+            sent.append(Job())
+            return sent[-1]
+
+    def leave() -> Future:
+        with submitit_jobs(Queue(), 1) as executor:
+            outs.append(submit(executor, SyntheticAdapter(), spec, tmp_path / "run"))
+            while not sent:
+                time.sleep(0.01)
+            time.sleep(0.1)
+            raise KeyboardInterrupt
+
+    outs: list[Future] = []
+    with pytest.raises(KeyboardInterrupt):
+        leave()
+    assert cancelled == sent
+    assert "the worker was lost" in outs[0].result().reason

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from scaleband.errors import UserError
-from scaleband.training.executors import local_processes, ray_tasks, submitit_jobs
+from scaleband.training.executors import dask_tasks, local_processes, ray_tasks, submitit_jobs
 
 ENGINES = ("local", "dask", "slurm", "submitit-local", "ray")
 
@@ -123,16 +123,19 @@ def _dask(stack: ExitStack, workers: int, address: str, threads: int | None) -> 
 
     if address:
         try:
-            return stack.enter_context(Client(address)).get_executor()
+            client = stack.enter_context(Client(address))
         except (OSError, ValueError) as error:
             raise UserError(f"no Dask scheduler answers at {address}: {error}; start one there") from None
+        # workers of its own may stand in a queue for hours
+        return stack.enter_context(dask_tasks(client, workers, patience_seconds=24 * 3600.0))
     # its files in a folder of their own, and a worker process for each training
     folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="scaleband-dask-"))
     cluster = LocalCluster(
         n_workers=workers, threads_per_worker=1, dashboard_address=None, local_directory=folder,
-        env={"OMP_NUM_THREADS": str(threads)} if threads else None,
+        env={"OMP_NUM_THREADS": str(threads)} if threads else None, preload="scaleband.training.workers",
     )  # fmt: skip
-    return stack.enter_context(Client(stack.enter_context(cluster))).get_executor()
+    client = stack.enter_context(Client(stack.enter_context(cluster)))
+    return stack.enter_context(dask_tasks(client, workers))
 
 
 def _ray(stack: ExitStack, workers: int, address: str, threads: int | None, gpus_per_run: int) -> Executor:

@@ -1,7 +1,7 @@
 """Where trainings run: anything with the `concurrent.futures.Executor` interface.
 
-`submit` works with every such executor, Dask's `Client.get_executor()` too. The three engines here are plain
-executors around local processes, submitit (Slurm) and Ray: each of their threads waits for one training.
+`submit` works with every such executor, Dask's `Client.get_executor()` too. The four engines here are plain
+executors around local processes, submitit (Slurm), Ray and Dask: each of their threads waits for one training.
 """
 
 from __future__ import annotations
@@ -191,15 +191,25 @@ def submitit_jobs(executor: Any, workers: int, *, poll_seconds: float = 0.2) -> 
         How often a job is looked at, seconds.
     """
     lock = threading.Lock()  # submitting writes files that two threads would share
+    out: set[Any] = set()
 
     def call(fn: Callable[..., Any], *args: Any) -> Any:
         with lock:
             job = executor.submit(fn, *args)
+            out.add(job)
         while not job.done():
+            if job not in out:
+                raise LostWorker("the job was cancelled")
             time.sleep(poll_seconds)
+        out.discard(job)
         return job.result()
 
-    return WaitingExecutor(workers, call)
+    def stop() -> None:
+        for job in list(out):
+            job.cancel(check=False)
+            out.discard(job)
+
+    return WaitingExecutor(workers, call, stop=stop)
 
 
 def ray_tasks(workers: int, *, gpus_per_run: float = 0.0, cpus_per_run: float = 1.0) -> Executor:
@@ -225,10 +235,62 @@ def ray_tasks(workers: int, *, gpus_per_run: float = 0.0, cpus_per_run: float = 
     # a task that Ray restarts by itself would be trained twice and paid twice
     remote = ray.remote(max_retries=0, num_gpus=gpus_per_run, num_cpus=cpus_per_run)(_apply)
 
-    def call(fn: Callable[..., Any], *args: Any) -> Any:
-        return ray.get(remote.remote(fn, *args))
+    out: set[Any] = set()
 
-    return WaitingExecutor(workers, call)
+    def call(fn: Callable[..., Any], *args: Any) -> Any:
+        task = remote.remote(fn, *args)
+        out.add(task)
+        try:
+            return ray.get(task)
+        finally:
+            out.discard(task)
+
+    def stop() -> None:
+        for task in list(out):
+            # KeyboardInterrupt there: a training program is ended before its worker
+            ray.cancel(task, force=False)
+
+    return WaitingExecutor(workers, call, stop=stop)
+
+
+def dask_tasks(client: Any, workers: int, *, patience_seconds: float = 120.0) -> Executor:
+    """Dask as a `concurrent.futures.Executor` that gives up on a cluster without workers.
+
+    Parameters
+    ----------
+    client
+        A `distributed.Client`.
+    workers
+        Trainings at once.
+    patience_seconds
+        A training fails once the cluster has had no worker for so long; a cluster that grows with its work has to
+        start one sooner.
+    """
+
+    out: set[Any] = set()
+
+    def call(fn: Callable[..., Any], *args: Any) -> Any:
+        task = client.submit(fn, *args, pure=False)
+        out.add(task)
+        try:
+            return waited_for(task)
+        finally:
+            out.discard(task)
+
+    def waited_for(task: Any) -> Any:
+        ended, seen = threading.Event(), time.monotonic()
+        task.add_done_callback(lambda _: ended.set())
+        while not (ended.wait(min(5.0, patience_seconds)) or task.done()):
+            if client.nthreads():
+                seen = time.monotonic()
+            elif time.monotonic() - seen > patience_seconds:
+                raise LostWorker(f"the Dask cluster has had no worker for {patience_seconds:g} s")
+        return task.result()
+
+    def stop() -> None:
+        client.cancel(list(out), force=True)  # the threads wait no more; what has begun ends with its worker
+
+    return WaitingExecutor(workers, call, stop=stop)
 
 
 def _apply(fn: Callable[..., Any], *args: Any) -> Any:

@@ -40,6 +40,11 @@ def leave_to_the_parent() -> None:
             signal.signal(number, lambda *_: None)
 
 
+def dask_setup(worker: object) -> None:
+    """The same for a Dask worker that we start, whose own answer to Ctrl-C is to end (`preload` calls this there)."""
+    leave_to_the_parent()
+
+
 def work(fn: Callable[..., Any], *args: Any) -> Any:
     """Call a function, a training, in the worker."""
     _AT_WORK.set()
