@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -116,3 +117,59 @@ def test_grids() -> None:
 def test_refusals(space: dict[str, Any], strategy: str, message: str) -> None:
     with pytest.raises(UserError, match=message):
         ScalebandSampler(TARGET, space, strategy=strategy)
+
+
+ONE = 6 * 1e8 * 2e9
+"""What a trial trains, FLOP."""
+
+
+def trial_of(lr: float, state: str = "COMPLETE", value: float | None = None, **reported: float) -> Any:
+    """A finished trial; `reported` are losses by step, as s100=3.3."""
+    return optuna.trial.create_trial(
+        params={"lr_peak": lr, "batch_tokens": 65536}, distributions=SPACE, value=value,
+        state=optuna.trial.TrialState[state], intermediate_values={int(k[1:]): v for k, v in reported.items()},
+    )  # fmt: skip
+
+
+def test_a_setting_that_failed_is_paid_and_given_up() -> None:
+    def out_of_memory(trial: optuna.Trial) -> float:
+        trial.suggest_float("lr_peak", 1e-4, 1e-1, log=True)
+        trial.suggest_categorical("batch_tokens", [65536, 131072, 262144])
+        raise RuntimeError
+
+    sampler = ScalebandSampler(TARGET, SPACE, prior="step-law", draws=60, budget_flops=3.5 * ONE)
+    study = optuna.create_study(sampler=sampler)
+    study.optimize(out_of_memory, n_trials=4, catch=(RuntimeError,))
+    assert ["scaleband" in t.system_attrs for t in study.trials] == [True, True, True, False]
+    assert len({tuple(t.params.values()) for t in study.trials[:3]}) == 3
+
+
+def test_a_stopped_trial_has_diverged_only_by_the_rule_of_the_fit() -> None:
+    study = optuna.create_study(sampler=ScalebandSampler(TARGET, SPACE, strategy="random", budget_flops=100 * ONE))
+    study.add_trials([
+        trial_of(1e-3, value=3.3, s2000=6.0, s30518=3.3),
+        trial_of(2e-3, "PRUNED", s2000=6.1),  # far above 3.3, as all are by then
+        trial_of(3e-3, "PRUNED", s2000=9.1),
+        trial_of(4e-3, "PRUNED"),
+        trial_of(5e-3, "FAIL", s2000=math.nan),
+        trial_of(6e-3, "FAIL", s2000=6.2),
+    ])  # fmt: skip
+    request = study.sampler._request(study.trials, 9)
+    assert request.history is not None
+    told = dict(zip(request.history["lr_peak"], request.history["status"], strict=True))
+    assert told == {1e-3: "completed", 3e-3: "diverged", 5e-3: "diverged"}
+    assert (len(request.made), len(request.given_up)) == (2, 1)
+    # Four reported an end after 2,000 of 30,518 steps, one reported none.
+    assert study.sampler._spent(study.trials) == pytest.approx(ONE * (2 + 4 * 2000 * 65536 / 2e9))
+    epochs = [trial_of(1e-3, value=3.3, s3=3.3), trial_of(2e-3, "PRUNED", s1=4.0)]
+    assert study.sampler._spent(epochs) == pytest.approx(2 * ONE), "steps of another kind"
+
+
+def test_a_trial_without_a_setting_of_ours_is_paid_too() -> None:
+    study = optuna.create_study(sampler=ScalebandSampler(TARGET, SPACE, strategy="random", budget_flops=2.5 * ONE))
+    lone = {"lr_peak": SPACE["lr_peak"]}
+    study.add_trials(
+        [optuna.trial.create_trial(params={"lr_peak": 1e-3}, distributions=lone, value=3.0) for _ in range(2)]
+    )
+    study.optimize(objective, n_trials=1)
+    assert "scaleband" not in study.trials[-1].system_attrs

@@ -18,9 +18,10 @@ from optuna.trial import FrozenTrial, TrialState
 
 from scaleband.campaign.proposers import PROPOSERS
 from scaleband.campaign.refit import check_prior, posterior_for
-from scaleband.campaign.settings import INPUTS, Settings, device_problems, plain_target
-from scaleband.campaign.strategies import Request
+from scaleband.campaign.settings import INPUTS, Settings, device_problems, plain_target, setting_key
+from scaleband.campaign.strategies import Request, settings_in
 from scaleband.errors import UserError
+from scaleband.laws import CENSOR_ABOVE
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -28,15 +29,21 @@ if TYPE_CHECKING:
 KNOWN = ("lr_peak", "batch_tokens", "n_params", "n_tokens")
 """Names of parameters that this sampler chooses; a study's other parameters are sampled at random."""
 
+_STOPPED = (TrialState.FAIL, TrialState.PRUNED)
+
 _STEPS = {"lr_peak": 13, "batch_tokens": 9, "n_params": 5, "n_tokens": 5}
 
 
 class ScalebandSampler(optuna.samplers.BaseSampler):
     """Chooses `lr_peak` and `batch_tokens` (and sizes, if they are searched too) of an Optuna study's trials.
 
-    Every trial is a training run. Finished trials are the history (a pruned one, or one without a finite value,
-    diverged), running ones are pending; the next trial's parameters are what the strategy proposes first. Where it
-    proposes nothing, Optuna's random sampler takes over.
+    Every trial is a training run, and the study minimises its loss. Completed trials are the history, running ones are
+    pending; the next trial's parameters are what the strategy proposes first. Where it proposes nothing, Optuna's
+    random sampler takes over.
+
+    A trial that was pruned or failed tells nothing about the loss; its setting is not proposed again. It diverged,
+    which is told, if the last loss that it reported is not finite, or 1.5 times as high as the lowest that a trial of
+    its cell, itself included, had reported by that step. A completed trial diverged if its value is infinite.
 
     Parameters
     ----------
@@ -51,6 +58,8 @@ class ScalebandSampler(optuna.samplers.BaseSampler):
         Run-table inputs of every trial that are not in `space`; those of the target by default.
     budget_flops
         What all trials of the study may cost together, FLOP, those that were made before included; no limit by default.
+        A trial that was pruned or failed is charged up to the last step that it reported, where completed trials show
+        that the study's steps are optimizer steps, else in full. One without a size that is searched has no price.
     device
         As in a campaign's settings: what a trial costs beside its training.
     prior, trust, draws, tune, chains, seed, target_runs
@@ -141,37 +150,86 @@ class ScalebandSampler(optuna.samplers.BaseSampler):
     def _request(self, trials: Sequence[FrozenTrial], number: int) -> Request:
         from scaleband.campaign.records import table_of
 
-        done = [
-            self._row(t)
-            for t in trials
-            if t.state in (TrialState.COMPLETE, TrialState.PRUNED) and self._ours(t)
-        ]
-        out = [self._row(t) for t in trials if t.state is TrialState.RUNNING and self._ours(t)]
+        ours = [t for t in trials if self._ours(t)]
+        stopped = {t.number for t in ours if t.state in _STOPPED and not self._diverged(t, ours)}
+        told = [t for t in ours if t.state in (TrialState.COMPLETE, *_STOPPED) and t.number not in stopped]
+        # What failed is given up, as in a campaign; what was pruned was made, and would be pruned again.
+        keys = {state: {self._key(t) for t in ours if t.number in stopped and t.state is state} for state in _STOPPED}
 
-        def table(rows: list[dict[str, Any]]) -> pd.DataFrame | None:
+        def table(some: Sequence[FrozenTrial]) -> pd.DataFrame | None:
+            rows = [self._row(t) for t in some]
             columns = {k: [row[k] for row in rows] for k in rows[0]} if rows else {}
             return table_of([], Settings("study", self._settings.target, 0.0, given=columns))
 
-        history = table(done)
+        history = table(told)
         folder = self._cache
         assert folder is not None  # made where none was given
         candidates = self._candidates()
         overhead = self._settings.overhead_flops
-        spent = sum(row["flops"] + overhead for row in done + out)
-        budget = min(self._settings.budget_flops - spent, float((candidates["flops"] + overhead).sum()))
+        budget = min(self._settings.budget_flops - self._spent(trials), float((candidates["flops"] + overhead).sum()))
         return Request(
-            target=self._settings.target, candidates=candidates, limits={}, history=history, pending=table(out),
-            given_up=frozenset(), budget_flops=max(budget, 0.0), target_runs=self._settings.target_runs,
+            target=self._settings.target, candidates=candidates, limits={}, history=history,
+            pending=table([t for t in ours if t.state is TrialState.RUNNING]),
+            given_up=frozenset(keys[TrialState.FAIL] - settings_in(history)), made=frozenset(keys[TrialState.PRUNED]),
+            budget_flops=max(budget, 0.0), target_runs=self._settings.target_runs,
             draws=lambda: posterior_for(folder, history, self._settings).draws,
             seed=int(np.random.SeedSequence([self._settings.seed, number]).generate_state(1)[0]),
             options=self._settings.options, overhead_flops=overhead,
         )  # fmt: skip
 
+    def _spent(self, trials: Sequence[FrozenTrial]) -> float:
+        """What all trials that began cost, FLOP."""
+        from scaleband.runs import training_flops
+
+        ends = [
+            self._share_seen(t)
+            for t in trials
+            if t.state is TrialState.COMPLETE and t.intermediate_values and self._ours(t)
+        ]
+        counted = bool(ends) and min(ends) > 0.5  # else a step may be an epoch, or anything
+        spent = 0.0
+        for t in trials:
+            if t.state is TrialState.WAITING or not all(k in t.params for k in self._space if k in KNOWN[2:]):
+                continue
+            chosen = self._inputs({k: t.params[k] for k in self._space if k in t.params})
+            cut = counted and t.state in _STOPPED and t.intermediate_values and self._ours(t)
+            share = min(1.0, self._share_seen(t)) if cut else 1.0
+            flops = training_flops(float(chosen["n_active"]), float(chosen["n_tokens"]))
+            spent += share * flops + self._settings.overhead_flops
+        return spent
+
+    def _share_seen(self, trial: FrozenTrial) -> float:
+        """The last step that a trial reported, as a share of its training, if it is an optimizer step."""
+        chosen = self._inputs({k: trial.params[k] for k in self._space})
+        return float(max(trial.intermediate_values) * chosen["batch_tokens"] / chosen["n_tokens"])
+
+    def _diverged(self, trial: FrozenTrial, trials: Sequence[FrozenTrial]) -> bool:
+        """Whether a trial that was stopped is known to end where a loss says only "at least that high"."""
+        if not trial.intermediate_values:
+            return False
+        step = max(trial.intermediate_values)
+        last = trial.intermediate_values[step]
+        sizes = [k for k in self._space if k in KNOWN[2:]]
+        # At an early step every loss is far above the best at the end: only what others had by then is a yardstick.
+        by_then = [
+            v
+            for t in trials
+            if all(t.params[k] == trial.params[k] for k in sizes)
+            for s, v in t.intermediate_values.items()
+            if s <= step and v > 0
+        ]
+        return not math.isfinite(last) or last >= math.exp(CENSOR_ABOVE / 100) * min(by_then, default=math.inf)
+
+    def _key(self, trial: FrozenTrial) -> str:
+        return setting_key(self._inputs({k: trial.params[k] for k in self._space}))
+
     def _ours(self, trial: FrozenTrial) -> bool:
         return all(name in trial.params for name in self._space)
 
     def _inputs(self, chosen: Mapping[str, Any]) -> dict[str, Any]:
-        full = {**self._settings.target, **self._fixed, **{k: float(v) for k, v in chosen.items()}}
+        """Columns of the run table; NaN for a rate or a batch that was not chosen."""
+        full = {"lr_peak": math.nan, "batch_tokens": math.nan, **self._settings.target, **self._fixed}
+        full |= {k: float(v) for k, v in chosen.items()}
         if "n_active" not in self._fixed:  # the target's share of active parameters holds at every size
             share = float(self._settings.target["n_active"]) / float(self._settings.target["n_params"])
             full["n_active"] = float(full["n_params"]) * share
