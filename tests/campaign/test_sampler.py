@@ -173,3 +173,23 @@ def test_a_trial_without_a_setting_of_ours_is_paid_too() -> None:
     )
     study.optimize(objective, n_trials=1)
     assert "scaleband" not in study.trials[-1].system_attrs
+
+
+@pytest.mark.parametrize(
+    ("directions", "value", "message"),
+    [
+        (["minimize", "minimize"], None, "the study has 2 objectives"),
+        (["maximize"], None, "the study maximises its value"),
+        (["minimize"], -3.2, "trial 0 has the value -3.2, and a loss is positive"),
+    ],
+)
+def test_a_study_whose_values_are_no_losses_is_refused(
+    directions: list[str], value: float | None, message: str
+) -> None:
+    study = optuna.create_study(
+        directions=directions, sampler=ScalebandSampler(TARGET, SPACE, strategy="random")
+    )
+    if value is not None:
+        study.add_trial(trial_of(1e-3, value=value))
+    with pytest.raises(UserError, match=message):
+        study.ask(SPACE)

@@ -129,6 +129,7 @@ class ScalebandSampler(optuna.samplers.BaseSampler):
     ) -> dict[str, Any]:
         """What the strategy proposes first, or nothing."""
         trials = [t for t in study.get_trials(deepcopy=False) if t.number != trial.number]
+        self._refuse_other_values(study, trials)
         request = self._request(trials, trial.number)
         answer = PROPOSERS[self._settings.strategy](request, 1)
         if not answer.proposals:
@@ -176,6 +177,17 @@ class ScalebandSampler(optuna.samplers.BaseSampler):
             seed=int(np.random.SeedSequence([self._settings.seed, number]).generate_state(1)[0]),
             options=self._settings.options, overhead_flops=overhead,
         )  # fmt: skip
+
+    def _refuse_other_values(self, study: optuna.Study, trials: Sequence[FrozenTrial]) -> None:
+        """A study's values are losses, or nothing can be learned from them."""
+        if len(study.directions) > 1 or study.direction is optuna.study.StudyDirection.MAXIMIZE:
+            has = f"has {len(study.directions)} objectives" if len(study.directions) > 1 else "maximises its value"
+            raise UserError(f"the study {has}, and this sampler chooses for a loss; make a study with "
+                            'direction="minimize" whose objective returns the loss alone')  # fmt: skip
+        for t in trials:
+            if t.state is TrialState.COMPLETE and self._ours(t) and t.value is not None and not t.value > 0:
+                raise UserError(f"trial {t.number} has the value {t.value:g}, and a loss is positive; return the loss "
+                                "itself, not its logarithm or its negative, in a new study")  # fmt: skip
 
     def _spent(self, trials: Sequence[FrozenTrial]) -> float:
         """What all trials that began cost, FLOP."""
