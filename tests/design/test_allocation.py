@@ -71,6 +71,21 @@ def test_dear_runs_teach_more_than_cheap_ones(fitted: LossDraws) -> None:
     assert 2 * chosen[0].gain.error < total < base.risk
 
 
+@pytest.mark.parametrize("of_cells", [True, False])
+def test_repeats_in_a_cell_do_not_average_its_luck_away(of_cells: bool) -> None:
+    laws = made_laws(of_cells=of_cells)
+    rows = pd.DataFrame({
+        "source": "a", "arch": "dense", "data": "web", "n_params": [2e8] * 25 + [6e8], "n_tokens": 8e9,
+        "lr_peak": 1e-3 * 1.05 ** np.arange(26), "batch_tokens": 2.0**19,
+    })  # fmt: skip
+    outcomes = loss_outcomes(laws, candidates_from_table(rows))
+    away = outcomes.draws(np.arange(26), np.zeros(26, int)) - outcomes.law[:, outcomes.candidates.cell]
+    one, many = away[:, 0].std(), away[:, :25].mean(1).std()
+    assert 0.9 * one < many < 1.02 * one
+    assert (away[:, 0] - away[:, 1]).std() == pytest.approx(np.sqrt(2 * 0.1) * one, rel=0.2)
+    assert abs(np.corrcoef(away[:, 0], away[:, 25])[0, 1]) < 0.2, "another cell has its own"
+
+
 def test_sizes_have_no_luck_before_they_are_chosen() -> None:
     """Laws of fitted cells know how much models of one size differ: a finer grid of sizes has no more to gain."""
     laws = made_laws()

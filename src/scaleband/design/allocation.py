@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from scaleband.design.candidates import Candidates, Index
 from scaleband.design.decisions import CurveDecision, allocation_decision
+from scaleband.design.outcomes import SEED_SHARE
 from scaleband.laws import Cells
 from scaleband.laws.loss.draws import LossDraws
 
@@ -40,6 +41,10 @@ def allocation_from_loss_laws(draws: LossDraws, cells: Cells) -> CurveDecision:
 class LossOutcomes:
     """What runs would show under loss laws: the law, and one observation's scatter around it.
 
+    The scatter is mostly what the runs of a cell have in common, be the laws fitted to cells or to runs: a cell's
+    level lies beside the law, and repeats in it (each near its optimum) do not average that away. Only `seed_share`
+    of the variance is drawn anew for every run.
+
     Attributes
     ----------
     fit
@@ -48,29 +53,37 @@ class LossOutcomes:
         The runs. Their settings do not matter here: each is taken to be near its optimum.
     law (sample, cell)
         100 log loss at `candidates.cells`.
+    seed_share
+        See `design.SEED_SHARE`.
     """
 
     fit: LossDraws
     candidates: Candidates
     law: Array
+    seed_share: float = SEED_SHARE
 
     def outcome(self, run: int, repeat: int) -> Array:
         """100 log loss of one run, (sample,)."""
         c, own = int(self.candidates.cell[run]), self.candidates
         setting = f"{c} {own.lr_peak[run]:.6g} {own.batch_tokens[run]:.6g} {repeat}"
-        scatter = self.fit.scatter(own.cells.source[c], setting)
+        scatter = np.sqrt(1 - self.seed_share) * self._scatter(c, f"cell {c}")
+        return self.law[:, c] + scatter + np.sqrt(self.seed_share) * self._scatter(c, setting)
+
+    def _scatter(self, c: int, key: str) -> Array:
+        """An observation's distance from the law in cell `c`, 100 log units, (sample,)."""
+        scatter = self.fit.scatter(self.candidates.cells.source[c], key)
         # A t with few degrees of freedom: a single wild draw must not outweigh the rest.
-        scale = np.median(np.abs(scatter))
-        return self.law[:, c] + 100 * np.clip(scatter, -8 * scale, 8 * scale)
+        most = 8 * np.median(np.abs(scatter))
+        return np.asarray(100 * np.clip(scatter, -most, most))
 
     def draws(self, runs: Index, repeats: Index) -> Array:
         """(sample, len(runs)), see `design.Outcomes`."""
         return np.stack([self.outcome(int(r), int(k)) for r, k in zip(runs, repeats, strict=True)], axis=1)
 
 
-def loss_outcomes(draws: LossDraws, candidates: Candidates) -> LossOutcomes:
+def loss_outcomes(draws: LossDraws, candidates: Candidates, *, seed_share: float = SEED_SHARE) -> LossOutcomes:
     """Outcome draws of candidates for `design.choose`, joint with `allocation_from_loss_laws`."""
-    return LossOutcomes(draws, candidates, 100 * draws.log_loss(candidates.cells))
+    return LossOutcomes(draws, candidates, 100 * draws.log_loss(candidates.cells), seed_share)
 
 
 def loss_law_slope(draws: LossDraws, target: Cells, t: int = 0) -> float:
