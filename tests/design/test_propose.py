@@ -11,9 +11,11 @@ import pytest
 
 from scaleband.design import (
     USUAL_SLOPE,
+    Candidates,
     Limits,
     Rule,
     Slopes,
+    Verdict,
     as_flops,
     candidates_from_table,
     draws_digest,
@@ -73,6 +75,27 @@ def test_pending_runs_are_conditioned_on(draws: LawDraws, stranger: Cells) -> No
     again = [p for p in after.proposals if any(p.inputs == q.inputs for q in first.proposals)]
     assert all(p.replicate for p in again)
     assert not {p.run_id for p in after.proposals} & {p.run_id for p in first.proposals}
+
+
+def test_many_pending_runs_of_a_cell_count_with_few_draws_too(
+    draws: LawDraws, stranger: Cells, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rates, batches = (v.ravel() for v in np.meshgrid(np.geomspace(2.5e-4, 1.6e-2, 6), np.geomspace(6e4, 1e6, 6)))
+    pending = candidates_from_table(pd.DataFrame({
+        "source": "us", "arch": "dense", "data": "web", "n_params": 2e8, "n_tokens": 4e9, "lr_peak": rates,
+        "batch_tokens": batches,
+    }))  # fmt: skip
+    one = candidates_from_table(pd.DataFrame([pending.inputs(0) | {"n_tokens": 8e9}]))
+
+    def verdict(n_draws: int, pending: Candidates | None) -> Verdict:
+        some = draws.take(np.linspace(0, draws.n_samples - 1, n_draws).astype(int))
+        return propose(some, stranger, one, budget_flops=BUDGET, pending=pending).verdict
+
+    then = verdict(100, pending)
+    assert then.evpi < 0.8 * verdict(100, None).evpi
+    assert "pending" not in then.why
+    monkeypatch.setattr("scaleband.design.evsi._MOST_OPTIMISM", 0.0)  # draws that tell nothing
+    assert "what the pending runs will show is not counted in, because the 100 draws" in verdict(100, pending).why
 
 
 def test_a_well_known_target_is_left_alone(draws: LawDraws, known: Cells) -> None:

@@ -11,6 +11,7 @@ from scaleband.design.allocation import (
     loss_outcomes,
 )
 from scaleband.design.candidates import Candidates, candidates_from_table, with_mini_sweeps
+from scaleband.design.choose import Choice, choose, repeats_of, settings_of
 from scaleband.design.costs import Device, dollars_cost, flops_cost, gpu_hours_cost, then, with_overhead
 from scaleband.design.decisions import (
     CurveDecision,
@@ -21,16 +22,17 @@ from scaleband.design.decisions import (
     allocation_from_levels,
     setting_decision,
 )
-from scaleband.design.evsi import Gain, Rule, bundle_features, evsi_of, rule_without_data, screen
+from scaleband.design.evsi import Gain, Rule, bundle_features, evsi_of, gain_of, rule_without_data, screen
 from scaleband.design.grid import Limits, grid_candidates, limits_from
 from scaleband.design.outcomes import SEED_SHARE, LawOutcomes, Outcomes, joined, law_outcomes, made_before
 from scaleband.design.proposals import Proposal, Proposals, Verdict, proposals_from_json
-from scaleband.design.propose import Choice, choose, draws_digest, propose, thinned
+from scaleband.design.propose import Batch, draws_digest, greedy_batch, propose, thinned
 from scaleband.design.verdict import USUAL_SLOPE, as_flops, frontier_slope, share_lost, weigh
 
 __all__ = [
     "SEED_SHARE",
     "USUAL_SLOPE",
+    "Batch",
     "Candidates",
     "Choice",
     "CurveDecision",
@@ -59,7 +61,9 @@ __all__ = [
     "evsi_of",
     "flops_cost",
     "frontier_slope",
+    "gain_of",
     "gpu_hours_cost",
+    "greedy_batch",
     "grid_candidates",
     "isoflop_cells",
     "joined",
@@ -70,9 +74,11 @@ __all__ = [
     "made_before",
     "proposals_from_json",
     "propose",
+    "repeats_of",
     "rule_without_data",
     "screen",
     "setting_decision",
+    "settings_of",
     "share_lost",
     "then",
     "thinned",

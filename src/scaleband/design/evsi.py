@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from scaleband.design.candidates import Candidates, Index
 from scaleband.design.decisions import Decision, Slopes
-from scaleband.design.features import single_features, sweep_features
+from scaleband.design.features import single_features, sweep_features, sweep_summaries
 from scaleband.design.outcomes import Outcomes
 
 Array = NDArray[np.float64]
@@ -34,6 +34,9 @@ _CHUNK = 256
 _MOST_OPTIMISM = 0.25
 """Of the regret without the news. Optimism is worked out to first order; where it is larger than that, a few draws far
 up their walls make all of the regret, and an EVSI would be what happened to them."""
+
+_SUMMARIES = (14, 7, 2)
+"""So many summaries are tried where the features of all runs of a cell are too many for the draws."""
 
 
 @dataclass(frozen=True)
@@ -182,13 +185,28 @@ def compressed(decision: Decision, rule: Rule) -> Rule:
 
 
 def bundle_features(outcomes: Outcomes, candidates: Candidates, runs: Index, repeats: Index, beside: Index,
-                    beside_repeats: Index) -> Array:  # fmt: skip
-    """Features of a bundle, read together with the runs of its cell that are pending or chosen (`beside`)."""
+                    beside_repeats: Index, *, most: int | None = None) -> Array:  # fmt: skip
+    """Features of a bundle, read together with the runs of its cell that are pending or chosen (`beside`).
+
+    `most`: that many summaries of three runs or more at most, whatever their number.
+    """
     every = np.concatenate([beside, runs])
     y = outcomes.draws(every, np.concatenate([beside_repeats, repeats]))
     if len(every) == 1:
         return single_features(y)[:, :, 0].T
-    return sweep_features(y, candidates.x[every])
+    return sweep_features(y, candidates.x[every]) if most is None else sweep_summaries(y, candidates.x[every])[:, :most]
+
+
+def gain_of(decision: Decision, base: Rule, outcomes: Outcomes, candidates: Candidates, runs: Index, repeats: Index,
+            beside: Index, beside_repeats: Index, *, summaries: bool = False) -> Gain:  # fmt: skip
+    """`evsi_of` the `bundle_features`; with `summaries`, of ever fewer of them where the draws are too few for all."""
+    gain = evsi_of(decision, base, bundle_features(outcomes, candidates, runs, repeats, beside, beside_repeats))
+    for most in _SUMMARIES if summaries and len(runs) + len(beside) > 2 else ():
+        if gain.rule is not base or not gain.error:
+            break
+        few = bundle_features(outcomes, candidates, runs, repeats, beside, beside_repeats, most=most)
+        gain = evsi_of(decision, base, few)
+    return gain
 
 
 def screen(decision: Decision, base: Rule, outcomes: Outcomes, candidates: Candidates, bundles: Sequence[int]) -> Array:

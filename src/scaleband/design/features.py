@@ -50,9 +50,7 @@ def sweep_features(y: Array, x: Array) -> Array:
     spread = np.median(np.abs(contrast))
     parts.append(standardised(np.arcsinh((y - best[:, None]) / max(0.3 * spread, 0.1))))
     if n_runs > 2:
-        for width in _SOFT:
-            weight = np.exp(-(y - best[:, None]) / width)
-            parts.append(standardised(weight @ x / weight.sum(1, keepdims=True)))
+        parts += [_best_place(y, x, width) for width in _SOFT]
         _, _, axes = np.linalg.svd(standardised(contrast), full_matrices=False)
         lead = standardised(standardised(contrast) @ axes[: min(3, n_runs - 1)].T)
         i, j = np.triu_indices(lead.shape[1])
@@ -60,3 +58,28 @@ def sweep_features(y: Array, x: Array) -> Array:
     else:
         parts.append(parts[1] ** 2)
     return np.concatenate(parts, axis=1)
+
+
+def sweep_summaries(y: Array, x: Array) -> Array:
+    """Features of three runs or more of one cell, whose number does not grow with theirs: the most telling first.
+
+    Where the best runs lie (by two widths), their leading contrasts, their mean, products of contrasts; parameters as
+    in `sweep_features`.
+
+    Returns
+    -------
+    (sample, 14), fewer for three runs.
+    """
+    contrast = y - y.mean(1, keepdims=True)
+    _, _, axes = np.linalg.svd(standardised(contrast), full_matrices=False)
+    lead = standardised(standardised(contrast) @ axes[: min(3, y.shape[1] - 1)].T)
+    i, j = np.triu_indices(lead.shape[1])
+    parts = [_best_place(y, x, width) for width in reversed(_SOFT)]
+    parts += [lead, np.arcsinh(standardised(y.mean(1), np.inf))[:, None], lead[:, i] * lead[:, j]]
+    return np.concatenate(parts, axis=1)
+
+
+def _best_place(y: Array, x: Array, width: float) -> Array:
+    """Where the best runs lie, (sample, 2)."""
+    weight = np.exp(-(y - y.min(1)[:, None]) / width)
+    return standardised(weight @ x / weight.sum(1, keepdims=True))

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import hashlib
-import heapq
-from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from scaleband.design.candidates import Candidates, Index
+from scaleband.design.choose import Choice, choose
 from scaleband.design.costs import flops_cost
-from scaleband.design.decisions import Decision, setting_decision
-from scaleband.design.evsi import Gain, Rule, bundle_features, compressed, evsi_of, rule_without_data, screen
-from scaleband.design.outcomes import SEED_SHARE, LawOutcomes, Outcomes, joined, law_outcomes, made_before
+from scaleband.design.decisions import SettingDecision, setting_decision
+from scaleband.design.evsi import Rule
+from scaleband.design.outcomes import SEED_SHARE, LawOutcomes, joined, law_outcomes, made_before
 from scaleband.design.proposals import Proposal, Proposals
 from scaleband.design.verdict import frontier_slope, share_lost, weigh
 from scaleband.errors import UserError
@@ -28,180 +27,6 @@ if TYPE_CHECKING:
 Array = NDArray[np.float64]
 
 MOST_DRAWS = 2000
-WORTHWHILE = 0.02
-"""A bundle is chosen for its EVSI per FLOP only if it removes at least this share of the regret that is left: per FLOP
-alone, the cheapest run always looks good."""
-_SHORTLIST = 96
-_BESIDE = 32
-_EVALUATIONS = 32
-
-
-@dataclass(frozen=True)
-class Choice:
-    """A bundle that was chosen: its runs, how often their settings were there before, what it adds, what it costs."""
-
-    bundle: int
-    runs: Index
-    repeats: Index
-    gain: Gain
-    cost: float
-
-
-@dataclass(frozen=True)
-class _Taken:
-    """Runs that are pending or chosen, in order."""
-
-    runs: Index
-    repeats: Index
-
-    def of_cell(self, candidates: Candidates, cell: int) -> tuple[Index, Index]:
-        here = candidates.cell[self.runs] == cell if len(self.runs) else np.zeros(0, bool)
-        return self.runs[here], self.repeats[here]
-
-
-def settings_of(candidates: Candidates) -> tuple[str, ...]:
-    """Cell and setting of each run, as text: equal for replicates."""
-    return tuple(
-        f"{c} {lr:.6g} {batch:.6g}"
-        for c, lr, batch in zip(candidates.cell, candidates.lr_peak, candidates.batch_tokens, strict=True)
-    )
-
-
-def choose(
-    decision: Decision,
-    outcomes: Outcomes,
-    candidates: Candidates,
-    *,
-    budget: float,
-    n_runs: int,
-    n_samples: int,
-    price: Array | None = None,
-    pending: Index | None = None,
-    replicates: bool = True,
-    thrifty: bool = True,
-) -> tuple[Rule, list[Choice]]:
-    """The greedy batch: the bundle with the most EVSI per price, again and again.
-
-    Every bundle is screened to second order; the most promising are evaluated in full, and again when something was
-    chosen (lazily: a value only falls as more is known, nearly always).
-
-    Parameters
-    ----------
-    decision, outcomes, candidates
-        Draws of the decision and of the candidates' outcomes, joint.
-    budget
-        Most that may be spent, in the unit of `price`.
-    n_runs
-        Most runs.
-    n_samples
-        Number of draws.
-    price (run,)
-        Price of each run; FLOPs by default.
-    pending
-        Runs under way (indices): known before any choice, and paid.
-    replicates
-        Whether a setting may be run again.
-    thrifty
-        False: the most EVSI whatever the price, inside the budget. For money that is there to be spent.
-
-    Returns
-    -------
-    The rule before any choice (pending runs seen); its risk is the EVPI. The choices, in order.
-    """
-    cost = candidates.bundle_cost(price)
-    setting = settings_of(candidates)
-    base = rule_without_data(decision, n_samples)
-    taken = _Taken(np.zeros(0, np.int64), np.zeros(0, np.int64))
-    for cell in dict.fromkeys(candidates.cell[pending].tolist() if pending is not None else ()):
-        assert pending is not None
-        own = pending[candidates.cell[pending] == cell]
-        repeats = _repeats(setting, own, taken.runs)
-        features = bundle_features(outcomes, candidates, own, repeats, taken.runs[:0], taken.repeats[:0])
-        base = compressed(decision, evsi_of(decision, base, features).rule)
-        taken = _Taken(np.append(taken.runs, own), np.append(taken.repeats, repeats))
-    start = base
-    size = np.array([len(b) for b in candidates.bundles])
-    open_ = np.flatnonzero((cost <= budget * (1 + 1e-12)) & (size <= n_runs))
-    if not len(open_):
-        return start, []
-    rough = np.full(len(candidates), -np.inf)
-    rough[open_] = screen(decision, base, outcomes, candidates, open_.tolist())
-    half = _SHORTLIST // 2
-    per_price = np.argsort(-rough / cost)
-    solid = per_price[rough[per_price] > WORTHWHILE * base.risk]
-    alive = set(np.argsort(-rough)[:half].tolist()) | set(solid[:half].tolist())
-    alive |= {b for c in dict.fromkeys(candidates.cell[taken.runs].tolist()) for b in _beside(candidates, open_, c)}
-    alive &= set(open_.tolist())
-
-    def value(b: int) -> Gain:
-        runs = candidates.bundles[b]
-        own, own_repeats = taken.of_cell(candidates, int(candidates.cell[runs[0]]))
-        repeats = _repeats(setting, runs, taken.runs)
-        return evsi_of(decision, base, bundle_features(outcomes, candidates, runs, repeats, own, own_repeats))
-
-    def merit(gain: Gain, b: int) -> tuple[bool, float]:
-        sure = gain.evsi - gain.error
-        good = gain.evsi > max(WORTHWHILE * base.risk, 2 * gain.error)
-        return good, sure / cost[b] if good and thrifty else sure
-
-    known = {b: value(b) for b in sorted(alive)}
-    left, runs_left = budget, n_runs
-    chosen: list[Choice] = []
-    stale: set[int] = set()
-    while runs_left > 0:
-        fits = [b for b in sorted(known) if cost[b] <= left * (1 + 1e-12) and size[b] <= runs_left]
-        fits = [b for b in fits if _allowed(setting, candidates.bundles[b], taken.runs, replicates)]
-        order = [(tuple(-float(v) for v in merit(known[b], b)), b) for b in fits]
-        heapq.heapify(order)
-        for _ in range(_EVALUATIONS):
-            if not order or order[0][1] not in stale:
-                break
-            b = heapq.heappop(order)[1]
-            known[b] = value(b)
-            stale.discard(b)
-            heapq.heappush(order, (tuple(-float(v) for v in merit(known[b], b)), b))
-        fresh = [entry for entry in order if entry[1] not in stale]
-        if not fresh:
-            break
-        best = min(fresh)[1]
-        gain = known[best]
-        if gain.evsi <= 2 * gain.error and chosen:
-            break
-        runs = candidates.bundles[best]
-        repeats = _repeats(setting, runs, taken.runs)
-        chosen.append(Choice(best, runs, repeats, gain, float(cost[best])))
-        taken = _Taken(np.append(taken.runs, runs), np.append(taken.repeats, repeats))
-        left, runs_left = left - cost[best], runs_left - len(runs)
-        base = compressed(decision, gain.rule)
-        stale = set(known)
-        for b in _beside(candidates, open_, int(candidates.cell[runs[0]])):
-            if cost[b] <= left and size[b] <= runs_left:
-                known[b] = value(b)
-                stale.discard(b)
-    return start, chosen
-
-
-def _repeats(setting: Sequence[str], runs: Index, before: Index) -> Index:
-    """How often each run's setting was there before it."""
-    seen = [setting[i] for i in before]
-    out = []
-    for run in runs:
-        out.append(seen.count(setting[run]))
-        seen.append(setting[run])
-    return np.array(out, dtype=np.int64)
-
-
-def _allowed(setting: Sequence[str], runs: Index, before: Index, replicates: bool) -> bool:
-    """Whether a bundle may follow: a sweep never repeats runs, a single run only where that is allowed."""
-    again = bool({setting[i] for i in runs} & {setting[i] for i in before})
-    return not again or (replicates and len(runs) == 1)
-
-
-def _beside(candidates: Candidates, open_: Index, cell: int) -> list[int]:
-    """Single runs of a cell, at most a few dozen of them, evenly spread."""
-    first = {int(b): candidates.bundles[b] for b in open_}
-    lone = [b for b, runs in first.items() if len(runs) == 1 and candidates.cell[runs[0]] == cell]
-    return lone[:: max(1, -(-len(lone) // _BESIDE))]
 
 
 def thinned(draws: LawDraws, most: int = MOST_DRAWS) -> LawDraws:
@@ -218,6 +43,67 @@ def draws_digest(draws: LawDraws) -> str:
     for name in ("law", "scatter", "offset_scale", "state", "sigma", "rho", "nu"):
         digest.update(np.ascontiguousarray(getattr(draws, name), dtype="<f8").tobytes())
     return digest.hexdigest()
+
+
+@dataclass(frozen=True)
+class Batch:
+    """A greedy batch for one target, and what it was chosen from.
+
+    Attributes
+    ----------
+    candidates
+        With the pending runs joined to them.
+    outcomes, decision
+        Joint draws.
+    price (run,)
+        FLOP; 0 for what is pending.
+    pending
+        Indices of the pending runs.
+    start
+        The rule before any choice, pending runs seen.
+    choices
+        In order.
+    """
+
+    candidates: Candidates
+    outcomes: LawOutcomes
+    decision: SettingDecision
+    price: Array
+    pending: Index
+    start: Rule
+    choices: tuple[Choice, ...]
+
+
+def greedy_batch(
+    draws: LawDraws,
+    target: Cells,
+    candidates: Candidates,
+    *,
+    budget_flops: float,
+    n_runs: int,
+    pending: Candidates | None = None,
+    made: pd.DataFrame | None = None,
+    price: Array | None = None,
+    seed: int = 0,
+    replicates: bool = True,
+    thrifty: bool = True,
+    seed_share: float = SEED_SHARE,
+) -> Batch:
+    """The runs of `propose` without its verdict; parameters as there. A budget of 0 only takes in what is pending."""
+    some = thinned(draws)
+    under_way = np.zeros(0, np.int64)
+    price = candidates.flops if price is None else price
+    if pending is not None and len(pending.cell):
+        candidates, under_way = joined(candidates, pending)
+        price = np.concatenate([price, np.zeros(len(under_way))])  # paid already
+    known = made_before(candidates, made)
+    outcomes = law_outcomes(some, candidates, seed=seed, seed_share=seed_share, made=known)
+    decision = setting_decision(basins(some, target))
+    start, chosen = choose(
+        decision, outcomes, candidates, budget=budget_flops, n_runs=n_runs, n_samples=some.n_samples, price=price,
+        pending=under_way, replicates=replicates, thrifty=thrifty,
+    )  # fmt: skip
+    return Batch(candidates, outcomes, decision, price, under_way, start, tuple(chosen))
 
 
 def propose(
@@ -280,19 +166,12 @@ def propose(
     if len(target) != 1:
         raise UserError(f"a proposal serves one target, not {len(target)}")
     digest = draws_digest(draws)
-    some = thinned(draws)
-    under_way = np.zeros(0, np.int64)
-    price = candidates.flops if price is None else price
-    if pending is not None and len(pending.cell):
-        candidates, under_way = joined(candidates, pending)
-        price = np.concatenate([price, np.zeros(len(under_way))])  # paid already
-    known = made_before(candidates, made)
-    outcomes = law_outcomes(some, candidates, seed=seed, seed_share=seed_share, made=known)
-    decision = setting_decision(basins(some, target))
-    start, chosen = choose(
-        decision, outcomes, candidates, budget=budget_flops, n_runs=n_runs, n_samples=some.n_samples, price=price,
-        pending=under_way, replicates=replicates, thrifty=thrifty,
+    batch = greedy_batch(
+        draws, target, candidates, budget_flops=budget_flops, n_runs=n_runs, pending=pending, made=made, price=price,
+        seed=seed, replicates=replicates, thrifty=thrifty, seed_share=seed_share,
     )  # fmt: skip
+    candidates, price, start, chosen = batch.candidates, batch.price, batch.start, batch.choices
+    some = thinned(draws)
     slope = frontier_slope(some, target) if slope is None else slope
     target_flops = float(flops_cost(target.n_active, target.n_tokens)[0])
     cheapest = float(candidates.bundle_cost(price).min()) if len(candidates) else np.inf
@@ -307,9 +186,14 @@ def propose(
         target_runs=target_runs,
         why_empty=why_empty,
     )
+    if len(batch.pending) and start.features.shape[1] == 1:  # no feature of theirs was let in
+        verdict = replace(verdict, why=f"{verdict.why}; what the pending runs will show is not counted in, because the "
+                          f"{some.n_samples} draws do not tell it: fit with more draws")  # fmt: skip
     overhead = price - candidates.flops
     proposals = [
-        p for k, c in enumerate(chosen) for p in _runs_of(c, k, outcomes, candidates, overhead, digest, seed, target)
+        p
+        for k, c in enumerate(chosen)
+        for p in _runs_of(c, k, batch.outcomes, candidates, overhead, digest, seed, target)
     ]
     return Proposals(
         proposals=tuple(proposals),
@@ -324,7 +208,7 @@ def propose(
             "n_tokens": float(target.n_tokens[0]), "flops": target_flops, "percent_per_efold": slope,
             "evpi_flops_per_run": target_flops * share_lost(start, slope),
         },
-        pending=tuple(candidates.run_id[i] for i in under_way),
+        pending=tuple(candidates.run_id[i] for i in batch.pending),
     )  # fmt: skip
 
 
