@@ -33,7 +33,7 @@ FLAGS = {
     "compare": FIT | {"--a", "--b", "--flops", "--sparsity-a", "--sparsity-b", "--interval", "--json"},
     "propose": FIT
     | TARGET
-    | {"--budget", "--candidates", "-n", "--n", "--pending", "--target-runs", "--seed", "--json"}
+    | {"--budget", "--candidates", "-n", "--n", "--pending", "--target-runs", "--seed", "--plot", "--json"}
     | {"--sizes", "--lengths", "--run-max", "--batch-multiple", "--batch-max", "--device-memory"}
     | PRICES,
     "campaign": set(),

@@ -5,9 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
-from scaleband.design import Candidates, Limits, grid_candidates, propose
+from scaleband.design import Candidates, Limits, candidates_from_table, grid_candidates, propose
 from scaleband.laws import Cells, LawDraws
 from scaleband.plots import batch_data, draw_plane, plane_data, plot_batch, save
 from scaleband.predict import target_cells
@@ -46,6 +47,29 @@ def test_the_path_of_a_batch(draws: LawDraws, target: Cells, candidates: Candida
     assert data.flops[0] == 0
     assert (np.diff(data.width) <= 1e-12).all()  # knowing more never widens what is expected
     assert data.width[:, -1].max() < data.width[:, 0].max()
+
+
+def test_pending_runs_and_prices_are_those_of_a_proposal(
+    draws: LawDraws, target: Cells, candidates: Candidates
+) -> None:
+    some = [candidates.inputs(int(k)) for k in np.flatnonzero(candidates.cell == 0)[::8]]
+    pending = candidates_from_table(pd.DataFrame(some))
+    made = pd.DataFrame(some[:1]).assign(status="completed", loss=2.9)
+    given = {"pending": pending, "made": made, "price": 2 * candidates.flops, "seed": 1}
+    found = propose(draws, target, candidates, budget_flops=BUDGET, n_runs=3, **given)
+    data = batch_data(draws, target, candidates, budget_flops=BUDGET, n_runs=3, **given)
+    assert data.regret[0] == pytest.approx(found.verdict.evpi)
+    assert data.flops[-1] == pytest.approx(sum(p.price_flops for p in found.proposals))
+    assert data.n_pending == len(some)
+    few = batch_data(draws, target, candidates, budget_flops=1.0)
+    assert data.regret[0] < few.regret[0]
+    assert (data.width[:, 0] < few.width[:, 0]).all()
+    plane = plane_data(draws, target, candidates, **given)
+    assert (plane.evpi, plane.n_pending) == (pytest.approx(found.verdict.evpi), len(some))
+    np.testing.assert_allclose(plane.flops, 2 * plane.n_runs * 6 * plane.n_params * plane.n_tokens)
+    assert f"once the {len(some)} pending runs are in" in draw_plane(plane).get_title()
+    title = plot_batch(draws, target, candidates, budget_flops=BUDGET, n_runs=3, **given).get_suptitle()
+    assert title.endswith(f"once the {len(some)} pending runs are in")
 
 
 def test_they_draw(draws: LawDraws, target: Cells, candidates: Candidates, tmp_path: Path) -> None:

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from scaleband.cli.places import check_output
 from scaleband.cli.question import Question
 from scaleband.errors import UserError
 from scaleband.predict import Setting
+
+if TYPE_CHECKING:
+    from scaleband.design import Candidates
 
 ENDINGS = (".png", ".svg", ".pdf")
 
@@ -28,12 +32,28 @@ def check_picture(out: Path, *, inputs: list[Path]) -> None:
 
 def draw_basin(q: Question, asked: argparse.Namespace, setting: Setting) -> None:
     """The basin at the target, with the optimum's draws, the recommended setting and the plateau."""
-    from scaleband.plots import plot_basin, save
+    from scaleband.plots import plot_basin
 
     figure = plot_basin(
         q.draws, q.cells, batch_max=asked.batch_max, batch_tokens=asked.batch_tokens, setting=setting,
         mass=asked.interval,
     )  # fmt: skip
+    _write(figure, asked)
+
+
+def draw_batch(q: Question, asked: argparse.Namespace, candidates: Candidates, **given: Any) -> None:
+    """What the proposed runs would teach, bundle by bundle; `given` as in `design.propose`."""
+    from scaleband.plots import plot_batch
+
+    figure = plot_batch(
+        q.draws, q.cells, candidates, budget_flops=asked.budget, n_runs=asked.n, seed=asked.seed, **given
+    )
+    _write(figure, asked)
+
+
+def _write(figure: Any, asked: argparse.Namespace) -> None:
+    from scaleband.plots import save
+
     try:
         save(figure, asked.plot)
     except OSError as error:

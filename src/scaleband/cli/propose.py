@@ -50,6 +50,8 @@ def add(parser: argparse.ArgumentParser) -> None:
     add_limits(parser, otherwise="; those of the fit")
     add_prices(parser)
     parser.add_argument("--seed", type=whole(0, 2**32 - 1), default=1, metavar="N", help="of the outcome draws; 1")
+    parser.add_argument("--plot", type=path, metavar="FILE",
+                        help="a picture of what the runs would teach: .png, .svg or .pdf")  # fmt: skip
     add_json(parser, regrets=True)
 
 
@@ -59,14 +61,22 @@ def run(asked: argparse.Namespace) -> int:
 
     refuse_limits_of_a_table(asked)
     doubt_batch("--batch-max", asked.batch_max)
+    if asked.plot is not None:
+        from scaleband.cli.pictures import check_picture, draw_batch
+
+        given = (asked.fit, asked.candidates, asked.pending)
+        check_picture(asked.plot, inputs=[p for p in given if p is not None])
     device = device_of(asked)
     q = ask(asked)
     candidates = from_table(q, asked) if asked.candidates is not None else from_limits(q, asked)
     pending = None if asked.pending is None else read_candidates(q, asked.pending)
+    price = None if device is None else candidates.flops + device.overhead_flops
     found = propose(
         q.draws, q.cells, candidates, n_runs=asked.n, pending=pending, seed=asked.seed, target_runs=asked.target_runs,
-        budget_flops=asked.budget, price=None if device is None else candidates.flops + device.overhead_flops,
+        budget_flops=asked.budget, price=price,
     )  # fmt: skip
+    if asked.plot is not None:
+        draw_batch(q, asked, candidates, pending=pending, price=price)
     if asked.json:
         print_json(answer_of(q, found, asked, device))
     else:

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from scaleband.design import Candidates, choose, law_outcomes, setting_decision, thinned
+from scaleband.design import Candidates, greedy_batch
 from scaleband.labels import quantity
 from scaleband.laws import Cells, LawDraws
 from scaleband.plots.canvas import COLOURS, INK, log_y, new_figure, percent_label, span
 from scaleband.plots.selection import cell_label, one_cell
-from scaleband.predict import basins
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 Array = NDArray[np.float64]
 
@@ -22,7 +25,7 @@ _HALF = 1.6449  # standard deviations to each side of a 90 % band
 
 @dataclass(frozen=True)
 class BatchData:
-    """The path of a batch; entry 0 is now, entry k after k bundles.
+    """The path of a batch; entry 0 is now (once the pending runs are in, if there are any), entry k after k bundles.
 
     Attributes
     ----------
@@ -36,6 +39,8 @@ class BatchData:
         End-to-end factor of the 90 % band of rate and batch, expected after the step (Gaussian).
     bundle (step - 1,)
         Each bundle in words.
+    n_pending
+        Runs that were taken as known, and paid, before the first bundle.
     """
 
     label: str
@@ -44,25 +49,36 @@ class BatchData:
     error: Array
     width: Array
     bundle: tuple[str, ...]
+    n_pending: int = 0
 
 
 def batch_data(
-    draws: LawDraws, target: Cells, candidates: Candidates, *, budget_flops: float, n_runs: int = 16, seed: int = 0
+    draws: LawDraws,
+    target: Cells,
+    candidates: Candidates,
+    *,
+    budget_flops: float,
+    n_runs: int = 16,
+    seed: int = 0,
+    pending: Candidates | None = None,
+    made: pd.DataFrame | None = None,
+    price: Array | None = None,
 ) -> BatchData:
-    """What the picture shows; parameters as in `design.propose`."""
-    target, some = one_cell(target, 0), thinned(draws)
-    outcomes = law_outcomes(some, candidates, seed=seed)
-    decision = setting_decision(basins(some, target))
-    start, chosen = choose(
-        decision, outcomes, candidates, budget=budget_flops, n_runs=n_runs, n_samples=some.n_samples
-    )
+    """What the picture shows; parameters as in `design.propose`, whose verdict is not drawn."""
+    target = one_cell(target, 0)
+    batch = greedy_batch(
+        draws, target, candidates, budget_flops=budget_flops, n_runs=n_runs, seed=seed, pending=pending, made=made,
+        price=price,
+    )  # fmt: skip
+    candidates, decision, start, chosen = batch.candidates, batch.decision, batch.start, batch.choices
     away = decision.optimum - decision.optimum.mean(0)
     spread = [away.std(0)]
-    for choice in chosen:
-        f = choice.gain.rule.features
+    for rule in (start, *(choice.gain.rule for choice in chosen)):
+        f = rule.features
         rest = away - f @ (f.T @ away) / len(f)  # features are orthogonal and of unit variance
         left = rest.std(0) * np.sqrt(len(f) / (len(f) - f.shape[1]))
         spread.append(np.minimum(left, spread[-1]))
+    spread = spread[1:]  # at the start the pending runs are in
     regret = start.risk - np.cumsum([0.0] + [c.gain.evsi for c in chosen])
     cells = candidates.cells
     words = []
@@ -78,6 +94,7 @@ def batch_data(
         error=np.array([0.0] + [c.gain.error for c in chosen]),
         width=np.exp(2 * _HALF * np.array(spread)).T,
         bundle=tuple(words),
+        n_pending=len(batch.pending),
     )
 
 
@@ -106,15 +123,13 @@ def draw_batch(data: BatchData) -> Figure:
         ax.set_xlim(left=0)
     listed = [f"{k + 1}: {words}" for k, words in enumerate(data.bundle)]
     rows = ["   ".join(listed[i : i + 4]) for i in range(0, len(listed), 4)]
-    figure.suptitle(f"{data.label}: what the next batch would teach", fontsize="medium")
+    runs = "" if not data.n_pending else (
+        ",\nonce the pending run is in" if data.n_pending == 1 else f",\nonce the {data.n_pending} pending runs are in")
+    figure.suptitle(f"{data.label}: what the next batch would teach{runs}", fontsize="medium")
     figure.supxlabel("\n".join(rows) or "no affordable bundle teaches anything", fontsize="small")
     return figure
 
 
-def plot_batch(
-    draws: LawDraws, target: Cells, candidates: Candidates, *, budget_flops: float, n_runs: int = 16, seed: int = 0
-) -> Figure:
+def plot_batch(draws: LawDraws, target: Cells, candidates: Candidates, **given: Any) -> Figure:
     """What the next batch would teach, as a figure; parameters as in `batch_data`."""
-    return draw_batch(
-        batch_data(draws, target, candidates, budget_flops=budget_flops, n_runs=n_runs, seed=seed)
-    )
+    return draw_batch(batch_data(draws, target, candidates, **given))

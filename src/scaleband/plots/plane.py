@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from matplotlib import colormaps
@@ -11,21 +12,14 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from scaleband.design import (
-    Candidates,
-    bundle_features,
-    evsi_of,
-    law_outcomes,
-    rule_without_data,
-    screen,
-    setting_decision,
-    thinned,
-)
+from scaleband.design import Candidates, gain_of, greedy_batch, repeats_of, screen, settings_of
 from scaleband.labels import quantity
 from scaleband.laws import Cells, LawDraws
 from scaleband.plots.canvas import INK, figure_of, log_x, log_y, own_axes, span
 from scaleband.plots.selection import cell_label, one_cell
-from scaleband.predict import basins
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 Array = NDArray[np.float64]
 
@@ -47,11 +41,13 @@ class PlaneData:
     evsi, error (cell,)
         EVSI of the cell's best bundle and its Monte-Carlo error, percent of the loss; never below 0.
     flops (cell,)
-        What that bundle costs.
+        What that bundle costs, in the unit of `price`.
     n_runs (cell,)
         Its runs.
     evpi
-        Expected regret now, percent.
+        Expected regret now, percent; once the pending runs are in, if there are any.
+    n_pending
+        Runs that were taken as known.
     """
 
     label: str
@@ -63,10 +59,19 @@ class PlaneData:
     flops: Array
     n_runs: NDArray[np.int64]
     evpi: float
+    n_pending: int = 0
 
 
 def plane_data(
-    draws: LawDraws, target: Cells, candidates: Candidates, *, per_flop: bool = True, seed: int = 0
+    draws: LawDraws,
+    target: Cells,
+    candidates: Candidates,
+    *,
+    per_flop: bool = True,
+    seed: int = 0,
+    pending: Candidates | None = None,
+    made: pd.DataFrame | None = None,
+    price: Array | None = None,
 ) -> PlaneData:
     """What the picture shows.
 
@@ -80,26 +85,31 @@ def plane_data(
         A cell's best bundle has the most EVSI per FLOP; else the most EVSI.
     seed
         Of the outcome draws.
+    pending, made, price
+        As in `design.propose`.
     """
-    target, some = one_cell(target, 0), thinned(draws)
-    outcomes = law_outcomes(some, candidates, seed=seed)
-    decision = setting_decision(basins(some, target))
-    base = rule_without_data(decision, some.n_samples)
+    target = one_cell(target, 0)
+    now = greedy_batch(
+        draws, target, candidates, budget_flops=0.0, n_runs=0, seed=seed, pending=pending, made=made, price=price
+    )
+    candidates, outcomes, decision, base = now.candidates, now.outcomes, now.decision, now.start
+    setting = settings_of(candidates)
     rough = screen(decision, base, outcomes, candidates, range(len(candidates)))
-    cost = candidates.bundle_cost()
+    cost = candidates.bundle_cost(now.price)
     merit = rough / cost if per_flop else rough
     home = np.array([candidates.cell[b[0]] for b in candidates.bundles])
-    none = np.zeros(0, np.int64)
     cells = np.unique(home)
     best = np.zeros((4, len(cells)))  # EVSI, its error, cost, runs
     for k, c in enumerate(cells):
         own = np.flatnonzero(home == c)
         own = own[np.argsort(-merit[own], kind="stable")][:_PER_CELL]
+        out = now.pending[candidates.cell[now.pending] == c]
+        again = repeats_of(setting, out, out[:0])
         found = []
         for b in own:
             runs = candidates.bundles[b]
-            features = bundle_features(outcomes, candidates, runs, np.zeros(len(runs), np.int64), none, none)
-            gain = evsi_of(decision, base, features)
+            repeats = repeats_of(setting, runs, out)
+            gain = gain_of(decision, base, outcomes, candidates, runs, repeats, out, again, summaries=len(out) > 0)
             value = max(gain.evsi, 0.0)
             found.append((value / cost[b] if per_flop else value, value, gain.error, cost[b], len(runs)))
         best[:, k] = max(found)[1:]
@@ -114,6 +124,7 @@ def plane_data(
         flops=best[2],
         n_runs=best[3].astype(np.int64),
         evpi=base.risk,
+        n_pending=len(now.pending),
     )
 
 
@@ -140,14 +151,16 @@ def draw_plane(data: PlaneData, ax: Axes | None = None) -> Axes:
     ax.set_xlabel("training tokens")
     ax.set_ylabel("parameters")
     bar = figure_of(ax).colorbar(discs, ax=ax, pad=0.02)
-    bar.set_label("EVSI of the cell's best bundle (% of the regret now)")
-    ax.set_title(f"{data.label}\nexpected regret now {data.evpi:.2g} %; in the discs: runs of the bundle",
+    n = data.n_pending
+    now = "now" if not n else f"once the {n} pending runs are in" if n > 1 else "once the pending run is in"
+    bar.set_label(f"EVSI of the cell's best bundle (% of the regret {now if not n else 'then'})")
+    ax.set_title(f"{data.label}\nexpected regret {now} {data.evpi:.2g} %; in the discs: runs of the bundle",
                  fontsize="medium")  # fmt: skip
     if alone:
         figure_of(ax).legend(loc="outside lower center", ncols=2, fontsize="small", frameon=False)
     return ax
 
 
-def plot_plane(draws: LawDraws, target: Cells, candidates: Candidates, *, seed: int = 0) -> Figure:
+def plot_plane(draws: LawDraws, target: Cells, candidates: Candidates, **given: Any) -> Figure:
     """EVSI over the candidate plane as a figure; parameters as in `plane_data`."""
-    return figure_of(draw_plane(plane_data(draws, target, candidates, seed=seed)))
+    return figure_of(draw_plane(plane_data(draws, target, candidates, **given)))
