@@ -4,9 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import h5py
+import numpy as np
 import pandas as pd
 import pytest
 from command import Command
+
+from scaleband.errors import UserError
+from scaleband.inference.kept_runs import kept_runs
+from scaleband.inference.released import model_path
 
 ASK = ("propose", "--model", "step-law", "--params", "700M", "--tokens", "30B", "--source", "us", "--data", "web")
 GRID = ("--sizes", "100M,200M", "--lengths", "2B,8B")
@@ -197,3 +203,47 @@ def test_a_price_without_a_device_is_refused(scaleband: Command) -> None:
     done = scaleband(*ASK, *GRID, "--budget", "4e19", "--price-per-hour", "2")
     assert done.code == 2
     assert "--device-flops" in done.err
+
+
+def fit_with_runs(folder: Path) -> Path:
+    """The made-up fit, with three runs in its second cell (200M, 50B), one of them censored, as `fit` keeps them."""
+    from synthetic import write_fit
+
+    path = write_fit(folder / "fit.nc")
+    rate, batch = np.log([1.0, 2.0, 8.0]), np.log([0.5, 0.5, 0.5])
+    with h5py.File(path, "a") as file:
+        seen = file.create_group("observed_data")
+        for name, value in {
+            "log_loss": [90.5, 90.6, 131.0], "censored": [0, 0, 1], "log_lr": rate, "log_batch": batch,
+            "run_cell": [1, 1, 1],
+        }.items():  # fmt: skip
+            seen[name] = np.asarray(value)
+    return path
+
+
+def test_a_setting_that_the_fit_has_seen_is_a_replicate(scaleband: Command, tmp_path: Path) -> None:
+    path = fit_with_runs(tmp_path)
+    # The candidates' token count is the cell's within 0.5 %; one rate is new, the last one's loss was not known.
+    rows = [{"run_id": f"r{lr:g}", "n_params": 2e8, "n_tokens": 5.01e10, "lr_peak": lr, "batch_tokens": 262144}
+            for lr in (1e-3, 2e-3, 4e-3, 8e-3)]  # fmt: skip
+    pd.DataFrame(rows).to_csv(tmp_path / "c.csv", index=False)
+    where = ("--params", "1B", "--tokens", "20B", "--source", "step-law", "--data", "web", "--budget", "1e22")
+    done = scaleband("propose", "--fit", path, *where, "--candidates", tmp_path / "c.csv", "-n", "8", "--json")
+    assert done.code == 0, done.err
+    marks = {row["run_id"]: row["replicate"] for row in done.json()["proposals"] if not row["run_id"].endswith("-r1")}
+    assert marks
+    assert all(replicate == (name in ("r0.001", "r0.002")) for name, replicate in marks.items())
+
+
+def test_the_runs_of_a_fit_are_read_back(tmp_path: Path) -> None:
+    frame = kept_runs(fit_with_runs(tmp_path))
+    assert frame is not None
+    np.testing.assert_allclose(frame["lr_peak"], [1e-3, 2e-3])
+    np.testing.assert_allclose(frame["batch_tokens"], 262144)
+    np.testing.assert_allclose(100 * np.log(frame["loss"]), [90.5, 90.6])
+    assert set(zip(frame["source"], frame["n_params"], frame["n_tokens"], strict=True)) == {("step-law", 2e8, 5e10)}
+    assert kept_runs(model_path("step-law")) is None
+    with h5py.File(tmp_path / "fit.nc", "a") as file:
+        file["observed_data/run_cell"][:] = 99
+    with pytest.raises(UserError, match="cells that it does not have"):
+        kept_runs(tmp_path / "fit.nc")

@@ -1,4 +1,8 @@
-"""`scaleband propose`: which runs to pay for next, and whether to pay at all."""
+"""`scaleband propose`: which runs to pay for next, and whether to pay at all.
+
+A fit keeps its runs, so a candidate whose setting it has seen is priced and marked as a replicate. A released model
+keeps none: there every candidate counts as new.
+"""
 
 from __future__ import annotations
 
@@ -70,18 +74,43 @@ def run(asked: argparse.Namespace) -> int:
     q = ask(asked)
     candidates = from_table(q, asked) if asked.candidates is not None else from_limits(q, asked)
     pending = None if asked.pending is None else read_candidates(q, asked.pending)
+    made = None if asked.fit is None else made_of(asked.fit, candidates)
     price = None if device is None else candidates.flops + device.overhead_flops
     found = propose(
         q.draws, q.cells, candidates, n_runs=asked.n, pending=pending, seed=asked.seed, target_runs=asked.target_runs,
-        budget_flops=asked.budget, price=price,
+        budget_flops=asked.budget, price=price, made=made,
     )  # fmt: skip
     if asked.plot is not None:
-        draw_batch(q, asked, candidates, pending=pending, price=price)
+        draw_batch(q, asked, candidates, pending=pending, price=price, made=made)
     if asked.json:
         print_json(answer_of(q, found, asked, device))
     else:
         show(q, found, asked, device)
     return mark(q.draws)
+
+
+def made_of(fit: Path, candidates: Candidates) -> pd.DataFrame | None:
+    """The runs behind a fit that lie in the candidates' cells, under the candidates' own counts; None if it keeps none.
+
+    A fit names a cell by the smallest counts of its runs, which need not be those of a candidate in it.
+    """
+    import pandas as pd
+
+    from scaleband.inference.kept_runs import kept_runs
+    from scaleband.runs import cell_index
+    from scaleband.runs.cells import PARAMS_TOLERANCE
+
+    kept = kept_runs(fit)
+    if kept is None:
+        return None
+    place = ["source", "arch", "data", "n_params", "n_active", "n_tokens"]
+    cells = kept[place].drop_duplicates().reset_index(drop=True)
+    wanted = pd.DataFrame([candidates.inputs(k) for k in range(len(candidates.cell))])[place].drop_duplicates()
+    wanted = wanted.assign(at=cell_index(wanted, cells))
+    kept = kept.merge(cells.assign(at=cells.index), on=place).rename(columns={"n_active": "active"})
+    both = kept.drop(columns=["source", "arch", "data", "n_params", "n_tokens"]).merge(wanted, on="at")
+    same = (both["n_active"] / both["active"] - 1).abs() <= PARAMS_TOLERANCE
+    return both[same].reset_index(drop=True)
 
 
 def from_limits(q: Question, asked: argparse.Namespace) -> Candidates:

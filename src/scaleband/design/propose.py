@@ -218,6 +218,7 @@ def _runs_of(
 ) -> list[Proposal]:
     """One chosen bundle as rows of the run table."""
     wrecked = outcomes.p_diverged(choice.runs)
+    seen = np.zeros(len(candidates.cell), bool) if outcomes.made is None else outcomes.made[:, 1] > 0
     where = f"{target.source[0]}/{target.arch[0]}/{target.data[0]}/{target.n_params[0]:.6g}/{target.n_tokens[0]:.6g}"
     out = []
     for run, repeat, p in zip(choice.runs, choice.repeats, wrecked, strict=True):
@@ -234,7 +235,7 @@ def _runs_of(
                 evsi=choice.gain.evsi,
                 evsi_error=choice.gain.error,
                 bundle=f"{digest[:6]}-{seed}-{k + 1}",
-                replicate=bool(repeat),
+                replicate=bool(repeat or seen[run]),
                 p_diverged=float(p),
                 overhead_flops=float(overhead[run]),
             )
