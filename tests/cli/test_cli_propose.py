@@ -247,3 +247,17 @@ def test_the_runs_of_a_fit_are_read_back(tmp_path: Path) -> None:
         file["observed_data/run_cell"][:] = 99
     with pytest.raises(UserError, match="cells that it does not have"):
         kept_runs(tmp_path / "fit.nc")
+
+
+def test_pending_runs_are_said_and_drawn(scaleband: Command, candidates_csv: Path, tmp_path: Path) -> None:
+    pd.read_csv(candidates_csv).iloc[[0, 4]].to_csv(tmp_path / "pending.csv", index=False)
+    words = (*ASK, "--candidates", candidates_csv, "--budget", "3.5e18", "--pending", tmp_path / "pending.csv")
+    done = scaleband(*words, "--plot", tmp_path / "batch.svg")
+    assert done.code == 0, done.err
+    assert "2 runs, paid, taken as known before any other: mine-00, mine-11" in done.out
+    assert "once the 2 pending runs are in" in done.out
+    assert "regret now" not in done.out
+    assert (tmp_path / "batch.svg").stat().st_size > 5_000
+    refused = scaleband(*words, "--plot", tmp_path / "batch.gif")
+    assert (refused.code, refused.out) == (1, "")
+    assert "--plot" in refused.err

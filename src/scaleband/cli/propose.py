@@ -230,10 +230,18 @@ def worth_words(found: Proposals) -> str:
 
 def show(q: Question, found: Proposals, asked: argparse.Namespace, device: Device | None) -> None:
     """The answer for people: the verdict, then the runs."""
-    v, left = found.verdict, found.budget_left_flops
+    v, left, n = found.verdict, found.budget_left_flops, len(found.pending)
+    lost = f"{percent(v.evpi)} of the loss is expected to be lost at the target (EVPI)"
+    known = [("regret now", lost)]
+    if n:
+        runs = "the pending run is" if n == 1 else f"the {n} pending runs are"
+        names = [name for name in found.pending if name]
+        listed = f": {', '.join(names[:8])}{', ...' if len(names) > 8 else ''}" if names else ""
+        known = [("pending", f"{n} run{'' if n == 1 else 's'}, paid, taken as known before any other{listed}"),
+                 ("regret then", f"once {runs} in, {lost}")]  # fmt: skip
     rows = [
         ("verdict", v.why),
-        ("regret now", f"{percent(v.evpi)} of the loss is expected to be lost at the target (EVPI)"),
+        *known,
         ("the runs below", worth_words(found)),
         ("budget", f"{flops_label(asked.budget)} FLOP, {flops_label(left)} left after all of them"),
     ]  # fmt: skip

@@ -69,8 +69,8 @@ class Verdict:
     why
         One sentence with the figures.
     evpi
-        Expected value of perfect information: the target's expected regret now, percent of the loss (walls straight
-        above 3 % a direction, see `design.setting_decision`).
+        Expected value of perfect information: the target's expected regret, percent of the loss (walls straight above
+        3 % a direction, see `design.setting_decision`); now, or once the pending runs are in, where there are any.
     evsi, evsi_error
         Expected drop of it from the bundles that are weighed here, and its Monte-Carlo error; percent.
     cost_flops
