@@ -7,24 +7,36 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 from small_campaign import TARGET
 
-from scaleband.campaign import Campaign, audit
+from scaleband.campaign import Campaign, audit, pool
+from scaleband.campaign.diverged import weighed
 from scaleband.campaign.history import history
-from scaleband.campaign.proposers import PROPOSERS, evsi_runs
+from scaleband.campaign.proposers import PROPOSERS, candidates_for, evsi_runs
 from scaleband.campaign.refit import data_digest, known_posterior
 from scaleband.campaign.settings import setting_key
 from scaleband.campaign.strategies import settings_in
 from scaleband.cli.campaign_init import STRATEGIES
 from scaleband.cli.campaign_status import step_json
+from scaleband.inference.released import model_path
+from scaleband.inference.store import read_draws
+from scaleband.laws import LawDraws
 from scaleband.plots import campaign_data, draw_campaign
 from scaleband.plots.canvas import figure_of
+from scaleband.predict import target_cells
 from scaleband.training import SyntheticAdapter
 
 Make = Callable[..., Campaign]
 QUICK: dict[str, Any] = {"draws": 60, "tune": 60, "chains": 1}
 LIMITS = {"sizes": [[6e7, 6e7], [1.5e8, 1.5e8]], "tokens": [4e9], "flops_max": 1e19}
+
+
+@pytest.fixture(scope="module")
+def draws_of_a_fit() -> LawDraws:
+    """The released model."""
+    return read_draws(model_path("step-law"))
 
 
 def tell_all(campaign: Campaign, runs: Any) -> None:
@@ -172,3 +184,52 @@ def test_digest_follows_data_and_prior_only(make: Make) -> None:
 
 def test_command_line_offers_every_strategy() -> None:
     assert set(STRATEGIES) == set(PROPOSERS)
+
+
+def test_runs_that_all_diverged_move_the_proposals_to_lower_rates(make: Make) -> None:
+    campaign = make(strategy="evsi", prior="step-law", draws=200, budget_flops=1e20)
+    before = campaign.posterior()
+    start = history(campaign)[0].band
+    rows = campaign.settings.candidate_frame()
+    hot = rows[(rows["n_params"] == 5e7) & (rows["lr_peak"] == 3e-3)]
+    records = [{"run_id": f"small-{k + 1:04d}", "inputs": row | {"seed": 1}, "flops": row["flops"]}
+               for k, row in enumerate(hot.to_dict("records"))]  # fmt: skip
+    pool.plan(campaign.place, records)
+    runs = campaign.take(2)
+    campaign.tell(runs[0].run_id, status="diverged")
+    campaign.tell(runs[1].run_id, status="diverged")
+    after = campaign.posterior()
+    assert (before.n_runs, after.n_runs, after.n_completed) == (0, 2, 0)
+    assert after.draws.meta["name"] == "campaign small, 2 runs diverged, none completed"
+    assert after.draws.n_samples == before.draws.n_samples
+    end = history(campaign)[-1].band
+    assert end.lr_peak[0] < 0.7 * start.lr_peak[0]
+    assert end.recommended_lr_peak < 0.8 * start.recommended_lr_peak
+    # one more seed of a setting that diverged is not on offer
+    request = campaign.request(campaign.attempts())
+    offered = candidates_for(request, after.draws)
+    keys = {setting_key(offered.inputs(k)) for k in range(len(offered.flops))}
+    assert len(keys) == len(rows) - 2
+    assert not keys & {r.key for r in runs}
+
+
+def test_diverged_runs_of_a_group_that_none_completed_in_count_beside_a_fit(draws_of_a_fit: LawDraws) -> None:
+    cell = {"source": "new", "arch": "dense", "data": "web", "n_params": 1e8, "n_active": 1e8, "n_tokens": 2e9}
+    runs = pd.DataFrame([cell | {"lr_peak": lr, "batch_tokens": 131072.0, "status": "diverged", "loss": np.nan}
+                         for lr in (4e-3, 8e-3)])  # fmt: skip
+    found = weighed(draws_of_a_fit, runs, 300, [1])
+    # another cell of the group is told too: what a draw says of a group never seen is kept with it
+    other = target_cells(3e8, 6e9, source="new", data="web")
+    assert np.median(found.at(other)[:, 0]) < np.median(draws_of_a_fit.at(other)[:, 0]) - 0.2
+    np.testing.assert_array_equal(found.take(np.arange(5)).at(other), found.at(other)[:5])
+
+
+def test_draws_that_cannot_explain_what_diverged_are_marked(draws_of_a_fit: LawDraws) -> None:
+    cell = {"source": "new", "arch": "dense", "data": "web", "n_params": 1e8, "n_active": 1e8, "n_tokens": 2e9}
+    runs = pd.DataFrame([cell | {"lr_peak": lr, "batch_tokens": 131072.0, "status": "diverged", "loss": np.nan}
+                         for lr in (1e-6, 1e-5, 1e-4, 1e-3, 1e-2)])  # fmt: skip
+    found = weighed(draws_of_a_fit, runs, 300, [1])
+    gate: Any = found.meta["gate"]
+    assert not gate["passed"]
+    assert "they count for" in gate["messages"][0]
+    assert len(set(found.rho)) > 20

@@ -65,6 +65,7 @@ def candidates_for(request: Request, draws: LawDraws) -> Candidates | None:
     without what was made), mini-sweeps added where it has no bundles."""
     from scaleband.design import candidates_from_table, thinned, with_mini_sweeps
     from scaleband.predict import basins
+    from scaleband.runs import without_level
 
     # A grid follows the expected optimum as that becomes known.
     frame = grid_in_limits(draws, request.target, request.limits) if request.limits else request.candidates
@@ -72,6 +73,9 @@ def candidates_for(request: Request, draws: LawDraws) -> Candidates | None:
     history = settings_in(request.history)
     # What came out as another setting would do so again, and teach nothing about the one that was asked for.
     closed = request.given_up | (request.made - history)
+    if request.history is not None:
+        # That a setting diverged is known; another seed would say no more before its group has a loss to compare with.
+        closed |= settings_in(without_level(request.history))
     if not request.options.get("replicates", True):
         closed |= history
     open_ = frame[[key not in closed for key in keys]].reset_index(drop=True)

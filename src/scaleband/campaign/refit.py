@@ -12,11 +12,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from scaleband.campaign.diverged import PARTICLES, weighed
 from scaleband.campaign.settings import Settings
 from scaleband.campaign.storage import write_json
 from scaleband.errors import UserError
 from scaleband.laws import LawDraws
 from scaleband.predict import target_cells
+from scaleband.runs import without_level
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -42,6 +44,8 @@ class Posterior:
         What the diagnostic gate says; empty if it passed.
     conflicts
         Where prior and data disagree, one sentence each.
+    n_completed
+        Those of the runs that have a loss; 0: it is the prior, weighted by the runs that diverged.
     """
 
     draws: LawDraws
@@ -49,6 +53,7 @@ class Posterior:
     n_runs: int
     gate_messages: tuple[str, ...]
     conflicts: tuple[str, ...]
+    n_completed: int = 0
 
 
 def prior_path(prior: str) -> Path:
@@ -99,7 +104,10 @@ def posterior_for(
     settings: Settings,
     progress: Callable[[str, int, int], None] | None = None,
 ) -> Posterior:
-    """The posterior given a run table; the prior where the table has no completed run.
+    """The posterior given a run table; the prior where the table has none of use.
+
+    Groups without a completed run are not fitted, for want of a level; what their diverged runs say of rate and batch
+    is weighed in afterwards (`diverged.weighed`).
 
     Parameters
     ----------
@@ -118,13 +126,23 @@ def posterior_for(
         The prior cannot be read, or the cache cannot be written.
     """
     key = data_digest(history, settings)
-    if history is None or not (history["status"] == "completed").any():
-        return Posterior(prior_draws_of(settings, key), key, 0, (), ())
-    n_runs = int(history["status"].isin(("completed", "diverged")).sum())
-    path = folder / FITS / f"{key[:32]}.nc"
-    if not _kept(path):
-        _sample(path, history, settings, progress)
-    return _read(path, key, n_runs)
+    blown = None if history is None else without_level(history)
+    n_blown = 0 if blown is None else len(blown)
+    completed = 0 if history is None else int((history["status"] == "completed").sum())
+    if history is None or not completed:
+        count = max(PARTICLES, settings.draws * settings.chains) if n_blown else None
+        found = Posterior(prior_draws_of(settings, key, count), key, n_blown, (), ())
+    else:
+        n_runs = int(history["status"].isin(("completed", "diverged")).sum())
+        path = folder / FITS / f"{key[:32]}.nc"
+        if not _kept(path):
+            _sample(path, history, settings, progress)
+        found = _read(path, key, n_runs, completed)
+    if blown is None or not n_blown:
+        return found
+    draws = weighed(found.draws, blown, settings.draws * settings.chains, [settings.seed, int(key[:8], 16)])
+    gate: Any = draws.meta["gate"]
+    return replace(found, draws=draws, gate_messages=tuple(gate["messages"]))
 
 
 def known_posterior(folder: Path, history: pd.DataFrame | None, settings: Settings) -> Posterior | None:
@@ -143,13 +161,13 @@ def _kept(path: Path) -> bool:
     return path.is_file() and path.with_suffix(".json").is_file()
 
 
-def _read(path: Path, key: str, n_runs: int) -> Posterior:
+def _read(path: Path, key: str, n_runs: int, n_completed: int) -> Posterior:
     from scaleband.inference.store import read_draws
 
     draws = read_draws(path)
     gate: Any = draws.meta["gate"]
     conflicts = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))["conflicts"]
-    return Posterior(draws, key, n_runs, tuple(gate["messages"]), tuple(conflicts))
+    return Posterior(draws, key, n_runs, tuple(gate["messages"]), tuple(conflicts), n_completed)
 
 
 def _sample(
@@ -190,8 +208,11 @@ def _beliefs(settings: Settings) -> Callable[[Any], Any] | None:
     return lambda design: beliefs_from(prior, design, FORMS[settings.form], settings.trust)
 
 
-def prior_draws_of(settings: Settings, key: str) -> LawDraws:
-    """The stated beliefs, or those of the released model at the given trust, as draws with the target as one cell."""
+def prior_draws_of(settings: Settings, key: str, count: int | None = None) -> LawDraws:
+    """The stated beliefs, or those of the released model at the given trust, as draws with the target as one cell.
+
+    `count` draws, by default as many as a fit has.
+    """
     from scaleband.bayes import default_beliefs
     from scaleband.bayes.beliefs import fixed_offset_scales
     from scaleband.bayes.simulate import simulate_states
@@ -206,7 +227,7 @@ def prior_draws_of(settings: Settings, key: str) -> LawDraws:
     make = _beliefs(settings)
     beliefs = default_beliefs(design, FORMS[settings.form]) if make is None else make(design)
     rng = np.random.default_rng([settings.seed, int(key[:8], 16)])
-    count = settings.draws * settings.chains
+    count = settings.draws * settings.chains if count is None else count
     flat = simulate_states(cells, design, beliefs, rng, count)
     offset = np.zeros((count, len(RESPONSES), len(ROLES)))
     offset[:, :2, 1:] = flat["offset_scale"]

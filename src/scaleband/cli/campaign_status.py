@@ -175,8 +175,9 @@ def _show(at: Standing, interval: float) -> None:
     if at.last is not None and settings.prior:
         n = len(at.conflicts)
         found = f"{n} conflicts with the runs, see below" if n else "no conflict with the runs"
-        said = found if at.last.n_runs else "nothing told yet"
-        rows.append(("prior", f"{settings.prior}, trust {settings.trust:g}: {said}"))
+        if not at.last.n_completed:
+            found = f"{at.last.n_runs} runs diverged, none completed" if at.last.n_runs else "nothing told yet"
+        rows.append(("prior", f"{settings.prior}, trust {settings.trust:g}: {found}"))
     print_rows(title, rows)
     print()
     share = mass(interval)

@@ -62,6 +62,9 @@ class LawDraws:
     scatter_ratio (sample, hyperparameter, source)
         A source's standard deviation of the cell effect on log rate and log batch over that in `scatter`, where several
         were fitted together; by default one.
+    origin
+        Of draws that were chosen for what they say of levels or cells never seen (`resampled`): how many there were,
+        and which of them these are, (sample,).
     """
 
     design: Design
@@ -80,6 +83,7 @@ class LawDraws:
     meta: Mapping[str, object] = field(default_factory=dict)
     scatter_level: Array | None = None
     scatter_ratio: Array | None = None
+    origin: tuple[int, NDArray[np.int64]] | None = None
 
     @property
     def n_samples(self) -> int:
@@ -89,7 +93,15 @@ class LawDraws:
     def take(self, index: NDArray[np.int64] | slice) -> LawDraws:
         """These draws alone, in this order; a draw may be taken several times."""
         every = {name: getattr(self, name) for name in ("offset_scale", *DRAWN)}
-        return replace(self, **{name: value[index] for name, value in every.items() if value is not None})
+        origin = None if self.origin is None else (self.origin[0], self.origin[1][index])
+        return replace(
+            self, origin=origin, **{name: value[index] for name, value in every.items() if value is not None}
+        )
+
+    def resampled(self, index: NDArray[np.int64]) -> LawDraws:
+        """These draws alone, each with what it says of levels and cells never seen; `take` would draw that anew."""
+        whole = self if self.origin is not None else replace(self, origin=(self.n_samples, np.arange(self.n_samples)))
+        return whole.take(index)
 
     def without_scatter(self) -> LawDraws:
         """With new cells on their law."""
@@ -116,7 +128,9 @@ class LawDraws:
         """
         digest = hashlib.sha256("\x1f".join(key).encode()).digest()
         rng = np.random.default_rng(np.frombuffer(digest, dtype=np.uint32))
-        return rng.standard_normal((self.n_samples, self.law.shape[1]))
+        if self.origin is None:
+            return rng.standard_normal((self.n_samples, self.law.shape[1]))
+        return rng.standard_normal((self.origin[0], self.law.shape[1]))[self.origin[1]]
 
     def matching_cell(self, cells: Cells, c: int) -> int | None:
         """Index of the fitted cell that target `c` is, or None.

@@ -3,7 +3,15 @@
 from __future__ import annotations
 
 from scaleband.runs.catalogue import CATALOGUE, DataSet, data_set, fetch
-from scaleband.runs.cells import arch_family, cell_index, cell_table, comparable, group_label, usable
+from scaleband.runs.cells import (
+    arch_family,
+    cell_index,
+    cell_table,
+    comparable,
+    group_label,
+    usable,
+    without_level,
+)
 from scaleband.runs.columns import COLUMNS, CONVENTIONS, STATUSES, Column
 from scaleband.runs.conventions import conventions
 from scaleband.runs.costs import SECONDS_PER_HOUR, dollars, gpu_hours, training_flops
@@ -47,5 +55,6 @@ __all__ = [
     "sweep_path",
     "training_flops",
     "usable",
+    "without_level",
     "without_repeated_losses",
 ]

@@ -40,8 +40,18 @@ def comparable(frame: pd.DataFrame) -> pd.DataFrame:
 
     Losses of other groups are no measure, since data and tokenizers differ. The index of the result starts at 0.
     """
+    return frame[_some_completed(frame)].reset_index(drop=True)
+
+
+def without_level(frame: pd.DataFrame) -> pd.DataFrame:
+    """Diverged rows of groups in which no run completed: all that `comparable` leaves out of usable rows."""
+    return frame[(frame["status"] == "diverged") & ~_some_completed(frame)].reset_index(drop=True)
+
+
+def _some_completed(frame: pd.DataFrame) -> pd.Series:
+    """Whether a run of the row's group completed."""
     completed = frame["status"] == "completed"
-    return frame[completed.groupby([frame[name] for name in GROUP]).transform("any")].reset_index(drop=True)
+    return completed.groupby([frame[name] for name in GROUP]).transform("any")
 
 
 def window_starts(logs: np.ndarray, fresh: np.ndarray, tolerance: float) -> np.ndarray:
