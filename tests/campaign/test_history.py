@@ -17,7 +17,7 @@ from scaleband.campaign.history import history
 from scaleband.campaign.proposers import PROPOSERS, candidates_for, evsi_runs
 from scaleband.campaign.refit import data_digest, known_posterior
 from scaleband.campaign.settings import setting_key
-from scaleband.campaign.strategies import settings_in
+from scaleband.campaign.strategies import open_candidates, settings_in
 from scaleband.cli.campaign_init import STRATEGIES
 from scaleband.cli.campaign_status import step_json
 from scaleband.inference.released import model_path
@@ -108,6 +108,18 @@ def test_without_replicates_nothing_is_made_twice(make: Make) -> None:
     assert known & {setting_key(p.inputs) for p in again}  # as it is by default
     every = evsi_runs(replace(half, history=made), 4)
     assert (every.proposals, every.verdict.action) == ((), "stop")
+
+
+def test_a_setting_is_the_same_within_the_tolerances_of_the_run_table(make: Make) -> None:
+    rows = make("a").settings.candidate_frame()
+    given = rows.iloc[:6].assign(n_params=5.001e7, n_active=5.001e7, n_tokens=9.98e8, loss=3.0, run_id=list("abcdef"))
+    campaign = make("b", given={str(c): given[c].tolist() for c in given})
+    request = campaign.request([])
+    assert open_candidates(request).tolist() == list(range(6, 16))
+    draws = make("c", prior="step-law", draws=60).posterior().draws
+    for options, count in (({"mini_sweeps": False, "replicates": False}, 10), ({"mini_sweeps": False}, 16)):
+        offered = candidates_for(replace(request, options=options), draws)
+        assert len(offered.flops) == count
 
 
 def test_when_every_setting_was_given_up_the_verdict_is_stop(make: Make) -> None:

@@ -41,7 +41,7 @@ _FEWEST = 100.0
 
 
 def log_weights(draws: LawDraws, runs: pd.DataFrame) -> Array:
-    """log P(every run diverged) under each draw, but for a constant: (sample,).
+    """log P(every run diverged) under each draw: (sample,), natural.
 
     Parameters
     ----------

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from scaleband.campaign.settings import INPUTS, TARGET, setting_key
-from scaleband.campaign.strategies import STRATEGIES, Proposer, Request, in_order, settings_in
+from scaleband.campaign.strategies import STRATEGIES, Proposer, Request, in_order, settings_in, settings_made
 from scaleband.errors import UserError
 from scaleband.laws import Cells, LawDraws
 
@@ -70,14 +70,13 @@ def candidates_for(request: Request, draws: LawDraws) -> Candidates | None:
     # A grid follows the expected optimum as that becomes known.
     frame = grid_in_limits(draws, request.target, request.limits) if request.limits else request.candidates
     keys = [setting_key(row) for row in frame[list(INPUTS)].to_dict("records")]
-    history = settings_in(request.history)
     # What came out as another setting would do so again, and teach nothing about the one that was asked for.
-    closed = request.given_up | (request.made - history)
+    closed = request.given_up | (request.made - settings_in(request.history))
     if request.history is not None:
         # That a setting diverged is known; another seed would say no more before its group has a loss to compare with.
-        closed |= settings_in(without_level(request.history))
+        closed |= settings_made(frame, without_level(request.history))
     if not request.options.get("replicates", True):
-        closed |= history
+        closed |= settings_made(frame, request.history)
     open_ = frame[[key not in closed for key in keys]].reset_index(drop=True)
     if not len(open_):
         return None
@@ -95,6 +94,8 @@ runs somebody asks for at once."""
 def evsi_runs(request: Request, n: int) -> Proposals:
     """The runs whose results are expected to lower the regret at the target the most per FLOP; there may be more than
     `n` (`AHEAD`), in the order in which they are worth making."""
+    import pandas as pd
+
     from scaleband.design import candidates_from_table, propose
 
     if not len(request.candidates) or request.prices.min() > request.budget_flops:
@@ -120,7 +121,8 @@ def evsi_runs(request: Request, n: int) -> Proposals:
         replicates=bool(request.options.get("replicates", True)),
     )
     # A setting that was made already is a replicate too.
-    known = settings_in(request.history) | settings_in(request.pending)
+    offered = pd.DataFrame([p.inputs for p in answer.proposals])
+    known = settings_made(offered, request.history) | settings_made(offered, request.pending)
     return replace(
         answer,
         proposals=tuple(

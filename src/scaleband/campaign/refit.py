@@ -18,7 +18,6 @@ from scaleband.campaign.storage import write_json
 from scaleband.errors import UserError
 from scaleband.laws import LawDraws
 from scaleband.predict import target_cells
-from scaleband.runs import without_level
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -125,6 +124,8 @@ def posterior_for(
     UserError
         The prior cannot be read, or the cache cannot be written.
     """
+    from scaleband.runs import without_level
+
     key = data_digest(history, settings)
     blown = None if history is None else without_level(history)
     n_blown = 0 if blown is None else len(blown)

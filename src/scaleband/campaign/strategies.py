@@ -89,9 +89,20 @@ def settings_in(frame: pd.DataFrame | None) -> set[str]:
     return {setting_key(row) for row in frame[list(INPUTS)].to_dict("records")}
 
 
+def settings_made(rows: pd.DataFrame, table: pd.DataFrame | None) -> set[str]:
+    """The settings among `rows` that a table has runs of; not to the last digit, but as the run table tells cells."""
+    from scaleband.runs import rows_of_settings
+
+    if table is None or not len(table) or not len(rows):
+        return set()
+    found = rows_of_settings(rows, table)
+    return {setting_key(row) for row, at in zip(rows[list(INPUTS)].to_dict("records"), found, strict=True) if len(at)}
+
+
 def open_candidates(request: Request) -> NDArray[np.int64]:
     """Positions of the candidates that were neither made, nor are out, nor were given up."""
-    closed = settings_in(request.history) | settings_in(request.pending) | request.given_up | request.made
+    made = (settings_made(request.candidates, table) for table in (request.history, request.pending))
+    closed = set().union(*made, request.given_up, request.made)
     keys = [setting_key(row) for row in request.candidates[list(INPUTS)].to_dict("records")]
     return np.array([i for i, key in enumerate(keys) if key not in closed], dtype=np.int64)
 

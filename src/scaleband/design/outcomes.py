@@ -13,7 +13,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -157,27 +157,25 @@ def law_outcomes(
 
 
 def made_before(candidates: Candidates, frame: pd.DataFrame | None) -> Array:
-    """What the completed runs of a run table showed at each candidate's setting.
+    """What the completed runs of a run table showed at each candidate's setting, by the run table's tolerances.
 
     Returns
     -------
     (run, 2): mean of 100 log loss, and the number of runs; 0 and 0 where there were none.
     """
     out = np.zeros((len(candidates.cell), 2))
-    if frame is None:
+    if frame is None or not len(out):
         return out
-    columns = ("source", "arch", "data", "n_params", "n_active", "n_tokens", "lr_peak", "batch_tokens")
+    import pandas as pd
 
-    def key(row: Mapping[Any, Any]) -> str:
-        return " ".join(f"{row[k]:.6g}" if k not in columns[:3] else str(row[k]) for k in columns)
+    from scaleband.runs import rows_of_settings
 
-    seen: dict[str, list[float]] = {}
-    for row in frame[frame["status"] == "completed"].to_dict("records"):
-        seen.setdefault(key(row), []).append(100 * float(np.log(row["loss"])))
-    for run in range(len(out)):
-        found = seen.get(key(candidates.inputs(run)))
-        if found:
-            out[run] = np.mean(found), len(found)
+    done = frame[frame["status"] == "completed"]
+    y = 100 * np.log(done["loss"].to_numpy(float))
+    settings = pd.DataFrame([candidates.inputs(run) for run in range(len(out))])
+    for run, rows in enumerate(rows_of_settings(settings, done)):
+        if len(rows):
+            out[run] = y[rows].mean(), len(rows)
     return out
 
 

@@ -9,6 +9,7 @@ from scaleband.runs.cells import (
     cell_table,
     comparable,
     group_label,
+    rows_of_settings,
     usable,
     without_level,
 )
@@ -50,6 +51,7 @@ __all__ = [
     "read_runs",
     "read_steplaw",
     "repeated_losses",
+    "rows_of_settings",
     "run_table",
     "sweep_card",
     "sweep_path",

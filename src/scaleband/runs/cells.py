@@ -232,3 +232,28 @@ def nearest(
     below = asof(a, b, on="at", by=by, direction="backward", tolerance=tol)
     above = asof(a, b, on="at", by=by, direction="forward", tolerance=tol)
     return below.fillna({c: above[c] for c in right.columns if c not in by}).drop(columns="at")
+
+
+def rows_of_settings(frame: pd.DataFrame, table: pd.DataFrame) -> list[np.ndarray]:
+    """Positions of the rows of ``table`` that are runs of each row's setting.
+
+    Parameters
+    ----------
+    frame, table
+        Columns source, arch, data, n_params, n_active, n_tokens, lr_peak, batch_tokens.
+
+    Returns
+    -------
+    One array (found,) int per row of ``frame``: same group, sizes within 0.1 %, tokens within 0.5 %, rate and batch
+    within 1 %.
+    """
+    within = {"n_params": PARAMS_TOLERANCE, "n_active": PARAMS_TOLERANCE, "n_tokens": TOKENS_TOLERANCE,
+              "lr_peak": GRID_TOLERANCE, "batch_tokens": GRID_TOLERANCE}  # fmt: skip
+    theirs, own = (np.log(f[list(within)].to_numpy(float)) for f in (table, frame))
+    groups = table.groupby([table[name].astype(str) for name in GROUP]).indices
+    tolerance = np.array(list(within.values())) * (1 + 1e-9)
+    out = []
+    for group, at in zip(frame[list(GROUP)].astype(str).itertuples(index=False, name=None), own, strict=True):
+        rows = groups.get(group, np.zeros(0, int))
+        out.append(rows[(np.abs(theirs[rows] - at) <= tolerance).all(axis=1)])
+    return out
