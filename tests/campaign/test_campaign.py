@@ -13,6 +13,7 @@ import pytest
 from small_campaign import small_settings
 
 from scaleband.campaign import Campaign, pool
+from scaleband.campaign.offers import numbered
 from scaleband.campaign.strategies import Request, cost_weighted_runs, random_runs
 from scaleband.design import Proposals
 from scaleband.errors import UserError
@@ -222,6 +223,17 @@ def test_bundle_is_kept_whole_and_replicates_get_another_seed(make: Make) -> Non
     first, _, again = campaign.runs()
     assert first.key == again.key
     assert (first.inputs["seed"], again.inputs["seed"]) == (5, 6)
+
+
+def test_neither_ids_nor_seeds_of_earlier_runs_are_taken_again(make: Make) -> None:
+    campaign = make("first")
+    some = random_runs(campaign.request([]), 2).proposals
+    row = {**some[0].inputs, "n_tokens": 1.002e9, "loss": 3.0}
+    given = {k: [v] * 3 for k, v in row.items()} | {"run_id": ["small-0001", "a", "b"], "seed": [5.0, None, 7.0]}
+    again = make("second", seed=5, given=given)
+    records = numbered([some[0], some[1], some[0]], [], again.settings, {})
+    assert [r["run_id"] for r in records] == ["small-0002", "small-0003", "small-0004"]
+    assert [r["inputs"]["seed"] for r in records] == [6, 5, 8]
 
 
 def test_unaffordable_bundle_is_not_cut(make: Make) -> None:

@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
+from itertools import count
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -40,19 +41,43 @@ def affordable(answer: Proposals, runs: Sequence[Run], settings: Settings) -> li
 def numbered(
     chosen: Sequence[Any], runs: Sequence[Run], settings: Settings, basis: Mapping[str, Any]
 ) -> list[dict[str, Any]]:
-    """Proposals as they are written down: with run ids of the campaign's own, and seeds that make replicates differ."""
-    made: dict[str, int] = {}
+    """Proposals as they are written down: with run ids of the campaign's own, and seeds that make replicates differ.
+
+    Neither is one that an earlier run has.
+    """
+    given = table_of([], settings)
+    ids = {r.run_id for r in runs} | (set() if given is None else set(given["run_id"]))
+    made: dict[str, list[float]] = {}
     for run in runs:
-        made[run.key] = made.get(run.key, 0) + 1
+        made.setdefault(run.key, []).append(run.inputs["seed"])
     out = []
     for k, proposal in enumerate(chosen):
-        p = replace(proposal, run_id=f"{settings.name}-{len(runs) + k + 1:04d}")
-        key = setting_key(p.inputs)
+        names = (f"{settings.name}-{number:04d}" for number in count(len(runs) + k + 1))
+        run_id = next(name for name in names if name not in ids)
+        p = replace(proposal, run_id=run_id)
+        own = made.setdefault(setting_key(p.inputs), [])
+        seeds = {*own, *_seeds_of(p.inputs, given)}
+        seed = settings.seed + len(own)
+        while seed in seeds:
+            seed += 1
         plain = {name: _finite(value) for name, value in asdict(p).items()}
-        plain["inputs"] = {k: p.inputs[k] for k in INPUTS} | {"seed": settings.seed + made.get(key, 0)}
-        made[key] = made.get(key, 0) + 1
+        plain["inputs"] = {k: p.inputs[k] for k in INPUTS} | {"seed": seed}
+        ids.add(run_id)
+        own.append(seed)
         out.append(plain | {"basis": dict(basis)})
     return out
+
+
+def _seeds_of(inputs: Mapping[str, Any], given: pd.DataFrame | None) -> list[float]:
+    """Of the earlier runs of a setting."""
+    if given is None:
+        return []
+    import pandas as pd
+
+    from scaleband.runs import rows_of_settings
+
+    rows = rows_of_settings(pd.DataFrame([{k: inputs[k] for k in INPUTS}]), given)[0]
+    return given["seed"].to_numpy(float)[rows].tolist()
 
 
 def _finite(value: Any) -> Any:
