@@ -127,6 +127,22 @@ def test_a_run_that_diverged_at_a_loss_is_shown_as_diverged(folder: Path, capsys
     assert "9.5" not in out
 
 
+def test_status_says_that_all_runs_diverged_and_how_old_the_verdict_is(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, words = tmp_path / "c", ("--prior", "step-law", "--draws", 60, "--chains", 1)
+    assert call(capsys, "init", folder, *INIT, *words)[0] == 0
+    assert "trust 1: nothing told yet" in call(capsys, "status", folder)[1]
+    call(capsys, "ask", folder, "-n", 2)
+    call(capsys, "tell", folder, "c-0001", "--failed", "--flops", 0)
+    call(capsys, "ask", folder, "-n", 2)  # the verdict knows of the failure
+    call(capsys, "tell", folder, "c-0002", "--give-back")
+    call(capsys, "tell", folder, "c-0003", "--diverged")
+    _, out, _ = call(capsys, "status", folder)
+    assert "trust 1: 1 runs diverged, none completed" in out
+    assert "before the last 1 results, `ask` thinks again: continue" in out
+
+
 def test_regrets_are_told_in_percent_and_their_unit_stands_in_the_json(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -120,6 +120,11 @@ class Standing:
         """The run_ids that are out."""
         return [r.run_id for r in self.runs if r.state == "pending"]
 
+    def told_since(self, order: int) -> int:
+        """Runs that completed or diverged after so many things had been told, failures among them."""
+        told = [r.result.order for r in self.runs if r.result is not None and r.state in ("completed", "diverged")]
+        return sum(o > order for o in told)
+
     @property
     def conflicts(self) -> list[str]:
         """Of prior and runs, in sentences."""
@@ -169,7 +174,7 @@ def _show(at: Standing, interval: float) -> None:
                      f"{percent(band.expected_regret)}"))  # fmt: skip
     if at.verdict is not None:
         v = at.verdict["verdict"]
-        since = sum(s.run_id != "" for s in at.steps) - int(at.verdict["basis"].get("told", 0))
+        since = at.told_since(int(at.verdict["basis"].get("told", 0)))
         when = f"before the last {since} results, `ask` thinks again: " if since > 0 else ""
         rows.append(("verdict", f"{when}{v['action']}: {v['why'].removeprefix(v['action'] + ': ')}"))
     if at.last is not None and settings.prior:
