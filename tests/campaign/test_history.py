@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from optuna.trial import TrialState
 from small_campaign import TARGET
 
 from scaleband.campaign import Campaign, audit, pool
@@ -245,3 +246,21 @@ def test_draws_that_cannot_explain_what_diverged_are_marked(draws_of_a_fit: LawD
     assert not gate["passed"]
     assert "they count for" in gate["messages"][0]
     assert len(set(found.rho)) > 20
+
+
+def test_a_lost_worker_is_spent_from_when_it_was_lost(make: Make) -> None:
+    campaign = make(retries=1, heartbeat_s=1000, grace_s=2000)
+    first, second, third = campaign.ask(3, heartbeat=True).runs
+    campaign.tell(first.run_id, status="diverged")
+    campaign.beat(second.run_id)
+    campaign.place.storage.set_trial_state_values(second.trial_id, TrialState.FAIL)  # its worker fell silent
+    price = first.price_flops
+    assert [s.spent_flops for s in history(campaign)] == pytest.approx([0.0, 2 * price])
+    campaign.tell(third.run_id, status="diverged")
+    assert [s.spent_flops for s in history(campaign)] == pytest.approx([0.0, price, 3 * price])
+    again = campaign.ask(1).runs[0]
+    assert again.run_id == second.run_id
+    campaign.tell(again.run_id, status="diverged")
+    steps = history(campaign)
+    assert [s.spent_flops for s in steps] == pytest.approx([0.0, price, 3 * price, 4 * price])
+    assert steps[-1].spent_flops == campaign.account().spent

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from scaleband.campaign.proposers import target_of
-from scaleband.campaign.records import Attempt, attempt_cost, runs_of, table_of, told_runs
+from scaleband.campaign.records import Attempt, Run, attempt_cost, runs_of, table_of, told_late, told_runs
 from scaleband.campaign.refit import Posterior, known_posterior, posterior_for
 from scaleband.laws import LawDraws
 from scaleband.predict import basins, interval, recommend
@@ -52,7 +52,7 @@ class Step:
     n_told
         Runs told so far, this one included.
     spent_flops
-        Spent on everything told so far, failures included, FLOP.
+        Spent when it was told, failures and lost workers included, FLOP; of the last step, by now.
     band
         What was known then; None where that posterior was never sampled.
     """
@@ -110,7 +110,7 @@ def history(
                 state="" if run is None else run.state,
                 loss=None if run is None or run.result is None else run.result.loss,
                 n_told=k,
-                spent_flops=_spent(attempts, 0 if run is None or run.result is None else run.result.order),
+                spent_flops=_spent(attempts, run, last=k == len(told)),
                 band=None if found is None else band_of(found.draws, dict(campaign.settings.target), mass),
             )
         )
@@ -127,5 +127,16 @@ def _posterior(
     return known_posterior(campaign.place.folder, table, campaign.settings)
 
 
-def _spent(attempts: list[Attempt], up_to: int) -> float:
-    return sum(attempt_cost(a) for a in attempts if a.result is not None and a.result.order <= up_to)
+def _spent(attempts: list[Attempt], told: Run | None, *, last: bool) -> float:
+    runs = runs_of(attempts)
+    if last:
+        return sum(r.spent_flops for r in runs)
+    if told is None or told.result is None:
+        return 0.0
+    order = told.result.order
+    moment = next((a.ended_at for a in attempts if a.result is not None and a.result.order == order), None)
+    spent = sum(attempt_cost(a) for a in attempts if a.result is not None and a.result.order <= order)
+    # A lost worker told nothing, so only the clock says whether it was lost before.
+    late = {a.trial_id for r in runs for a in told_late([a for a in attempts if a.run_id == r.run_id])}
+    lost = [a for a in attempts if a.lost and a.trial_id not in late]
+    return spent + sum(attempt_cost(a) for a in lost if a.ended_at and moment and a.ended_at <= moment)

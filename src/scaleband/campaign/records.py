@@ -68,6 +68,7 @@ class Attempt:
     started: bool
     asked_at: datetime | None
     watched: bool = False
+    ended_at: datetime | None = None
 
     @property
     def lost(self) -> bool:
@@ -167,7 +168,8 @@ def attempts_of(trials: Iterable[Any]) -> list[Attempt]:
         result = Result(**told) if isinstance(told, dict) else None
         out.append(
             Attempt(trial._trial_id, trial.number, str(proposal["run_id"]), trial.state.name, proposal, result,
-                    STARTED in trial.user_attrs, trial.datetime_start, WATCHED in trial.user_attrs)
+                    STARTED in trial.user_attrs, trial.datetime_start, WATCHED in trial.user_attrs,
+                    trial.datetime_complete)
         )  # fmt: skip
     return out
 
