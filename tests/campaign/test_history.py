@@ -154,6 +154,10 @@ def test_told_runs_are_fitted_once_and_the_band_shrinks(make: Make) -> None:
     assert posterior.n_runs == 14
     assert posterior.draws.n_samples == 60
     assert posterior.gate_messages  # sixty draws are too few, and it says so
+    tries = [m for m in posterior.gate_messages if "try --" in m]
+    assert tries
+    assert all("a new campaign" in m for m in tries)
+    assert posterior.draws.meta["gate"]["messages"] == list(posterior.gate_messages)
 
     # the record is enough to ask again: the prior's posterior then, the same now
     first = audit(campaign, runs[0].run_id)

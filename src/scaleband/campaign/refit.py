@@ -26,6 +26,11 @@ FITS = "fits"
 _LOOKS_AT = ("run_id", "source", "arch", "data", "n_params", "n_active", "n_tokens", "seq_len", "lr_peak",
              "batch_tokens", "loss", "loss_se", "status", "trunk")  # fmt: skip
 
+_OF_A_NEW_CAMPAIGN = (
+    " (these belong to `campaign init`: write the runs with `campaign status --runs-out RUNS.csv`, and start a new "
+    "campaign with those that ended: --runs RUNS.csv)"
+)
+
 
 @dataclass(frozen=True)
 class Posterior:
@@ -167,8 +172,10 @@ def _read(path: Path, key: str, n_runs: int, n_completed: int) -> Posterior:
 
     draws = read_draws(path)
     gate: Any = draws.meta["gate"]
+    said = [m + _OF_A_NEW_CAMPAIGN if "try --" in m else m for m in gate["messages"]]
+    draws = replace(draws, meta={**draws.meta, "gate": {**gate, "messages": said}})
     conflicts = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))["conflicts"]
-    return Posterior(draws, key, n_runs, tuple(gate["messages"]), tuple(conflicts), n_completed)
+    return Posterior(draws, key, n_runs, tuple(said), tuple(conflicts), n_completed)
 
 
 def _sample(
