@@ -209,6 +209,23 @@ def test_candidates_and_runs_of_before(tmp_path: Path, capsys: pytest.CaptureFix
     assert sorted(r["lr_peak"] for r in json.loads(out)["runs"]) == [1e-3, 2e-3]
 
 
+def test_earlier_runs_that_run_are_refused_and_failed_ones_left_out(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    head = "run_id,source,data,n_params,n_tokens,lr_peak,batch_tokens,loss,status\n"
+    rows = "a,mine,web,6e7,2e9,1e-3,65536,3.5,completed\nb,mine,web,6e7,2e9,2e-3,65536,,failed\n"
+    (tmp_path / "old.csv").write_text(head + rows + "c,mine,web,6e7,2e9,4e-3,65536,,running\n")
+    code, _, err = call(capsys, "init", tmp_path / "c", *INIT, "--runs", tmp_path / "old.csv")
+    assert code == 1
+    assert "the earlier runs: 1 of 3 are still running (first run_id c, row 3)" in err
+    assert not (tmp_path / "c").exists()
+    (tmp_path / "old.csv").write_text(head + rows)
+    code, _, err = call(capsys, "init", tmp_path / "c", *INIT, "--runs", tmp_path / "old.csv")
+    assert code == 0
+    assert "note: 1 of the earlier runs failed and say nothing: left out" in err
+    assert ", 1 runs of before" in err
+
+
 BASE = ["--params", "1e9", "--tokens", "2e10", "--source", "mine", "--data", "web", "--budget", "1e19",
         "--strategy", "random"]  # fmt: skip
 

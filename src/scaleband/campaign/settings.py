@@ -337,18 +337,28 @@ def checked_settings(frame: pd.DataFrame, name: str) -> pd.DataFrame:
 
 
 def _given(columns: Mapping[str, Sequence[Any]]) -> dict[str, list[Any]]:
-    """Earlier runs as plain columns, NaN as None; the run table has checked them where they were read.
+    """Earlier runs as plain columns, NaN as None, failed ones left out; the run table has checked them where they were
+    read.
 
     Raises
     ------
     UserError
-        A run without a rate or a batch: a campaign is about these.
+        A run that is still running, or one without a rate or a batch: a campaign is about these.
     """
     out = {
         k: [None if isinstance(v, float) and not math.isfinite(v) else v for v in vs]
         for k, vs in columns.items()
     }
     count = len(next(iter(out.values()), ()))
+    status = [str(v or "completed").lower() for v in out.get("status", ["completed"] * count)]
+    if "running" in status:
+        first = status.index("running")
+        named = f"run_id {out['run_id'][first]}, " if "run_id" in out else ""
+        raise UserError(
+            f"the earlier runs: {status.count('running'):,} of {count:,} are still running (first {named}row "
+            f"{first + 1}), and a campaign is told no more of its earlier runs; wait for them and write in what became "
+            "of them, or leave their rows out"
+        )
     for name in ("lr_peak", "batch_tokens") if count else ():
         bad = [k for k, v in enumerate(out.get(name, [None] * count)) if v is None]
         if bad:
@@ -356,7 +366,8 @@ def _given(columns: Mapping[str, Sequence[Any]]) -> dict[str, list[Any]]:
                 f"the earlier runs: {name} is missing in {len(bad):,} of {count:,} rows (first in row "
                 f"{bad[0] + 1}); a campaign learns from runs of known rate and batch, leave the others out"
             )
-    return out
+    kept = [k for k, v in enumerate(status) if v != "failed"]
+    return {name: [values[k] for k in kept] for name, values in out.items()} if kept else {}
 
 
 def setting_key(inputs: Mapping[Any, Any]) -> str:

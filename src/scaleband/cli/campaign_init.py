@@ -171,6 +171,9 @@ def given_of(asked: argparse.Namespace) -> dict[str, list[Any]]:
 
     table = read_runs(asked.runs, mapping=asked.map, purpose="loss")
     tell_warnings(table)
+    failed = int((table.frame["status"] == "failed").sum())
+    if failed:
+        say(f"note: {failed:,} of the earlier runs failed and say nothing: left out")
     # columns that nobody filled say nothing, and a campaign keeps this in one line of its storage
     names = [c.name for c in COLUMNS if c.name in table.frame]
     kept = [n for n in names if table.frame[n].notna().any() and (table.frame[n].astype(str) != "").any()]
