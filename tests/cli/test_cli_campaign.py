@@ -11,6 +11,8 @@ import pytest
 
 from scaleband.campaign import Campaign, campaign, refit
 from scaleband.campaign.history import Band, Step
+from scaleband.campaign.offers import numbered
+from scaleband.campaign.strategies import random_runs
 from scaleband.cli import main
 from scaleband.cli.campaign_status import step_row
 from scaleband.cli.words import REGRET_UNIT
@@ -209,6 +211,21 @@ def test_candidates_and_runs_of_before(tmp_path: Path, capsys: pytest.CaptureFix
     assert sorted(r["lr_peak"] for r in json.loads(out)["runs"]) == [1e-3, 2e-3]
 
 
+def test_candidates_keep_their_ids(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "can.csv").write_text(
+        "run_id,n_params,n_tokens,lr_peak,batch_tokens\nexp-a,6e7,2e9,1e-3,65536\n,6e7,2e9,2e-3,65536\n"
+    )
+    assert call(capsys, "init", tmp_path / "c", *BASE, "--candidates", tmp_path / "can.csv")[0] == 0
+    out = call(capsys, "ask", tmp_path / "c", "-n", 2, "--json")[1]
+    assert {r["lr_peak"]: r["run_id"] for r in json.loads(out)["runs"]}[1e-3] == "exp-a"
+    assert call(capsys, "tell", tmp_path / "c", "exp-a", 3.5)[1].startswith("exp-a: completed")
+    with Campaign.open(tmp_path / "c") as campaign:
+        some = random_runs(campaign.request([]), 2).proposals
+        mine = min(some, key=lambda p: p.inputs["lr_peak"])
+        records = numbered([mine, mine], campaign.runs(), campaign.settings, {})
+    assert [r["run_id"] for r in records] == ["exp-a-r1", "exp-a-r2"]
+
+
 def test_earlier_runs_that_run_are_refused_and_failed_ones_left_out(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -240,6 +257,8 @@ BASE = ["--params", "1e9", "--tokens", "2e10", "--source", "mine", "--data", "we
         ("n_params,n_tokens,lr_peak,batch_tokens,flops\n6e7,2e9,1e-3,65536,-5\n", "can.csv: row 1: flops = -5"),
         ("run_id,n_params,n_tokens,lr_peak,batch_tokens\na,6e7,2e9,1e-3,65536\na,6e7,2e9,2e-3,65536\n",
          "can.csv: two candidates have the run_id 'a'"),
+        ("run_id,n_params,n_tokens,lr_peak,batch_tokens\n../a,6e7,2e9,1e-3,65536\n",
+         "can.csv row 1: run_id '../a' cannot name a run's folder"),
         ("n_params,n_tokens,lr_peak,batch_tokens\n" + "6e7,2e9,1e-3,65536\n" * 2, "can.csv row 2: the same setting"),
         ("n_params,n_tokens,lr_peak,batch_tokens\n1e9,2e10,1e-3,65536\n", "the cheapest candidate costs 1.2e+20 FLOP"),
     ],

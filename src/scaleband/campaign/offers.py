@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
-from itertools import count
+from itertools import chain, count
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -41,10 +41,12 @@ def affordable(answer: Proposals, runs: Sequence[Run], settings: Settings) -> li
 def numbered(
     chosen: Sequence[Any], runs: Sequence[Run], settings: Settings, basis: Mapping[str, Any]
 ) -> list[dict[str, Any]]:
-    """Proposals as they are written down: with run ids of the campaign's own, and seeds that make replicates differ.
+    """Proposals as they are written down: with run ids, and seeds that make replicates differ.
 
-    Neither is one that an earlier run has.
+    An id is the candidate's (`-r1`, ... for replicates), or a number of the campaign's own. Neither id nor seed is one
+    that an earlier run has.
     """
+    named = _names(settings)
     given = table_of([], settings)
     ids = {r.run_id for r in runs} | (set() if given is None else set(given["run_id"]))
     made: dict[str, list[float]] = {}
@@ -52,10 +54,13 @@ def numbered(
         made.setdefault(run.key, []).append(run.inputs["seed"])
     out = []
     for k, proposal in enumerate(chosen):
+        key = setting_key(proposal.inputs)
         names = (f"{settings.name}-{number:04d}" for number in count(len(runs) + k + 1))
-        run_id = next(name for name in names if name not in ids)
+        if name := named.get(key):
+            names = chain([name], (f"{name}-r{number}" for number in count(1)))
+        run_id = next(found for found in names if found not in ids)
         p = replace(proposal, run_id=run_id)
-        own = made.setdefault(setting_key(p.inputs), [])
+        own = made.setdefault(key, [])
         seeds = {*own, *_seeds_of(p.inputs, given)}
         seed = settings.seed + len(own)
         while seed in seeds:
@@ -66,6 +71,15 @@ def numbered(
         own.append(seed)
         out.append(plain | {"basis": dict(basis)})
     return out
+
+
+def _names(settings: Settings) -> dict[str, str]:
+    """Ids that the candidate table gave, by setting."""
+    if "run_id" not in settings.candidates:
+        return {}
+    rows = settings.candidate_frame()
+    keys = map(setting_key, rows[list(INPUTS)].to_dict("records"))
+    return dict(zip(keys, map(str, rows["run_id"]), strict=True))
 
 
 def _seeds_of(inputs: Mapping[str, Any], given: pd.DataFrame | None) -> list[float]:

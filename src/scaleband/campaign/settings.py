@@ -58,7 +58,8 @@ class Settings:
     budget_flops
         What all runs together may cost, FLOP.
     candidates
-        Column -> values: the runs that could be made (`INPUTS` and `flops`; `bundle` where runs are bought together).
+        Column -> values: the runs that could be made (`INPUTS` and `flops`; `bundle` where runs are bought together,
+        `run_id` where they have names already).
         Left out, they are a grid inside `limits`.
     limits
         Of that grid: sizes, tokens, flops_max, ..., as `design.Limits` has them.
@@ -304,11 +305,28 @@ def checked_candidates(columns: Mapping[str, Sequence[Any]], name: str = "candid
     out["flops"] = [float(v) for v in flops]
     if "bundle" in frame:
         out["bundle"] = frame["bundle"].fillna("").astype(str).tolist()
+    if "run_id" in frame and (ids := frame["run_id"].fillna("").astype(str).str.strip()).any():
+        out["run_id"] = _checked_ids(ids.tolist(), name)
     keys = [setting_key({k: out[k][i] for k in INPUTS}) for i in range(len(frame))]
     if len(set(keys)) < len(keys):
         twice = next(i for i, key in enumerate(keys) if key in keys[:i])
         raise UserError(f"{name} row {twice + 1}: the same setting is there twice; leave one out")
     return out
+
+
+def _checked_ids(ids: list[str], name: str) -> list[str]:
+    """Ids of candidates: they will name runs, folders and arguments."""
+    from scaleband.training.protocol import SAFE_RUN_ID
+
+    for k, run_id in enumerate(ids):
+        if run_id and not SAFE_RUN_ID.fullmatch(run_id):
+            raise UserError(
+                f"{name} row {k + 1}: run_id {run_id!r:.160} cannot name a run's folder; use letters, digits and "
+                "_.,=+@%- (not first), or leave the column out to have the runs numbered"
+            )
+        if run_id and run_id in ids[:k]:
+            raise UserError(f"{name} row {k + 1}: the run_id {run_id!r} is there twice; make ids unique")
+    return ids
 
 
 def checked_settings(frame: pd.DataFrame, name: str) -> pd.DataFrame:
