@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 
@@ -51,6 +53,21 @@ def test_only_the_seed_of_a_replicate_is_news(draws: LawDraws) -> None:
         # replicate is drawn back a little towards the middle), what the replicate shows is not.
         assert after[:, 1].std() < 0.2 * before[:, 1].std()
         assert abs(np.median(after[:, 1]) - outcome) < 0.05 * before[:, 1].std()
+
+
+def test_what_a_run_has_from_its_trunk_is_noise_too(draws: LawDraws) -> None:
+    """And a repeat has the same."""
+    candidates = candidates_from_table(table(draws).assign(source=draws.sources[0]))
+    trunks = replace(draws, trunk_scale=np.full(draws.n_samples, 3.0), trunked=draws.sources[:1])
+    runs, none = np.arange(3), np.zeros(3, int)
+    plain, told = (law_outcomes(d, candidates, seed=3) for d in (draws, trunks))
+    assert plain.trunk is None
+    more = told.draws(runs, none) - plain.draws(runs, none)
+    np.testing.assert_allclose(more.std(0), 3.0, rtol=0.2)
+    one = np.zeros(2, int)
+    first, again = told.draws(one, np.array([0, 1])).T
+    np.testing.assert_allclose(again - first, np.subtract(*plain.draws(one, np.array([1, 0])).T), atol=1e-9)
+    assert law_outcomes(replace(trunks, trunked=()), candidates).trunk is None
 
 
 def test_a_proposal_does_not_pay_twice_for_one_misfit(draws: LawDraws) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -38,7 +39,7 @@ def path(fitted: Fit, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def assert_same(a: LawDraws, b: LawDraws) -> None:
     for name in ARRAYS:
         np.testing.assert_array_equal(getattr(a, name), getattr(b, name), err_msg=name)
-    assert (a.design, a.sources) == (b.design, b.sources)
+    assert (a.design, a.sources, a.trunked) == (b.design, b.sources, b.trunked)
     for name in ("source", "arch", "data"):
         assert tuple(getattr(a.cells, name)) == tuple(getattr(b.cells, name))
     for name in ("n_params", "n_active", "n_tokens"):
@@ -48,6 +49,7 @@ def assert_same(a: LawDraws, b: LawDraws) -> None:
 def test_a_fit_read_again_is_the_fit(fitted: Fit, path: Path) -> None:
     before, after = fitted.draws(), read_draws(path)
     assert_same(before, after)
+    assert after.trunked == ("team-b",), "only its runs share trunks"
     assert after.meta["form"] == "linear"
     assert json.loads(json.dumps(fitted.meta)) == {k: v for k, v in after.meta.items() if k != "path"}
     target = target_cells(3e9, 1e11, source="team-a", data="web")
@@ -75,6 +77,21 @@ def test_groups_and_dims_are_the_documented_ones(fitted: Fit, path: Path) -> Non
         np.testing.assert_array_equal(observed["log_loss"], fitted.inputs.y)
         assert list(observed["run"].to_numpy()) == list(fitted.inputs.run_ids)
         np.testing.assert_allclose(tree["log_likelihood"]["log_loss"], log_likelihood(fitted), rtol=1e-6)
+
+
+def test_a_file_that_does_not_say_whose_runs_share_trunks(fitted: Fit, path: Path, tmp_path: Path) -> None:
+    """Those of before did not: of several sources, the one whose schedule speaks of a trunk."""
+    for name, schedule, found in (("told", "WSD: trunk and branches", ("team-a",)), ("silent", "cosine", ())):
+        old = tmp_path / f"{name}.nc"
+        shutil.copy(path, old)
+        with h5py.File(old, "r+") as file:
+            del file["constant_data/source_trunked"]
+            meta = json.loads(file.attrs["meta"])
+            meta["conventions"]["team-a/dense/web"]["schedule"] = schedule
+            file.attrs["meta"] = json.dumps(meta)
+        read = read_draws(old)
+        assert read.trunked == found
+        np.testing.assert_array_equal(read.trunk_scale, fitted.draws().trunk_scale)
 
 
 def test_every_label_stands_at_its_number(fitted: Fit, path: Path) -> None:

@@ -66,6 +66,19 @@ def test_another_group_size_or_horizon_is_another_cell(draws: LawDraws, changed:
     assert not np.allclose(draws.at(target)[:, :, 0], draws.state[:, :, 0])
 
 
+def test_the_noise_of_a_run_is_its_sources_and_its_trunks(draws: LawDraws) -> None:
+    sigma = np.tile([0.1, 0.4], (N, 1))
+    trunks = replace(draws, sigma=sigma, trunk_scale=np.linspace(0.5, 1.5, N), trunked=("b",))
+    np.testing.assert_array_equal(trunks.run_noise("a", np.random.default_rng(0)), [sigma[:, 0], np.zeros(N)])
+    np.testing.assert_array_equal(trunks.run_noise("b", np.random.default_rng(0)), [sigma[:, 1], trunks.trunk_scale])
+    both = np.stack(trunks.run_noise("new", np.random.default_rng(0)))
+    assert 0.45 < (both[0] == 0.4).mean() < 0.55
+    np.testing.assert_array_equal(both[1], np.where(both[0] == 0.4, trunks.trunk_scale, 0.0))
+    few = trunks.take(np.array([5, 5, 7]))
+    np.testing.assert_array_equal(few.trunk_error()[:, 1], trunks.trunk_error()[[5, 5, 7], 1])
+    assert not draws.trunk_error().any()
+
+
 def test_a_fitted_cell_as_new_comes_from_the_law_alone(draws: LawDraws) -> None:
     state = draws.at(CELLS, as_new=True)
     for c in range(len(CELLS)):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -38,6 +39,18 @@ def test_band_is_the_models_own(sweep: SimulatedSweep, runs: pd.DataFrame) -> No
     assert data.band.shape == (1, 60)
     half = 2.132 * noise_scale(data.band_excess, 0.09, 0.10)  # the 95 % point of t with 4 degrees
     np.testing.assert_allclose(data.band[0], half, rtol=0.05)
+
+
+def test_the_error_of_trunks_is_in_the_band(sweep: SimulatedSweep, runs: pd.DataFrame) -> None:
+    """Each run here has a trunk of its own: its error is ten times the noise near the optimum."""
+    error = 0.9 * np.random.default_rng(3).standard_normal(len(runs))
+    off = runs.assign(loss=runs["loss"] * np.exp(error / 100))
+    assert predictive_data(sweep.truth, off).inside() < 0.6
+    told = replace(sweep.truth, trunk_scale=np.array([0.9]), trunked=("simulated",))
+    data = predictive_data(told, off)
+    assert data.inside() == pytest.approx(0.9, abs=0.05)
+    assert data.pit.mean() == pytest.approx(0.5, abs=0.05)
+    assert predictive_data(told.take(np.zeros(400, np.int64)), off).band[0, 0] == pytest.approx(1.645 * 0.91, rel=0.05)
 
 
 def test_rows_left_out_are_counted(draws: LawDraws, runs: pd.DataFrame) -> None:

@@ -97,6 +97,18 @@ def test_mean_loss_is_level_plus_regret_and_a_new_run_adds_the_noise() -> None:
     assert not np.array_equal(new, predict_log_loss(draws, b, lr, batch, seed=1))
 
 
+def test_a_new_run_has_the_error_of_its_trunk_where_runs_share_trunks() -> None:
+    b = made_basins(n=20_000, spread=0.0)
+    two = replace(b, cells=replace(b.cells, source=("a", "b", "x")))
+    plain = law_draws(two, ("a", "b"))
+    draws = replace(plain, trunk_scale=np.full(20_000, 0.9), trunked=("b",))
+    noise = 100 * (predict_log_loss(draws, two) - predict_log_loss(draws, two, mean=True))
+    other = 0.4**2 * 200 / 198 + 0.9**2
+    np.testing.assert_allclose(noise.std(0)[1:], np.sqrt([other, (0.1**2 + other) / 2]), rtol=0.04)
+    np.testing.assert_array_equal(predict_log_loss(draws, two)[:, 0], predict_log_loss(plain, two)[:, 0])
+    np.testing.assert_array_equal(predict_log_loss(draws, two, mean=True), predict_log_loss(plain, two, mean=True))
+
+
 def test_a_source_never_seen_has_the_noise_of_any_that_were() -> None:
     b = made_basins(n=20_000, spread=0.0)
     unseen = replace(b, cells=replace(b.cells, source=("x",) * 3))

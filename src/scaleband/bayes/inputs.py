@@ -74,6 +74,12 @@ class ModelInputs:
         """Index of every cell's source: (cell,)."""
         return np.array([self.sources.index(s) for s in self.cells.source], dtype=np.int64)
 
+    @cached_property
+    def trunked(self) -> tuple[str, ...]:
+        """Sources whose runs share trunks."""
+        shared = np.unique(self.source[self.trunk < self.n_trunks])
+        return tuple(self.sources[s] for s in shared)
+
     @property
     def several_sources(self) -> bool:
         """Whether the scatter of rate and batch is every source's own: one source's is what all share."""

@@ -3,7 +3,8 @@
     100 log loss = level + min(excess, threshold) + misfit + seed noise
 
 `sigma` of the model is seed noise and local misfit of the basin together: `SEED_SHARE` of its variance is taken to be
-the seed's, so that a replicate of a setting shares the rest (and all of `rho * excess`) with the run it repeats. The
+the seed's, so that a replicate of a setting shares the rest (and all of `rho * excess`) with the run it repeats. What
+a run has from its trunk, in sources whose runs share trunks, is the setting's too: a repeat shares it. The
 noise is drawn Gaussian with the Fisher information of the model's Student-t, (nu + 1) / (nu + 3) / scale^2: what a run
 with heavy tails teaches once it is read by the model, which discounts its tails.
 """
@@ -60,6 +61,8 @@ class LawOutcomes:
     made (run, 2)
         What runs of the same setting have shown already, 100 log loss on average, and how many there were (0: none).
         Their misfit is mostly known, so that a repeat says no more than its seed does; see `made_before`.
+    trunk (sample, cell)
+        Standard deviation of what a run has from its trunk, 100 log units; None: nothing.
     """
 
     candidates: Candidates
@@ -71,6 +74,7 @@ class LawOutcomes:
     seed: int
     seed_share: float
     made: Array | None = None
+    trunk: Array | None = None
 
     def draws(self, runs: Index, repeats: Index) -> Array:
         """100 log loss above the cell's expected level, see `Outcomes`."""
@@ -84,6 +88,8 @@ class LawOutcomes:
         for k, (run, repeat) in enumerate(zip(runs, repeats, strict=True)):
             misfit[:, k], own[:, k] = self._normal(int(run), int(repeat))
         fixed, anew = wider * fixed, wider * np.sqrt(self.seed_share) * sigma
+        if self.trunk is not None:
+            fixed = np.hypot(fixed, self.trunk[:, cells])
         mean = self.state[:, LEVEL, cells] + above
         known = np.zeros(len(runs), bool) if self.made is None else self.made[runs, 1] > 0
         misfit = fixed * misfit
@@ -143,17 +149,12 @@ def law_outcomes(
     """
     state = draws.at(candidates.cells)
     state[:, CURVATURE] = np.clip(state[:, CURVATURE], -20, 20)
-    sigma = np.empty((draws.n_samples, len(candidates.cells)))
-    columns: Mapping[str, int] = {s: k for k, s in enumerate(draws.sources)}
-    for c, source in enumerate(candidates.cells.source):
-        if source in columns:
-            sigma[:, c] = draws.sigma[:, columns[source]]
-        else:  # a source never seen has the noise of any of those that were
-            rng = np.random.default_rng([seed, 5])
-            any_of = rng.integers(len(draws.sources), size=draws.n_samples)
-            sigma[:, c] = draws.sigma[np.arange(draws.n_samples), any_of]
+    noise = [draws.run_noise(source, np.random.default_rng([seed, 5])) for source in candidates.cells.source]
+    sigma, trunk = (np.stack(part, axis=1) for part in zip(*noise, strict=True))
     middle = state[:, LEVEL].mean(0)
-    return LawOutcomes(candidates, state, sigma, draws.rho, draws.nu, middle, seed, seed_share, made)
+    return LawOutcomes(
+        candidates, state, sigma, draws.rho, draws.nu, middle, seed, seed_share, made, trunk if trunk.any() else None
+    )
 
 
 def made_before(candidates: Candidates, frame: pd.DataFrame | None) -> Array:

@@ -93,6 +93,7 @@ class Fit:
             offset_scale=offset,
             sources=self.inputs.sources,
             meta=self.meta,
+            trunked=self.inputs.trunked,
             **{k: flat[k] for k in DRAWN if k in flat},
         )
 
@@ -269,6 +270,7 @@ def constants(inputs: ModelInputs) -> dict[str, tuple[tuple[str, ...], NDArray[A
         "hyperparameter": (("hyperparameter",), text(HYPERPARAMETERS)),
         "role": (("role",), text(ROLES[1:])),
         "source": (("source",), text(inputs.sources)),
+        "source_trunked": (("source",), np.isin(inputs.sources, inputs.trunked).astype(float)),
         "shared_parameter": (("shared_parameter",), text(SHARED)),
         "coefficient": (("coefficient",), text(inputs.design.columns)),
         "coefficient_role": (("coefficient",), text(inputs.design.roles)),

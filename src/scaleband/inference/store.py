@@ -12,7 +12,8 @@ source, shared_parameter, run, trunk.
     sample_stats     diverging, energy, n_steps, ... (fits only)
     log_likelihood   log_loss (run) (fits only)
     observed_data    log_loss (run): 100 log loss, censored runs at their threshold; censored (run)
-    constant_data    the cells, the design's columns and roles, the cells' grids
+    constant_data    the cells, the design's columns and roles, the cells' grids; source_trunked (source): 1 where a
+                     source's runs share trunks
     root attributes  format, version, and `meta`: JSON with conventions, gate, name, ranges
 
 Released models leave out the groups marked (fits only) and every run. Reading takes h5py and NumPy alone and
@@ -65,6 +66,7 @@ _RANGE = {
     "scatter_level": (0.0, 1e4),
     "scatter_ratio": (0.0, 1e4),
     "offset_scale": (0.0, 1e4),
+    "trunk_scale": (0.0, 1e4),
     "rho": (0.0, 1e4),
     "nu": (1e-3, 1e8),
 }
@@ -159,8 +161,8 @@ def _read(file: Any, path: Path) -> LawDraws:
     }
     values = {name: _draws(posterior, name, sizes, path) for name in _NEEDED}
     # Fits of one source have no ratio; those of several from before 2026-11-28 neither, and from before 2026-11-26 no
-    # scatter of a source's levels.
-    for name in ("scatter_level", "scatter_ratio"):
+    # scatter of a source's levels. Without trunks there is no scale of their errors.
+    for name in ("scatter_level", "scatter_ratio", "trunk_scale"):
         if name in posterior:
             values[name] = _draws(posterior, name, sizes, path)
     if len({len(v) for v in values.values()}) != 1:
@@ -169,9 +171,21 @@ def _read(file: Any, path: Path) -> LawDraws:
     offset = np.zeros((len(values["rho"]), len(RESPONSES), len(ROLES)))
     offset[:, :2, 1:] = values.pop("offset_scale")
     offset[:, 2:, 1:] = fixed[2:]
+    trunked = _trunked(constant, sources, meta, path) if "trunk_scale" in values else ()
     return LawDraws(
-        design=design, cells=cells, offset_scale=offset, sources=sources, meta=meta | {"path": str(path)}, **values
+        design=design, cells=cells, offset_scale=offset, sources=sources, meta=meta | {"path": str(path)},
+        trunked=trunked, **values,
     )  # fmt: skip
+
+
+def _trunked(constant: Any, sources: tuple[str, ...], meta: Mapping[str, Any], path: Path) -> tuple[str, ...]:
+    """Sources whose runs share trunks, of a file that knows a scale of their errors."""
+    if "source_trunked" in constant:
+        said = numbers(constant, "source_trunked", path, (len(sources),))
+        return tuple(s for s, v in zip(sources, said, strict=True) if v)
+    # Files from before 2026-12-01 do not say. One source needs no word; of several, those whose schedule names a trunk.
+    stated = {g.split("/")[0] for g, v in meta["conventions"].items() if "trunk" in v.get("schedule", "").lower()}
+    return tuple(s for s in sources if len(sources) == 1 or s in stated)
 
 
 def _design(constant: Any, path: Path) -> Design:

@@ -27,7 +27,8 @@ Array = NDArray[np.float64]
 PARAMS_TOLERANCE = 1e-3
 TOKENS_TOLERANCE = 5e-3
 
-DRAWN = ("law", "scatter", "scatter_level", "scatter_ratio", "state", "angle", "skew", "sigma", "rho", "nu", "shared")
+DRAWN = ("law", "scatter", "scatter_level", "scatter_ratio", "state", "angle", "skew", "sigma", "trunk_scale", "rho",
+         "nu", "shared")  # fmt: skip
 """Fields of `LawDraws` that a posterior holds under the same names; `offset_scale` is put together."""
 
 
@@ -65,6 +66,10 @@ class LawDraws:
     origin
         Of draws that were chosen for what they say of levels or cells never seen (`resampled`): how many there were,
         and which of them these are, (sample,).
+    trunk_scale (sample,)
+        Standard deviation of the error that runs off one trunk share, 100 log units; None where no runs share trunks.
+    trunked
+        Sources whose runs share trunks: the others' runs have no such error.
     """
 
     design: Design
@@ -84,6 +89,8 @@ class LawDraws:
     scatter_level: Array | None = None
     scatter_ratio: Array | None = None
     origin: tuple[int, NDArray[np.int64]] | None = None
+    trunk_scale: Array | None = None
+    trunked: tuple[str, ...] = ()
 
     @property
     def n_samples(self) -> int:
@@ -119,6 +126,24 @@ class LawDraws:
                 ratio = np.exp(SCATTER_RATIO_SD * self.standard_normal("scatter", source)[:, : len(HYPERPARAMETERS)])
             scatter[:, : len(HYPERPARAMETERS)] *= ratio
         return scatter
+
+    def trunk_error(self) -> Array:
+        """Standard deviation of what a run has from its trunk, 100 log units, by source: (sample, source)."""
+        scale = np.zeros(self.n_samples) if self.trunk_scale is None else self.trunk_scale
+        return scale[:, None] * np.isin(self.sources, self.trunked)
+
+    def run_noise(self, source: str, rng: np.random.Generator) -> tuple[Array, Array]:
+        """Noise of one new run of a source near its optimum, 100 log units: `sigma` and `trunk_error`, (sample,) each.
+
+        The first scales a Student t, the second a normal; both are a run's own, and independent. A source never seen
+        has the noise of any of those that were: which, `rng` says draw by draw.
+        """
+        draw = np.arange(self.n_samples)
+        if source in self.sources:
+            column = np.full(self.n_samples, self.sources.index(source))
+        else:
+            column = rng.integers(len(self.sources), size=self.n_samples)
+        return self.sigma[draw, column], self.trunk_error()[draw, column]
 
     def standard_normal(self, *key: str) -> Array:
         """N(0, 1) draws, (sample, response), that depend on `key` alone.

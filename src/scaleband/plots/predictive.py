@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
-from scipy.special import stdtr
+from scipy.special import ndtri, stdtr
 from scipy.stats import binom
 
 from scaleband.errors import UserError
@@ -26,6 +26,7 @@ Array = NDArray[np.float64]
 
 _FLOOR = 0.02  # percent: a smaller excess is drawn here, the axis is logarithmic
 _DRAWS = 400
+_ERRORS = 2000  # of trunks, over all draws of a run
 
 
 @dataclass(frozen=True)
@@ -70,8 +71,8 @@ def predictive_data(draws: LawDraws, runs: pd.DataFrame, *, mass: float = 0.9) -
     """Residuals and PIT values of runs; pass some rows of the table to look at one cell or one group.
 
     Runs that the fit has seen sit a little too close to its middle, since each cell's optimum and level bent
-    towards them: a mild hump in the PIT histogram is normal, a heavy edge is not. Shared errors of runs that
-    branch off one trunk are not subtracted.
+    towards them: a mild hump in the PIT histogram is normal, a heavy edge is not. Errors that runs share with
+    others off their trunk are not subtracted: they are part of the noise, as of a new run's.
 
     Parameters
     ----------
@@ -110,12 +111,12 @@ def predictive_data(draws: LawDraws, runs: pd.DataFrame, *, mass: float = 0.9) -
     source = np.array([draws.sources.index(s) for s in done["source"]], dtype=np.int64)
     se = 100 * (done["loss_se"] / done["loss"]).to_numpy(float) if "loss_se" in done else 0.0
     scale = noise_scale(excess, some.sigma[:, source], some.rho[:, None], se)
-    centre = b.level + excess
+    centre, trunk = b.level + excess, some.trunk_error()[:, source]
     band_excess = np.geomspace(_FLOOR, 1.2 * max(float(np.median(excess, axis=0).max()), 1.0), 60)
     return PredictiveData(
         excess=np.median(excess, axis=0),
         residual=y - np.median(centre, axis=0),
-        pit=stdtr(some.nu[:, None], (y - centre) / scale).mean(0),
+        pit=_smaller(y - centre, scale, trunk, some.nu[:, None]),
         cell=cell,
         source=source,
         sources=draws.sources,
@@ -127,16 +128,35 @@ def predictive_data(draws: LawDraws, runs: pd.DataFrame, *, mass: float = 0.9) -
     )
 
 
+def _smaller(away: Array, scale: Array, trunk: Array, nu: Array) -> Array:
+    """Probability of a smaller loss, (run,): of a Student t and, where there is a trunk, its normal error."""
+    out = stdtr(nu, away / scale).mean(0)
+    has = trunk.any(axis=0)
+    if has.any():
+        # Averaged over the error, one value out of each of `n` parts of equal probability a draw.
+        n, rng = -(-_ERRORS // len(away)), np.random.default_rng(1)
+        out[has] = 0.0
+        for k in range(n):
+            error = trunk[:, has] * ndtri((k + rng.random((len(away), int(has.sum())))) / n)
+            out[has] += stdtr(nu, (away[:, has] - error) / scale[:, has]).mean(0) / n
+    return out
+
+
 def _band(draws: LawDraws, excess: Array, mass: float) -> Array:
     """Half width of the central interval of the noise, (source, point), posterior draws mixed."""
-    # The same Student-t draws at every excess, so that the edge is smooth; |t| because the noise is symmetric.
-    t = np.abs(np.random.default_rng(0).standard_t(draws.nu, size=(50, draws.n_samples)))[:, :, None]
+    # The same draws at every excess, so that the edge is smooth; their size alone, because the noise is symmetric.
+    rng = np.random.default_rng(0)
+    t = rng.standard_t(draws.nu, size=(50, draws.n_samples))[:, :, None]
+    z, trunk = rng.standard_normal(t.shape), draws.trunk_error()
     return np.stack(
         [
-            np.quantile(t * noise_scale(excess, draws.sigma[:, [s]], draws.rho[:, None]), mass, axis=(0, 1))
+            np.quantile(
+                np.abs(t * noise_scale(excess, draws.sigma[:, [s]], draws.rho[:, None]) + z * trunk[:, [s]]),
+                mass, axis=(0, 1),
+            )
             for s in range(len(draws.sources))
         ]
-    )
+    )  # fmt: skip
 
 
 def draw_predictive(data: PredictiveData, axes: tuple[Axes, Axes] | None = None) -> tuple[Axes, Axes]:

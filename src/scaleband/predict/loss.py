@@ -84,7 +84,7 @@ def predict_log_loss(
     lr_peak, batch_tokens
         The setting of each target; NaN or left out means the target's own optimum.
     mean
-        The expected loss instead of one new run's: cell effect included, noise left out.
+        The expected loss instead of one new run's: cell effect included, its noise and its trunk's error left out.
     seed
         Of the noise.
     far
@@ -100,16 +100,11 @@ def predict_log_loss(
     value = b.level + excess_loss
     if not mean:
         rng = np.random.default_rng(seed)
-        sigma = np.empty_like(value)
+        sigma, trunk = np.empty_like(value), np.empty_like(value)
         for t, source in enumerate(b.cells.source):
-            known = source in draws.sources
-            # A source never seen has the noise of any of those that were.
-            column = (
-                np.full(len(value), draws.sources.index(source))
-                if known
-                else rng.integers(len(draws.sources), size=len(value))
-            )
-            sigma[:, t] = draws.sigma[np.arange(len(value)), column]
+            sigma[:, t], trunk[:, t] = draws.run_noise(source, rng)
         scale = noise_scale(np.maximum(excess_loss, 0.0), sigma, draws.rho[:, None])
         value = value + scale * rng.standard_t(draws.nu[:, None], size=value.shape)
+        if trunk.any():
+            value = value + trunk * rng.standard_normal(value.shape)
     return value / 100
