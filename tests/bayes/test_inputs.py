@@ -9,7 +9,7 @@ import pytest
 from scaleband.bayes import ModelInputs, cells_of, model_inputs
 from scaleband.bayes.loss_model import layout_for, model_arrays
 from scaleband.errors import UserError
-from scaleband.inference.fitting import prepared
+from scaleband.inference.fitting import fit, prepared
 from scaleband.inference.loss_table import table_from_runs
 from scaleband.laws import CENSOR_ABOVE, design_for
 from scaleband.laws.loss import LAWS
@@ -48,6 +48,14 @@ def test_trunks_of_two_teams_are_two_to_the_loss_laws() -> None:
     layout = layout_for(table, LAWS["chinchilla"])
     assert layout.trunks == ("team-a/1", "team-b/1")
     assert model_arrays(table, layout)["trunk"].tolist() == [0, 0, 0, 1, 1, 1]
+
+
+def test_a_frame_that_was_not_checked_is_refused() -> None:
+    table = table_of(a_cell())
+    with pytest.raises(UserError, match=r"frame of a checked run table, and here run_id, source, arch, data are missi"):
+        fit(table)  # type: ignore[arg-type]
+    with pytest.raises(UserError, match=r"here run_id, arch, n_active, loss_se are missing; .* give its \.frame"):
+        fit(a_cell())
 
 
 def test_a_row_outside_the_cells_given_is_refused() -> None:

@@ -188,6 +188,14 @@ def test_mistakes_are_refused_in_words() -> None:
         recommend(b, batch_max=1e6, batch_tokens=1e6)
     with pytest.raises(UserError, match="batch_tokens must be positive"):
         recommend(b, batch_tokens=-1.0)
+    with pytest.raises(UserError, match="batch_max must be positive"):
+        recommend(b, batch_max=-1.0)
+    with pytest.raises(UserError, match="batch_max has 2 entries for 3 targets; give one, or one per target"):
+        recommend(b, batch_max=[1e5, 2e5])
+    with pytest.raises(UserError, match="batch_tokens has 2 entries for 3 targets"):
+        recommend(b, batch_tokens=[1e5, 2e5])
+    with pytest.raises(UserError, match="batch_max = '256K' is no number"):
+        recommend(b, batch_max="256K")  # type: ignore[arg-type]
     with pytest.raises(UserError, match="lr_peak must be positive"):
         regret(b, np.nan, 1e6)
     with pytest.raises(UserError, match="at least one rate"):

@@ -113,6 +113,10 @@ def test_impossible_targets_are_refused_in_words() -> None:
         target_cells(1e9, 1e10, n_active=2e9)
     with pytest.raises(UserError, match="source has 2 entries for 3 targets"):
         target_cells([1e8, 1e9, 1e10], 1e10, source=["a", "b"])
+    with pytest.raises(UserError, match=r"do not match \(n_params has 2, n_tokens has 3, n_active has 2\); give one"):
+        target_cells([1e9, 2e9], [1e10, 2e10, 3e10])
+    with pytest.raises(UserError, match="n_params = '1B' is no number"):
+        target_cells("1B", 2e10)  # type: ignore[arg-type]
     with pytest.raises(UserError, match="n_params = nan cannot be") as caught:
         target_cells(np.nan, np.inf)
     assert "n_tokens = inf cannot be" in str(caught.value)

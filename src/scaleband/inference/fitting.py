@@ -33,6 +33,7 @@ from scaleband.laws import (
     run_log_density,
 )
 from scaleband.runs import cell_table, comparable, conventions, usable
+from scaleband.runs.columns import GROUP
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -47,6 +48,10 @@ _TIMES_MOVED = 4
 
 _FEW_RUNS_ACCEPT = 0.9
 """Ten runs in seven cells: one divergence in 2,400 draws at 0.8, none in 2,000 at 0.9, for a fifth more steps."""
+
+_NEEDED = ("run_id", *GROUP, "n_params", "n_active", "n_tokens", "lr_peak", "batch_tokens", "loss", "loss_se", "status",
+           "trunk")  # fmt: skip
+"""Columns that the model reads, all of which a checked run table has."""
 
 _PRIOR_DRAWS = 200
 """Kept beside a posterior: enough for a picture; a megabyte for 33 cells."""
@@ -207,6 +212,13 @@ def prepared(
     """The usable rows, their cells, the prior and the model's inputs; arguments and errors as in `fit`."""
     if form not in FORMS:
         raise UserError(f"unknown form {form!r}; choose one of {', '.join(FORMS)}")
+    missing = [name for name in _NEEDED if name not in getattr(frame, "columns", ())]
+    if missing:
+        raise UserError(
+            f"a fit reads the frame of a checked run table, and here {', '.join(missing[:4])} "
+            f"{'are' if len(missing) > 1 else 'is'} missing; make one with runs.run_table or runs.read_runs, and give "
+            "its .frame"
+        )
     frame = usable(frame)
     if not (frame["status"] == "completed").any():
         raise UserError("no completed run in the table; a fit needs losses, add runs with status completed")

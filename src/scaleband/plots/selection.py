@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from scaleband.errors import UserError
 from scaleband.labels import quantity
 from scaleband.laws import Cells, LawDraws
 from scaleband.predict import Basins
@@ -18,7 +19,15 @@ if TYPE_CHECKING:
 
 
 def one_cell(cells: Cells, c: int) -> Cells:
-    """Target `c` alone."""
+    """Target `c` alone.
+
+    Raises
+    ------
+    UserError
+        There is no such target.
+    """
+    if not -len(cells) <= c < len(cells):
+        raise UserError(f"there is no target {c}: there are {len(cells)}, counted from 0; give one of them")
     at = slice(c, c + 1) if c >= 0 else slice(c, c + 1 or None)
     return Cells(
         cells.source[at], cells.arch[at], cells.data[at], cells.n_params[at], cells.n_active[at], cells.n_tokens[at]

@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from scaleband.errors import UserError
 from scaleband.laws import REFERENCE, conditional_log_lr, excess, excess_gradient
-from scaleband.predict.targets import Basins
+from scaleband.predict.targets import Basins, plain_numbers
 
 Array = NDArray[np.float64]
 
@@ -111,6 +111,16 @@ def _minimise(b: Basins, x: Array, fixed: NDArray[np.bool_]) -> Array:
     return x
 
 
+def _log_limit(name: str, value: ArrayLike, count: int) -> Array:
+    """A limit on the batch or the rate, one per target: log of the ratio to the reference, (target,)."""
+    limit, axis = plain_numbers(name, value), "lr_peak" if name == "lr_peak" else "batch_tokens"
+    if limit.size not in (1, count) or limit.ndim > 1:
+        raise UserError(f"{name} has {limit.size} entries for {count} targets; give one, or one per target")
+    if not (np.isfinite(limit) & (limit > 0)).all():
+        raise UserError(f"{name} must be positive and finite")
+    return np.broadcast_to(np.log(limit / REFERENCE[axis]), (count,))
+
+
 def recommend(
     b: Basins, *, batch_max: ArrayLike | None = None, batch_tokens: ArrayLike | None = None,
     lr_peak: ArrayLike | None = None, threshold: float = PLATEAU,
@@ -131,7 +141,7 @@ def recommend(
     Raises
     ------
     UserError
-        Both constraints given, or one that is not positive.
+        Both constraints given, or one that is no number, not positive, or not one per target.
     """
     if batch_max is not None and batch_tokens is not None:
         raise UserError("give a cap on the batch or a fixed batch, not both")
@@ -139,13 +149,13 @@ def recommend(
     x = np.median(b.optimum, axis=0)
     bound, given = np.zeros(count, bool), np.full(count, lr_peak is not None)
     if batch_tokens is not None:
-        x[1] = _log_setting(1.0, batch_tokens)[1]
+        x[1] = _log_limit("batch_tokens", batch_tokens, count)
         bound[:] = True
     if lr_peak is not None:
-        x[0] = _log_setting(lr_peak, 1.0)[0]
+        x[0] = _log_limit("lr_peak", lr_peak, count)
     x = _minimise(b, x, np.stack([given, bound]))
     if batch_max is not None:
-        cap = np.broadcast_to(_log_setting(1.0, batch_max)[1], (count,))
+        cap = _log_limit("batch_max", batch_max, count)
         bound = x[1] > cap
         if bound.any():
             x[1] = np.minimum(x[1], cap)

@@ -28,6 +28,20 @@ up an exponential. Lower down the walls are believed: where they say 20 to 40 % 
 say 10 to 20 % half of them (benchmarks/walls.py)."""
 
 
+def plain_numbers(name: str, value: ArrayLike) -> Array:
+    """An argument as floats.
+
+    Raises
+    ------
+    UserError
+        It is text, or something else that is no number.
+    """
+    try:
+        return np.asarray(value, float)
+    except (TypeError, ValueError):
+        raise UserError(f"{name} = {value!r} is no number, nor a list of numbers; write 1e9, not '1B'") from None
+
+
 def _spread(name: str, value: ArrayLike | Sequence[str] | None, count: int, default: str) -> tuple[str, ...]:
     values = np.atleast_1d(np.asarray(default if value is None else value, dtype=object)).ravel()
     if len(values) not in (1, count):
@@ -58,15 +72,16 @@ def target_cells(
     Raises
     ------
     UserError
-        A number that is not positive and finite, n_active above n_params, or lengths that do not match.
+        Something that is no number, or none that is positive and finite; n_active above n_params; lengths that do not
+        match.
     """
-    raw = np.broadcast_arrays(
-        *np.atleast_1d(
-            np.asarray(n_params, float),
-            np.asarray(n_tokens, float),
-            np.asarray(n_params if n_active is None else n_active, float),
-        )
-    )
+    given = {"n_params": n_params, "n_tokens": n_tokens, "n_active": n_params if n_active is None else n_active}
+    plain = {name: np.atleast_1d(plain_numbers(name, value)) for name, value in given.items()}
+    try:
+        raw = np.broadcast_arrays(*plain.values())
+    except ValueError:
+        entries = ", ".join(f"{name} has {v.size}" for name, v in plain.items())
+        raise UserError(f"the entries of the targets do not match ({entries}); give one, or one per target") from None
     params, tokens, active = (np.ravel(v).astype(float) for v in raw)
     problems = [
         f"{name} = {v[bad][0]:g} cannot be: give a positive, finite number"
