@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 
 def quantity(value: float, digits: int = 3) -> str:
     """A count: 1.07e9 -> "1.07B"."""
@@ -15,3 +17,16 @@ def quantity(value: float, digits: int = 3) -> str:
 def flops_label(value: float) -> str:
     """Compute in FLOP, two digits: 3.1e18."""
     return f"{value:.2g}".replace("e+", "e")
+
+
+def percent(value: float) -> str:
+    """A regret, 100 log units, in percent of the loss: two digits, and never "0 %" for a small one.
+
+    60 units are a loss 1.82 times as high: "82 %". JSON keeps the units.
+    """
+    if not math.isfinite(value):
+        return "unknown"
+    if value >= 100 * math.log(10):
+        return "over 900 %"
+    shown = 100 * math.expm1(value / 100)
+    return "< 0.001 %" if 0 <= shown < 0.001 else f"{float(f'{shown:.2g}'):g} %"

@@ -8,8 +8,8 @@ import pytest
 from command import Command
 
 from scaleband.cli.arguments import count
-from scaleband.cli.words import mass, percent
-from scaleband.labels import quantity
+from scaleband.cli.words import mass
+from scaleband.labels import percent, quantity
 
 CELL = ("--params", "1B", "--tokens", "20B")
 KNOWN = (*CELL, "--source", "step-law", "--data", "web")

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 
+from scaleband.errors import UserError
 from scaleband.laws import LawDraws, published_optimum
 from scaleband.plots import basin_data, draw_basin, plot_basin, save
 from scaleband.plots.canvas import new_figure
@@ -84,6 +86,21 @@ def test_target_without_runs_and_without_a_plateau(draws: LawDraws) -> None:
     ax = draw_basin(data)
     assert "no setting is expected to be within 0.001 %" in ax.get_title()
     assert "run" not in ax.get_legend_handles_labels()[1]
+
+
+def test_regrets_are_told_in_percent_of_the_loss(draws: LawDraws) -> None:
+    """60 units of 100 log loss are a loss 1.82 times as high."""
+    ax = draw_basin(replace(basin_data(draws, draws.cells, 0, n_grid=9), expected_regret=60.0))
+    assert ax.get_title().endswith("expected regret 82 %")
+    ticks = dict(zip((t.get_text() for t in ax.figure.axes[1].get_yticklabels()), ax.figure.axes[1].get_yticks(),
+                     strict=True))  # fmt: skip
+    assert ticks["20"] == pytest.approx(100 * np.log(1.2))
+
+
+def test_a_target_that_is_not_there_is_refused(draws: LawDraws) -> None:
+    with pytest.raises(UserError, match="there is no target 99: there are 14, counted from 0"):
+        plot_basin(draws, draws.cells, 99)
+    assert basin_data(draws, draws.cells, -1, n_grid=3).label == basin_data(draws, draws.cells, 13, n_grid=3).label
 
 
 def test_a_wild_run_does_not_stretch_the_picture(draws: LawDraws, runs: pd.DataFrame) -> None:

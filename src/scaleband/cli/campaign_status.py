@@ -11,8 +11,8 @@ from scaleband.cli.arguments import path
 from scaleband.cli.printing import print_json, print_rows, print_table, say
 from scaleband.cli.progress import interruptible
 from scaleband.cli.verb import Exit
-from scaleband.cli.words import REGRET_UNIT, mass, percent, rate, tokens
-from scaleband.labels import quantity
+from scaleband.cli.words import REGRET_UNIT, mass, rate, tokens
+from scaleband.labels import percent, quantity
 
 if TYPE_CHECKING:
     from scaleband.campaign import Account, Posterior, Run, Settings

@@ -27,9 +27,9 @@ from scaleband.cli.prices import add_prices, device_of
 from scaleband.cli.printing import print_json, print_rows, print_table
 from scaleband.cli.question import Question, ask, common_json, common_rows, mark
 from scaleband.cli.verb import Verb
-from scaleband.cli.words import chance, percent, rate, tokens
+from scaleband.cli.words import chance, rate, tokens
 from scaleband.errors import UserError
-from scaleband.labels import flops_label, quantity
+from scaleband.labels import flops_label, percent, quantity
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -22,8 +22,9 @@ from scaleband.cli.doubts import doubt_batch, doubt_distance, doubt_rate
 from scaleband.cli.printing import print_json, print_rows
 from scaleband.cli.question import Question, ask, band_json, common_json, common_rows, mark
 from scaleband.cli.verb import UsageError, Verb
-from scaleband.cli.words import chance, mass, percent, rate, tokens
+from scaleband.cli.words import chance, mass, rate, tokens
 from scaleband.errors import UserError
+from scaleband.labels import percent
 from scaleband.predict import PLATEAU, Basins, Setting, optimum_given_batch, plateau, recommend, round_to_grid
 
 

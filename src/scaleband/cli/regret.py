@@ -11,7 +11,8 @@ from scaleband.cli.printing import print_json, print_rows
 from scaleband.cli.question import Question, ask, band_json, common_json, common_rows, mark
 from scaleband.cli.recommend import setting_json
 from scaleband.cli.verb import UsageError, Verb
-from scaleband.cli.words import chance, mass, percent, rate, tokens
+from scaleband.cli.words import chance, mass, rate, tokens
+from scaleband.labels import percent
 from scaleband.predict import PLATEAU, recommend, regret
 from scaleband.predict.sensitivity import lr_sensitivity
 

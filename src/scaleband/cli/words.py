@@ -21,19 +21,6 @@ def tokens(value: float) -> str:
     return f"{float(f'{value:.3g}'):,.0f}" if math.isfinite(value) else "unknown"
 
 
-def percent(value: float) -> str:
-    """A regret, 100 log units, in percent of the loss: two digits, and never "0 %" for a small one.
-
-    60 units are a loss 1.82 times as high: "82 %". JSON keeps the units, see `REGRET_UNIT`.
-    """
-    if not math.isfinite(value):
-        return "unknown"
-    if value >= 100 * math.log(10):
-        return "over 900 %"
-    shown = 100 * math.expm1(value / 100)
-    return "< 0.001 %" if 0 <= shown < 0.001 else f"{float(f'{shown:.2g}'):g} %"
-
-
 def chance(value: float) -> str:
     """A probability: 0.2735 -> "27 %"; never 0 % or 100 % of a finite number of draws."""
     if value < 0.01:

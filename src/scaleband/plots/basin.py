@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from textwrap import fill
 from typing import TYPE_CHECKING, Any, Literal
@@ -13,7 +14,7 @@ from matplotlib.colors import BoundaryNorm, ListedColormap
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from scaleband.labels import quantity
+from scaleband.labels import percent, quantity
 from scaleband.laws import Cells, LawDraws, published_optimum
 from scaleband.plots.canvas import INK, figure_of, log_x, log_y, own_axes, percent_label, rate_label, span
 from scaleband.plots.selection import cell_label, one_cell, runs_of, some_basins
@@ -25,6 +26,9 @@ if TYPE_CHECKING:
 Array = NDArray[np.float64]
 
 LEVELS = (0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0)
+"""Percent of the loss at which the map changes its colour."""
+_LEVELS = tuple(100 * math.log1p(v / 100) for v in LEVELS)
+"""The same in the unit of a regret, 100 log loss."""
 _WIDEST = 72  # characters of a title's line
 _MAP_DRAWS = 1000  # enough for a map whose colours span decades
 _REACH = float(np.log(30.0))  # e-folds around the recommendation; what lies beyond is drawn at the edge
@@ -32,7 +36,7 @@ _REACH = float(np.log(30.0))  # e-folds around the recommendation; what lies bey
 
 @dataclass(frozen=True)
 class BasinData:
-    """Everything the picture of a basin shows. Rates are lr_peak, batches tokens per step, regrets percent.
+    """Everything the picture of a basin shows. Rates are lr_peak, batches tokens per step, regrets 100 log loss.
 
     Attributes
     ----------
@@ -172,13 +176,13 @@ def draw_basin(data: BasinData, ax: Axes | None = None) -> Axes:
     figure = figure_of(ax)
     # Pale where it is good, dark where it is bad: the order survives a grey print.
     colours = ListedColormap(colormaps["YlGnBu"](np.linspace(0.02, 0.8, len(LEVELS) + 1)))
-    norm = BoundaryNorm(LEVELS, colours.N, extend="both")
+    norm = BoundaryNorm(_LEVELS, colours.N, extend="both")
     surface = np.clip(data.regret, 1e-6, None)
     ground = ax.contourf(
-        data.lr, data.batch, surface, levels=LEVELS, cmap=colours, norm=norm, extend="both"
+        data.lr, data.batch, surface, levels=_LEVELS, cmap=colours, norm=norm, extend="both"
     )
-    ax.contour(data.lr, data.batch, surface, levels=LEVELS, colors="white", linewidths=0.6)
-    bar = figure.colorbar(ground, ax=ax, ticks=LEVELS, pad=0.02)
+    ax.contour(data.lr, data.batch, surface, levels=_LEVELS, colors="white", linewidths=0.6)
+    bar = figure.colorbar(ground, ax=ax, ticks=_LEVELS, pad=0.02)
     bar.ax.set_yticklabels([percent_label(v) for v in LEVELS])
     word = "expected" if data.statistic == "mean" else "median"
     bar.set_label(f"{word} regret{'; dots: excess loss of the run' if len(data.runs) else ''} (%)")
@@ -217,7 +221,7 @@ def _verdict(data: BasinData) -> str:
     """The recommendation in one line."""
     text = (
         f"recommended: {rate_label(data.recommended[0])} at {quantity(data.recommended[1])} tokens a step, "
-        f"expected regret {data.expected_regret:.2g} %"
+        f"expected regret {percent(data.expected_regret)}"
     )
     if np.isnan(data.plateau).any():
         text += f"\nno setting is expected to be within {percent_label(data.threshold)} %: too little is known here"
