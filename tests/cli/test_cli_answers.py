@@ -183,6 +183,9 @@ def test_a_misspelt_variant_is_doubted(scaleband: Command, fit_file: Path) -> No
     assert "new variant" not in known.err
     done = scaleband("recommend", "--fit", fit_file, *KNOWN, "--arch", "moe-1n8", "--active-params", "250M")
     assert "did you mean moe-1in8?" in done.err
+    for given, name in (("MoE", "moe"), ("MoE-1in8", "moe-1in8"), ("DENSE", "dense")):
+        done = scaleband("recommend", "--fit", fit_file, *KNOWN, "--arch", given)
+        assert f"did you mean {name}?" in done.err
 
 
 def test_predict_says_how_far_and_under_which_conventions_and_doubts_columns(

@@ -14,7 +14,15 @@ from scaleband.cli.loss_laws import loss_path, mark_loss
 from scaleband.cli.places import check_output, write_whole
 from scaleband.cli.points import ADDED, Points, read_points
 from scaleband.cli.printing import say
-from scaleband.cli.question import PARTS, convention_lines, conventions_for, mark, meant, open_draws
+from scaleband.cli.question import (
+    PARTS,
+    convention_lines,
+    conventions_for,
+    mark,
+    meant,
+    names_like,
+    open_draws,
+)
 from scaleband.cli.verb import Verb
 from scaleband.cli.words import mass
 from scaleband.inference.loss_store import holds_basins, read_loss
@@ -123,7 +131,7 @@ def tell_new_groups(fitted: Cells, cells: Cells) -> None:
             names = ", ".join("left out" if v == UNSEEN else v for v in new[:8]) + (
                 ", ..." if len(new) > 8 else ""
             )
-            hint = next((hint for v in new if (hint := meant(v, known))), "")
+            hint = next((hint for v in new if (hint := meant(v, names_like(part, known)))), "")
             say(f"note: {part} not in the fit: {names}; the fit knows {', '.join(known[:8])}{hint}")
 
 

@@ -93,13 +93,20 @@ def tell_unknown(draws: LawDraws, given: Mapping[str, str | None], unseen: Seque
             say(f"note: --{part} left out: the band is that of a {part} never seen; the fit knows {listed}")
         else:
             new = name or "dense"
-            say(f"note: {part} {new!r} is new to the fit, which knows {listed}{meant(new, known)}")
+            hint = meant(new, names_like(part, known))
+            say(f"note: {part} {new!r} is new to the fit, which knows {listed}{hint}")
+
+
+def names_like(part: str, known: Sequence[str]) -> list[str]:
+    """Names that a name may have been meant to be: of architectures their families too."""
+    return list(dict.fromkeys([*known, *(k.split("-")[0] for k in known)])) if part == "arch" else list(known)
 
 
 def meant(name: str, known: Sequence[str]) -> str:
     """The end of a sentence about a name that is not known: the nearest that is, or nothing."""
-    near = get_close_matches(name, known, n=1)
-    return f"; did you mean {near[0]}?" if near else ""
+    small = {k.lower(): k for k in reversed(known)}
+    near = get_close_matches(name.lower(), list(small), n=1)
+    return f"; did you mean {small[near[0]]}?" if near else ""
 
 
 def gate_of(draws: LawDraws | LossDraws) -> dict[str, Any]:
