@@ -120,8 +120,8 @@ def test_recommend_json(scaleband: Command, fit_file: Path) -> None:
     assert answer["plateau"]["threshold"] == 0.25
     assert answer["group"] == "step-law/dense/web"
     assert set(answer["target"]) == {"n_params", "n_active", "n_tokens"}
-    extrapolation = {"decades_n_params", "decades_n_tokens", "verdict", "against", "unseen", "sentence"}
-    assert set(answer["extrapolation"]) == extrapolation
+    decades = {"decades_n_params", "decades_n_tokens", "decades_sparsity"}
+    assert set(answer["extrapolation"]) == decades | {"verdict", "against", "unseen", "sentence"}
     assert set(answer["gate"]) == {"passed", "messages"}
     assert list(answer["conventions"]) == ["step-law/dense/web"]
     assert {"name", "n_runs", "n_cells", "form", "prior", "n_draws", "card"} <= set(answer["model"])

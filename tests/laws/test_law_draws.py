@@ -54,6 +54,9 @@ def test_a_target_is_the_cell_that_a_run_there_would_be_in(draws: LawDraws) -> N
     )  # fmt: skip
     for factor, match in ((1.004, 0), (0.996, 0), (1.006, None)):
         assert draws.matching_cell(cells(d=2e10 * factor), 0) == match
+    sparse = replace(cells(arch="moe-1in8", n=4e8, d=5e9), n_active=np.array([1.0005e8]))
+    assert draws.matching_cell(sparse, 0) == 1
+    assert draws.matching_cell(replace(sparse, n_active=np.array([4e8])), 0) is None, "no such model was run"
     two = Cells(("a",) * 2, ("dense",) * 2, ("web",) * 2, *(np.array([1e8, 1e8]),) * 2, np.array([1e10, 1.006e10]))
     close = replace(draws, cells=two)
     assert close.matching_cell(cells(d=1.004e10), 0) == 1

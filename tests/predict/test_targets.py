@@ -51,10 +51,15 @@ def test_verdict_and_decades(draws: LawDraws, target: tuple, verdict: str, param
 
 
 def test_decades_are_against_the_closest_group_that_was_fitted(draws: LawDraws) -> None:
-    family = extrapolation(draws, target_cells(2e9, 4e10, source="z", arch="moe-1in64", data="web"))
+    moe = {"source": "z", "arch": "moe-1in64", "data": "web"}
+    family = extrapolation(draws, target_cells(2e9, 4e10, n_active=5e8, **moe))
     assert family.against == "the fitted moe cells"
     assert family.verdict == "inside"
     assert family.unseen == ("source",)
+    sparser = extrapolation(draws, target_cells(2e9, 4e10, n_active=5e7, **moe))
+    assert sparser.decades_sparsity == pytest.approx(1.0, abs=1e-3)
+    assert sparser.verdict == "far"
+    assert "outside the fitted moe cells: 1 decades above in parameters per active one; far" in sparser.sentence()
     anything = extrapolation(draws, target_cells(2e9, 4e10, source="a", arch="ssm", data="books"))
     assert anything.against == "the fitted cells"
     assert anything.unseen == ("arch", "data")

@@ -145,7 +145,7 @@ def tell_distance(place: Callable[[Cells, int], Extrapolation], cells: Cells) ->
     if not out:
         return
     far = sum(w.verdict == "far" for _, w in out)
-    c, farthest = max(out, key=lambda e: max(abs(e[1].decades_n_params), abs(e[1].decades_n_tokens)))
+    c, farthest = max(out, key=lambda e: e[1].farthest)
     say(
         f"note: {len(out):,} of {len(cells):,} points lie outside the fitted cells, {far:,} of them far; the farthest, "
         f"{quantity(cells.n_params[c])} parameters on {quantity(cells.n_tokens[c])} tokens: {farthest.sentence()}"

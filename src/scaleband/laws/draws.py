@@ -161,14 +161,16 @@ class LawDraws:
         """Index of the fitted cell that target `c` is, or None.
 
         Same group, n_params within 0.1 %, n_tokens within 0.5 %: what makes two runs of a table one cell (see
-        `runs.cell_table`). Of several, the closest.
+        `runs.cell_table`). And n_active within 0.1 %: a model that uses more of itself was not run. Of several, the
+        closest.
         """
         own, found = self.cells, []
         for k in range(len(own)):
             group = (own.source[k], own.arch[k], own.data[k]) == (cells.source[c], cells.arch[c], cells.data[c])
             params = abs(np.log(own.n_params[k] / cells.n_params[c]))
+            active = abs(np.log(own.n_active[k] / cells.n_active[c]))
             tokens = abs(np.log(own.n_tokens[k] / cells.n_tokens[c]))
-            if group and params <= PARAMS_TOLERANCE and tokens <= TOKENS_TOLERANCE:
+            if group and max(params, active) <= PARAMS_TOLERANCE and tokens <= TOKENS_TOLERANCE:
                 found.append((params + tokens, k))
         return min(found)[1] if found else None
 

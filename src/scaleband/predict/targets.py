@@ -172,8 +172,9 @@ class Extrapolation:
 
     Attributes
     ----------
-    decades_n_params, decades_n_tokens
-        Powers of ten outside the range of the fitted cells (negative: below it); 0 inside.
+    decades_n_params, decades_n_tokens, decades_sparsity
+        Powers of ten outside the range of the fitted cells (negative: below it); 0 inside. Sparsity is n_params over
+        n_active, 1 for dense.
     verdict
         "fitted cell", "inside", "near" (up to half a decade) or "far".
     against
@@ -187,6 +188,12 @@ class Extrapolation:
     verdict: str
     against: str
     unseen: tuple[str, ...]
+    decades_sparsity: float = 0.0
+
+    @property
+    def farthest(self) -> float:
+        """The most decades outside, of the three."""
+        return max(abs(self.decades_n_params), abs(self.decades_n_tokens), abs(self.decades_sparsity))
 
     def sentence(self) -> str:
         """One sentence for people."""
@@ -197,9 +204,12 @@ class Extrapolation:
         else:
             parts = [
                 f"{abs(v):.2g} decades {'above' if v > 0 else 'below'} in {name}"
-                for v, name in ((self.decades_n_params, "parameters"), (self.decades_n_tokens, "tokens"))
+                for v, name in (
+                    (self.decades_n_params, "parameters"), (self.decades_n_tokens, "tokens"),
+                    (self.decades_sparsity, "parameters per active one"),
+                )
                 if v
-            ]
+            ]  # fmt: skip
             text = f"outside {self.against}: {' and '.join(parts)}"
             text += "; far: check one size in between before you rely on it" if self.verdict == "far" else ""
         if self.unseen:
@@ -231,8 +241,7 @@ def outside(fitted: Cells, cells: Cells, c: int = 0) -> Extrapolation:
     against, mask = peers(fitted, cells, c)
     params = _decades(float(cells.n_params[c]), fitted.n_params[mask])
     tokens = _decades(float(cells.n_tokens[c]), fitted.n_tokens[mask])
-    worst = max(abs(params), abs(tokens))
-    verdict = "inside" if worst == 0 else "near" if worst <= NEAR_DECADES else "far"
+    sparsity = _decades(float(cells.n_params[c] / cells.n_active[c]), (fitted.n_params / fitted.n_active)[mask])
     unseen = tuple(
         name
         for name, value, known in (
@@ -242,7 +251,9 @@ def outside(fitted: Cells, cells: Cells, c: int = 0) -> Extrapolation:
         )
         if value not in known
     )
-    return Extrapolation(params, tokens, verdict, against, unseen)
+    where = Extrapolation(params, tokens, "inside", against, unseen, sparsity)
+    far = "near" if where.farthest <= NEAR_DECADES else "far"
+    return replace(where, verdict=far) if where.farthest else where
 
 
 def extrapolation(draws: LawDraws, cells: Cells, c: int = 0) -> Extrapolation:
