@@ -115,6 +115,13 @@ def test_variants_with_other_active_counts_are_pointed_out() -> None:
     assert cell_table(table.frame)["n_active_varies"].all()
 
 
+def test_sparse_models_without_n_active_are_doubted() -> None:
+    part = good().assign(arch="moe-1in8", run_id=lambda f: "moe-" + f["run_id"])
+    says = "9 runs of us/moe-1in8/web are taken to use every parameter for every token; give n_active"
+    for frame, doubted in ((part, True), (part.assign(n_active=1e8), True), (part.assign(n_active=4e7), False)):
+        assert any(says in str(w) for w in run_table(pd.concat([good(), frame])).warnings) is doubted
+
+
 def test_cell_index_of_points() -> None:
     cells = cell_table(loaded(good(), good().assign(n_tokens=4e9), good().assign(source="a")))
     points = cells[KEY].iloc[[2, 0, 1, 0]].reset_index(drop=True)

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 import pandas as pd
 
-from scaleband.runs.cells import cell_table, group_label, n_distinct, usable
+from scaleband.runs.cells import arch_family, cell_table, group_label, n_distinct, usable
 from scaleband.runs.columns import GRID_TOLERANCE, GROUP, MUST_AGREE, SHOULD_AGREE
 from scaleband.runs.problems import ROWS_LISTED, Places, Problem, Severity, shown_value
 from scaleband.runs.repeats import repeated_losses, same_rows
@@ -89,6 +89,11 @@ def content_findings(frame: pd.DataFrame, purpose: str) -> Iterator[tuple[Severi
     for cell in cells.loc[cells["n_active_varies"], "cell"].head(5):
         message = f"the cell {cell} holds runs with different n_active"
         yield "warning", "n_active", message, "name the variants in arch (moe-1in8, moe-1in89): optima differ"
+    sparse = useful["arch"].map(arch_family) != "dense"
+    whole = useful[sparse & (useful["n_active"] >= useful["n_params"] * (1 - 1e-9))]
+    for group, rows in list(whole.groupby(list(GROUP)))[:5]:
+        message = f"{len(rows):,} runs of {group_label(*group)} are taken to use every parameter for every token"
+        yield "warning", "n_active", message, "give n_active, parameters used per token, if a token uses fewer"
     if purpose != "optimum":
         return
     ran = (useful["status"] == "completed").groupby([useful[name] for name in GROUP]).any()
