@@ -206,9 +206,35 @@ def test_predict_says_how_far_and_under_which_conventions_and_doubts_columns(
         assert not (tmp_path / "no.csv").exists()
 
 
-def test_moe_without_active_params_is_said(scaleband: Command, fit_file: Path) -> None:
-    done = scaleband("recommend", "--fit", fit_file, *KNOWN, "--arch", "moe-1in8")
-    assert "without --active-params" in done.err
+def test_moe_without_active_params_is_as_sparse_as_it_was_fitted(
+    scaleband: Command, fit_file: Path, tmp_path: Path
+) -> None:
+    words, setting = ("--fit", fit_file, *KNOWN), ("--lr", "1e-3", "--batch-tokens", "524288")
+    for verb, more in (("recommend", ()), ("regret", setting)):
+        done = scaleband(verb, *words, *more, "--arch", "moe-1in8", "--json")
+        note = "moe-1in8 without --active-params: n_params / n_active is taken to be 4, as in the fitted cells of"
+        assert f"note: {note} step-law/moe-1in8/web\n" in done.err
+        given = scaleband(verb, *words, *more, "--arch", "moe-1in8", "--active-params", "250M", "--json")
+        assert done.json() == given.json()
+    other = scaleband("recommend", "--fit", fit_file, *KNOWN[:-4], "--source", "me", "--arch", "moe-1in8")
+    assert "as in the fitted cells of moe-1in8\n" in other.err
+    new = scaleband("recommend", "--fit", fit_file, *KNOWN, "--arch", "moe-1in64")
+    assert "moe-1in64 without --active-params: taken as if every parameter were used" in new.err
+    assert "0.6 decades below in parameters per active one; far" in new.out
+
+    points, losses = tmp_path / "points.csv", []
+    for active in ("", "250e6"):
+        rows = [f"1e9,2e10,step-law,{arch},web,{active}" for arch in ("moe-1in8", "moe-1in64")]
+        points.write_text("\n".join(["n_params,n_tokens,source,arch,data,n_active", *rows]))
+        out = tmp_path / f"out{active}.parquet"
+        done = scaleband("predict", "--fit", fit_file, "--points", points, "--out", out)
+        losses.append(pd.read_parquet(out)["loss_median"])
+        for said in ("moe-1in8 without n_active: n_params / n_active is taken to be 4",
+                     "moe-1in64 without n_active: taken as if every"):  # fmt: skip
+            assert (said in done.err) == (active == "")
+    assert losses[0][0] == losses[1][0]
+    assert losses[0][1] != losses[1][1]
+
     done = scaleband("recommend", "--fit", fit_file, *KNOWN, "--arch", "moe-1in8", "--active-params", "250M")
     assert done.err == ""
     assert "(250M active)" in done.out

@@ -49,6 +49,17 @@ def test_a_start_from_nothing_says_what_would_help(
     assert ("--prior step-law --trust 0.5" in err) is noted
 
 
+def test_a_sparse_target_is_as_sparse_as_the_prior_knows(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    sparse = [*INIT, "--arch", "moe-1in8", "--json"]
+    code, out, err = call(capsys, "init", tmp_path / "a", *sparse, "--prior", "step-law")
+    assert code == 0
+    assert json.loads(out)["target"]["n_active"] == pytest.approx(1e9 / 3.650, rel=1e-3)
+    assert "n_params / n_active is taken to be 3.65, as in the fitted cells of moe-1in8" in err
+    code, out, err = call(capsys, "init", tmp_path / "b", *sparse)
+    assert json.loads(out)["target"]["n_active"] == 1e9
+    assert "moe-1in8 without --active-params: taken as if every parameter were used" in err
+
+
 def test_a_campaign_from_start_to_end(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     code, out, err = call(capsys, "ask", folder, "-n", 3, "--json")
     asked = json.loads(out)

@@ -9,11 +9,14 @@ import numpy as np
 import pandas as pd
 import pytest
 from command import Command
+from synthetic import made_up_cells
 
+from scaleband.cli.propose import candidate_frame
 from scaleband.errors import UserError
 from scaleband.inference.kept_runs import kept_runs
 from scaleband.inference.released import model_path
 
+Capsys = pytest.CaptureFixture[str]
 ASK = ("propose", "--model", "step-law", "--params", "700M", "--tokens", "30B", "--source", "us", "--data", "web")
 GRID = ("--sizes", "100M,200M", "--lengths", "2B,8B")
 COMMON = {"group", "target", "extrapolation", "conventions", "gate", "model", "regret_unit"}
@@ -107,6 +110,17 @@ def test_a_sparse_target_makes_its_candidates_sparse(scaleband: Command, candida
     assert "is smaller than n_params, and dense uses all" in scaleband(*words).err
     sparse = scaleband(*words, "--arch", "moe-1in8", "--active-params", "175M").json()
     assert {(row["arch"], row["n_active"]) for row in sparse["proposals"]} == {("moe-1in8", 2.5e7)}
+
+
+def test_candidates_without_n_active_are_as_sparse_as_they_were_fitted(tmp_path: Path, capsys: Capsys) -> None:
+    rows = "n_params,n_tokens,lr_peak,batch_tokens,arch,n_active\n1e9,2e10,1e-3,5e5,moe-1in8,\n1e9,2e10,1e-3,5e5,,\n"
+    (tmp_path / "c.csv").write_text(f"{rows}1e9,2e10,1e-3,5e5,moe-1in8,5e8\n")
+    group = {"source": "step-law", "arch": "dense", "data": "web"}
+    found = candidate_frame(tmp_path / "c.csv", group, [made_up_cells()])
+    assert found["n_active"].tolist() == [2.5e8, 1e9, 5e8]
+    assert capsys.readouterr().err.count("as in the fitted cells of step-law/moe-1in8/web") == 1
+    assert candidate_frame(tmp_path / "c.csv", group)["n_active"].tolist() == [1e9, 1e9, 5e8]
+    assert "taken as if every parameter" in capsys.readouterr().err
 
 
 def test_pending_runs_are_told_apart(scaleband: Command, candidates_csv: Path, tmp_path: Path) -> None:

@@ -7,6 +7,8 @@ import re
 from dataclasses import asdict
 from typing import Any
 
+import numpy as np
+
 from scaleband.cli.arguments import add_json, add_target, count, path, trust, whole
 from scaleband.cli.fit import path_of_prior
 from scaleband.cli.grid_limits import (
@@ -77,8 +79,9 @@ def run_init(asked: argparse.Namespace) -> int:
 
     from scaleband.campaign import Campaign, Settings
 
+    given = given_of(asked)
     target = {"source": asked.source, "arch": asked.arch or "dense", "data": asked.data, "n_params": asked.params,
-              "n_active": asked.active_params or asked.params, "n_tokens": asked.tokens}  # fmt: skip
+              "n_active": asked.active_params or usual_active(asked, given), "n_tokens": asked.tokens}  # fmt: skip
     settings = Settings(
         name=asked.name
         or re.sub(r"[^A-Za-z0-9._-]+", "-", asked.dir.resolve().name).strip("-._")
@@ -87,7 +90,7 @@ def run_init(asked: argparse.Namespace) -> int:
         budget_flops=asked.budget,
         candidates={} if asked.candidates is None else candidates_of(asked, target),
         limits=limits_of(asked, target) if asked.candidates is None else {},
-        given=given_of(asked),
+        given=given,
         device={} if device is None else asdict(device),
         target_runs=asked.target_runs,
         strategy=asked.strategy,
@@ -115,6 +118,24 @@ def run_init(asked: argparse.Namespace) -> int:
             "may look worth its price: begin with --prior step-law --trust 0.5, with runs of before (--runs), or with "
             "`ask --past-stop`")  # fmt: skip
     return Exit.DONE
+
+
+def usual_active(asked: argparse.Namespace, given: dict[str, list[Any]]) -> float:
+    """n_active of a target that leaves it out: as in the runs that are there, else in the prior, else n_params."""
+    from scaleband.cli.question import with_usual_active
+    from scaleband.inference.store import read_draws
+    from scaleband.laws import Cells
+    from scaleband.predict import target_cells
+
+    arch = asked.arch or "dense"
+    if arch.split("-")[0] == "dense":
+        return float(asked.params)
+    known = [] if asked.prior is None else [read_draws(path_of_prior(asked.prior)).cells]
+    if given:
+        params, active, tokens = (np.asarray(given[name], float) for name in ("n_params", "n_active", "n_tokens"))
+        known.insert(0, Cells(given["source"], given["arch"], given["data"], params, active, tokens))
+    cells = target_cells(asked.params, asked.tokens, source=asked.source, arch=arch, data=asked.data)
+    return float(with_usual_active(known, cells, "--active-params").n_active[0])
 
 
 def prior_of(text: str) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from scaleband.cli.printing import say
+from scaleband.cli.question import with_usual_active
 from scaleband.errors import UserError
 from scaleband.laws import Cells
 from scaleband.predict import target_cells
@@ -54,12 +55,20 @@ class Points:
         One target a row.
     lr_peak, batch_tokens (row,)
         NaN where the row asks for its cell's optimum.
+    active_left_out (row,)
+        True where the row does not say n_active: it is n_params until something else is known of it.
     """
 
     raw: pd.DataFrame
     cells: Cells
     lr_peak: np.ndarray
     batch_tokens: np.ndarray
+    active_left_out: np.ndarray
+
+
+def with_known_active(points: Points, fitted: Cells) -> Points:
+    """Points that leave n_active out, with that of the fitted cells that are built like them; says so on stderr."""
+    return replace(points, cells=with_usual_active([fitted], points.cells, "n_active", points.active_left_out))
 
 
 def read_points(
@@ -113,7 +122,7 @@ def read_points(
         data=text("data", UNSEEN),
         n_active=np.where(np.isnan(active), params, active),
     )
-    return Points(raw, cells, number("lr_peak"), number("batch_tokens"))
+    return Points(raw, cells, number("lr_peak"), number("batch_tokens"), np.isnan(active))
 
 
 def misspelt(name: str, header: list[str], also: Sequence[str] = ()) -> list[str]:

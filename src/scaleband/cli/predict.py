@@ -12,7 +12,7 @@ import numpy as np
 from scaleband.cli.arguments import add_fit, add_interval, path
 from scaleband.cli.loss_laws import loss_path, mark_loss
 from scaleband.cli.places import check_output, write_whole
-from scaleband.cli.points import ADDED, Points, read_points
+from scaleband.cli.points import ADDED, Points, read_points, with_known_active
 from scaleband.cli.printing import say
 from scaleband.cli.question import (
     PARTS,
@@ -61,6 +61,7 @@ def run(asked: argparse.Namespace) -> int:
     behind: LawDraws | LossDraws
     if laws is not None and alone:
         behind = laws
+        points = with_known_active(points, laws.table.cells)
         if np.isfinite(points.lr_peak).any():
             say("note: this fit knows losses alone, so rates and batches of the points are left aside")
         tell_new_groups(laws.table.cells, points.cells)
@@ -69,6 +70,7 @@ def run(asked: argparse.Namespace) -> int:
         done = mark_loss(laws)
     else:
         behind = draws = open_draws(asked)[0]
+        points = with_known_active(points, draws.cells)
         tell_new_groups(draws.cells, points.cells)
         tell_distance(partial(extrapolation, draws), points.cells)
         bands = predicted(draws, points, asked.mean, asked.interval, laws)

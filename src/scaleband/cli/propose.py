@@ -7,7 +7,7 @@ keeps none: there every candidate counts as new.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,7 +25,7 @@ from scaleband.cli.grid_limits import (
 )
 from scaleband.cli.prices import add_prices, device_of
 from scaleband.cli.printing import print_json, print_rows, print_table
-from scaleband.cli.question import Question, ask, common_json, common_rows, mark
+from scaleband.cli.question import Question, ask, common_json, common_rows, mark, with_usual_active
 from scaleband.cli.verb import Verb
 from scaleband.cli.words import chance, rate, tokens
 from scaleband.errors import UserError
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from scaleband.design import Candidates, Device, Proposals
+    from scaleband.laws import Cells
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -141,11 +142,14 @@ def read_candidates(q: Question, file: Any) -> Candidates:
     """Runs out of a CSV or Parquet file as `candidate_frame` reads them; raises what it does."""
     from scaleband.design import candidates_from_table
 
-    return candidates_from_table(candidate_frame(file, {k: getattr(q.cells, k)[0] for k in ("source", "arch", "data")}))
+    group = {k: getattr(q.cells, k)[0] for k in ("source", "arch", "data")}
+    return candidates_from_table(candidate_frame(file, group, [q.draws.cells]))
 
 
-def candidate_frame(file: Path, group: Mapping[str, str]) -> pd.DataFrame:
+def candidate_frame(file: Path, group: Mapping[str, str], fitted: Sequence[Cells] = ()) -> pd.DataFrame:
     """Runs that can be made out of a CSV or Parquet file; a part of the group left out is that of `group`.
+
+    Where n_active is left out it is that of the `fitted` cells that are built like the run, else n_params.
 
     Raises
     ------
@@ -170,6 +174,9 @@ def candidate_frame(file: Path, group: Mapping[str, str]) -> pd.DataFrame:
         named = points.raw[part] if part in points.raw else pd.Series("", frame.index)
         given = named.fillna("").astype(str).str.strip()
         frame[part] = given.where(given != "", group[part]).to_numpy()
+    source, arch, data = (tuple(frame[part]) for part in ("source", "arch", "data"))
+    cells = replace(points.cells, source=source, arch=arch, data=data)
+    frame["n_active"] = with_usual_active(fitted, cells, "n_active", points.active_left_out).n_active
     for name in ("run_id", "bundle"):
         if name in points.raw:
             frame[name] = points.raw[name].fillna("").astype(str).to_numpy()

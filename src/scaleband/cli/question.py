@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from typing import Any
 
@@ -17,8 +17,10 @@ from scaleband.inference.released import card_line, model_path
 from scaleband.inference.store import read_draws
 from scaleband.labels import quantity
 from scaleband.laws import Cells, LawDraws
+from scaleband.laws.draws import PARAMS_TOLERANCE
 from scaleband.laws.loss.draws import LossDraws
 from scaleband.predict import Basins, Extrapolation, basins, extrapolation, target_cells
+from scaleband.predict.targets import usual_sparsity
 
 NOT_STATED = "not stated"
 PARTS = ("source", "arch", "data")
@@ -63,8 +65,6 @@ def ask(asked: argparse.Namespace) -> Question:
             raise UsageError("--active-params is larger than --params; --params is the total, swap them?")
         if family == "dense" and asked.active_params < asked.params * (1 - 1e-9):
             raise UsageError("--active-params is smaller than --params, and dense uses all; add --arch moe")
-    elif family != "dense":
-        say(f"note: {arch} without --active-params: taken as if every parameter were used for every token")
     draws, card = open_draws(asked)
     cells = target_cells(
         asked.params,
@@ -74,6 +74,8 @@ def ask(asked: argparse.Namespace) -> Question:
         data=asked.data,
         n_active=asked.active_params,
     )
+    if asked.active_params is None:
+        cells = with_usual_active([draws.cells], cells, "--active-params")
     where = extrapolation(draws, cells)
     tell_unknown(draws, {p: getattr(asked, p) for p in PARTS}, where.unseen)
     if "arch" not in where.unseen and arch not in draws.cells.arch and arch != family:
@@ -81,6 +83,37 @@ def ask(asked: argparse.Namespace) -> Question:
         say(f"note: {arch} is answered as a new variant of {family}; the fit knows {', '.join(known[:8])}"
             f"{meant(arch, known)}")  # fmt: skip
     return Question(draws, cells, basins(draws, cells), where, card)
+
+
+def with_usual_active(fitted: Sequence[Cells], cells: Cells, name: str, missing: Any = True) -> Cells:
+    """Targets whose n_active is left out, with that of the fitted cells that are built like them; says so on stderr.
+
+    Parameters
+    ----------
+    fitted
+        Where to look, the first that knows a cell like it first.
+    cells
+        n_active is n_params where it was left out.
+    name
+        Of the flag or column that would have said it.
+    missing (target,)
+        Where it was left out.
+    """
+    active = np.array(cells.n_active, float)
+    said: dict[str, None] = {}  # each sentence once
+    for c in np.flatnonzero(np.broadcast_to(missing, active.shape)):
+        if cells.arch[c].split("-")[0] == "dense":
+            continue
+        found = next((f for known in fitted if (f := usual_sparsity(known, cells, int(c)))), None)
+        if found is not None and found[0] > 1 + PARAMS_TOLERANCE:
+            active[c] = cells.n_params[c] / found[0]
+            text = f"n_params / n_active is taken to be {found[0]:.4g}, as in the fitted cells of {found[1]}"
+        else:
+            text = "taken as if every parameter were used for every token"
+        said[f"{cells.arch[c]} without {name}: {text}"] = None
+    for text in list(said)[:8]:
+        say(f"note: {text}")
+    return replace(cells, n_active=active)
 
 
 def tell_unknown(draws: LawDraws, given: Mapping[str, str | None], unseen: Sequence[str]) -> None:

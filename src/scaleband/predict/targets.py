@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from scaleband.errors import UserError
 from scaleband.laws import ANGLE, CENSOR_ABOVE, CURVATURE, LEVEL, REFERENCE, SKEW, Cells, Ends, LawDraws, ends
+from scaleband.laws.draws import PARAMS_TOLERANCE
 
 Array = NDArray[np.float64]
 
@@ -234,6 +235,26 @@ def peers(fitted: Cells, cells: Cells, c: int = 0) -> tuple[str, NDArray[np.bool
     alike = np.array([a.split("-")[0] == family for a in fitted.arch], dtype=bool)
     masks = {"/".join(wanted): own, f"the fitted {family} cells": alike, "the fitted cells": np.ones(len(fitted), bool)}
     return next((k, m) for k, m in masks.items() if m.any())
+
+
+def usual_sparsity(fitted: Cells, cells: Cells, c: int = 0) -> tuple[float, str] | None:
+    """n_params / n_active of the fitted cells that are built like target `c`, for a question that leaves n_active out.
+
+    These are its group's, else those of its variant (moe-1in8) in any group; of its size, where that was fitted.
+
+    Returns
+    -------
+    The median, and whose it is; None where no cell is built like it.
+    """
+    wanted = (cells.source[c], cells.arch[c], cells.data[c])
+    own = np.array([g == wanted for g in zip(fitted.source, fitted.arch, fitted.data, strict=True)], dtype=bool)
+    variant = np.array([a == wanted[1] and "-" in a for a in fitted.arch], dtype=bool)
+    alike = np.abs(np.log(fitted.n_params / cells.n_params[c])) <= PARAMS_TOLERANCE
+    for name, mask in (("/".join(wanted), own), (wanted[1], variant)):
+        if mask.any():
+            mask = mask & alike if (mask & alike).any() else mask
+            return float(np.median((fitted.n_params / fitted.n_active)[mask])), name
+    return None
 
 
 def outside(fitted: Cells, cells: Cells, c: int = 0) -> Extrapolation:
