@@ -58,3 +58,20 @@ def made_laws(n: int = 300, *, source: str = "a", spread: float = 0.01, of_cells
         "conventions": {g: {"loss_kind": "val"} for g in groups},
     }  # fmt: skip
     return LossDraws(tuple(parts), table, REFERENCE, meta, far)
+
+
+def losses_alone(name: str, truth: dict[str, float], n: int = 40) -> LossDraws:
+    """Draws of one law, all at its truth, as a fit of the losses of group a/dense/web alone gives them."""
+    law, group = LAWS[name], "a/dense/web"
+    table = made_laws(2, of_cells=False).table.take(np.arange(12))
+    entries = {f"{p.name}:{group}" if p.grouped else p.name: float(p.unbounded(truth[p.name])) for p in law.parameters}
+    entries |= {f"level:{group}": LEVEL["web"], "log_sigma:a": np.log(0.001), "log_nu_minus_1": 1.6}
+    entries |= {f"log_spread_{k}": -1.5 for k in ("level", *(p.name for p in law.parameters if p.grouped))}
+    part = LawSamples(law, tuple(entries), np.tile(list(entries.values()), (n, 1)))
+    meta = {"gate": {"passed": True, "messages": []}, "weights": {name: 1.0}, "conventions": {}, "n_runs": 12}
+    return LossDraws((part,), table, REFERENCE, meta)
+
+
+REPEATED = TRUTH | {"repeat_decay": 15.0, "excess_decay": 5.0}
+THREE = {"reducible": 0.45, "balance": 0.5, "alpha": 0.34, "steps_share": 0.5, "steps_exponent": 0.6,
+         "batch_exponent": 0.55}  # fmt: skip

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 GROUP_COLUMNS = ("source", "arch", "data")
-NUMBER_COLUMNS = ("n_params", "n_active", "n_tokens", "lr_peak", "batch_tokens")
+NUMBER_COLUMNS = ("n_params", "n_active", "n_tokens", "lr_peak", "batch_tokens", "unique_tokens")
 REQUIRED = ("n_params", "n_tokens")
 ADDED = ("loss_median", "loss_lower", "loss_upper")
 
@@ -40,6 +40,7 @@ BOUNDS = {
     "n_tokens": (1e5, 1e18, "write tokens, not billions: 2e10"),
     "lr_peak": (1e-12, 1e3, "write the peak rate itself: 0.0003"),
     "batch_tokens": (1.0, 1e12, "write tokens per optimizer step: 524288"),
+    "unique_tokens": (1e5, 1e18, "write tokens, not billions: 2e10"),
 }
 
 
@@ -57,6 +58,8 @@ class Points:
         NaN where the row asks for its cell's optimum.
     active_left_out (row,)
         True where the row does not say n_active: it is n_params until something else is known of it.
+    unique_tokens (row,)
+        Distinct tokens in the data; NaN where nothing is repeated.
     """
 
     raw: pd.DataFrame
@@ -64,6 +67,7 @@ class Points:
     lr_peak: np.ndarray
     batch_tokens: np.ndarray
     active_left_out: np.ndarray
+    unique_tokens: np.ndarray
 
 
 def with_known_active(points: Points, fitted: Cells) -> Points:
@@ -77,8 +81,9 @@ def read_points(
     """Read POINTS.csv (or Parquet).
 
     Columns: n_params and n_tokens; optionally source, data (empty: never seen), arch (empty: `arch`), n_active
-    (empty: n_params), and lr_peak with batch_tokens (both empty: the cell's optimum). Others are kept; `also` are those
-    that the caller reads. Runs that are to be made, and not foretold alone, may see as few as `fewest_tokens`.
+    (empty: n_params), lr_peak with batch_tokens (both empty: the cell's optimum), and unique_tokens (empty: nothing is
+    repeated). Others are kept; `also` are those that the caller reads. Runs that are to be made, and not foretold
+    alone, may see as few as `fewest_tokens`.
 
     Raises
     ------
@@ -122,7 +127,9 @@ def read_points(
         data=text("data", UNSEEN),
         n_active=np.where(np.isnan(active), params, active),
     )
-    return Points(raw, cells, number("lr_peak"), number("batch_tokens"), np.isnan(active))
+    return Points(
+        raw, cells, number("lr_peak"), number("batch_tokens"), np.isnan(active), number("unique_tokens")
+    )  # fmt: skip
 
 
 def misspelt(name: str, header: list[str], also: Sequence[str] = ()) -> list[str]:
@@ -173,6 +180,9 @@ def row_doubts(frame: pd.DataFrame, name: str, *, has_seq_len: bool) -> list[str
         doubt(frame["batch_tokens"].to_numpy() <= MOST_SEQUENCES, "batch_tokens", SEQUENCES, SEQUENCES_REMEDY)
     if "lr_peak" in frame:
         doubt(frame["lr_peak"].to_numpy() > HIGHEST_RATE, "lr_peak", TOO_HIGH, TOO_HIGH_REMEDY)
+    if "unique_tokens" in frame:
+        more = (frame["unique_tokens"] > frame["n_tokens"]).to_numpy()
+        doubt(more, "unique_tokens", "is larger than n_tokens, so nothing is repeated", "leave it empty")
     return out
 
 
@@ -187,7 +197,7 @@ def row_problems(
     good = np.ones(len(frame), dtype=bool)
     fine = {c: good & ~unreadable.get(c, ~good) for c in NUMBER_COLUMNS}
     for column, (lowest, high, remedy) in BOUNDS.items():
-        low = fewest_tokens if column == "n_tokens" else lowest
+        low = fewest_tokens if column in ("n_tokens", "unique_tokens") else lowest
         refuse((value[column] < low) | (value[column] > high), column, f"is outside {low:g} to {high:g}", remedy)
     for column in REQUIRED:
         refuse(np.isnan(value[column]) & fine[column], column, "is missing (empty or NaN)", "give it")

@@ -23,6 +23,7 @@ from scaleband.cli.question import (
     names_like,
     open_draws,
 )
+from scaleband.cli.reaching import tell_repeats
 from scaleband.cli.verb import Verb
 from scaleband.cli.words import mass
 from scaleband.inference.loss_store import holds_basins, read_loss
@@ -31,6 +32,7 @@ from scaleband.laws import Cells, LawDraws
 from scaleband.laws.loss.draws import LossDraws
 from scaleband.predict import Extrapolation, basins, extrapolation, interval, predict_log_loss
 from scaleband.predict.loss import with_loss_law
+from scaleband.predict.repeats import cost_of_repeats
 from scaleband.predict.targets import UNSEEN, outside
 
 CHUNK = 200
@@ -41,8 +43,8 @@ def add(parser: argparse.ArgumentParser) -> None:
     """Flags."""
     add_fit(parser)
     parser.add_argument("--points", type=path, required=True, metavar="POINTS.csv",
-                        help="n_params, n_tokens; source, arch, data, n_active; lr_peak with batch_tokens, "
-                             "or neither for the optimum")  # fmt: skip
+                        help="n_params, n_tokens; source, arch, data, n_active, unique_tokens; lr_peak with "
+                             "batch_tokens, or neither for the optimum")  # fmt: skip
     parser.add_argument(
         "--out", type=path, required=True, metavar="PREDICTIONS.csv",
         help="the points and their loss; Parquet if the name ends so",
@@ -75,6 +77,11 @@ def run(asked: argparse.Namespace) -> int:
         tell_distance(partial(extrapolation, draws), points.cells)
         bands = predicted(draws, points, asked.mean, asked.interval, laws)
         done = mark(draws) if laws is None else max(mark(draws), mark_loss(laws))
+    if (points.unique_tokens < points.cells.n_tokens).any():
+        if laws is None:
+            say("note: this fit has no loss laws to say what repeats cost, so the points' unique_tokens are left aside")
+        else:
+            tell_repeats(laws)
     tell_conventions(behind, points.cells)
     table = points.raw.assign(**{name: bands[:, k] for k, name in enumerate(ADDED)})
     parquet = asked.out.suffix.lower() == ".parquet"
@@ -89,6 +96,7 @@ def run(asked: argparse.Namespace) -> int:
 def predicted_by_laws(laws: LossDraws, points: Points, mean: bool, share: float) -> np.ndarray:
     """Median, lower and upper loss of each point from loss laws alone: (point, 3)."""
     logs = laws.log_loss(points.cells, batch_tokens=points.batch_tokens, new_run=not mean)
+    logs = logs + cost_of_repeats(laws, points.cells, points.unique_tokens, points.batch_tokens)
     return np.exp(np.stack(interval(logs, share), axis=1))
 
 
@@ -105,7 +113,7 @@ def predicted(
         )
         b = basins(draws, part)
         if laws is not None:
-            b = with_loss_law(draws, b, laws)
+            b = with_loss_law(draws, b, laws, points.unique_tokens[rows])
         logs = predict_log_loss(
             draws, b, points.lr_peak[rows], points.batch_tokens[rows], mean=mean, seed=begin,
             far=None if laws is None else laws.far,

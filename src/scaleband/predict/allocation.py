@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from scaleband.errors import UserError
 from scaleband.laws.design import Cells
 from scaleband.laws.loss import Covariates, minimise_each
-from scaleband.laws.loss.draws import LossDraws, keyed_normal
-from scaleband.laws.loss.repetition import TOKENS_HALF, saturating
+from scaleband.laws.loss.draws import LossDraws
+from scaleband.predict.repeats import tokens_that_count
 
 Array = NDArray[np.float64]
 
@@ -112,18 +112,14 @@ def allocate(draws: LossDraws, group: str, flops: float, limits: Limits | None =
     law = draws.law_log_loss(group)
     ref, log_s = draws.reference, np.log(limits.sparsity)
     cap = np.inf if limits.max_tokens is None else limits.max_tokens
-
-    # Laws that never saw repeats take their worth from the stated belief of the law that does.
-    knows_repeats = draws.form_of_sample() == "repetition"
-    decay = np.exp(TOKENS_HALF.mean + TOKENS_HALF.sd * keyed_normal(draws.n_samples, "repeat_decay"))
+    counted = tokens_that_count(draws)
 
     def loss_at(log_active: Array) -> Array:
         active = np.exp(log_active)
         tokens = np.minimum(tokens_for(flops, active, limits.inference_tokens), cap)
         d = np.log(np.maximum(tokens, 1.0) / ref.n_tokens)
         u = d if limits.unique_tokens is None else np.minimum(d, np.log(limits.unique_tokens / ref.n_tokens))
-        d = np.where(knows_repeats, d, u + saturating(np, np.exp(d - u), decay))
-        value = law(Covariates(log_active - np.log(ref.n_active), d, log_s, np.nan, u))
+        value = law(Covariates(log_active - np.log(ref.n_active), counted(d, u), log_s, np.nan, u))
         return np.where(tokens >= 1.0, value, 50.0 + log_active)
 
     count = draws.n_samples

@@ -11,16 +11,18 @@ from scaleband.laws import ANGLE, CURVATURE, REFERENCE, SKEW, LawDraws, linex, n
 from scaleband.laws.far import FarDraws, Place, towards_family
 from scaleband.laws.loss.draws import LossDraws
 from scaleband.predict.optimum import regret
+from scaleband.predict.repeats import cost_of_repeats
 from scaleband.predict.targets import Basins
 
 Array = NDArray[np.float64]
 
 
-def with_loss_law(draws: LawDraws, b: Basins, laws: LossDraws) -> Basins:
+def with_loss_law(draws: LawDraws, b: Basins, laws: LossDraws, unique_tokens: Array | None = None) -> Basins:
     """Basins whose level comes from fitted loss laws; cells that were fitted keep their own.
 
     The two fits are paired draw by draw at random: a cell's level is pinned by its own runs, so level and optimum of
-    a new cell are as good as independent. The scatter of cells around the law is included.
+    a new cell are as good as independent. The scatter of cells around the law is included, and so is what repeats cost
+    where the targets have but `unique_tokens` (target,) distinct ones (NaN: no repeats).
     """
     level = np.array(b.level)
     pick = np.random.default_rng(0).permutation(laws.n_samples)[np.arange(len(level)) % laws.n_samples]
@@ -29,6 +31,8 @@ def with_loss_law(draws: LawDraws, b: Basins, laws: LossDraws) -> Basins:
     for t in range(len(b.cells)):
         if draws.matching_cell(b.cells, t) is None:
             level[:, t] = 100 * told[pick, t]
+    if unique_tokens is not None:
+        level += 100 * cost_of_repeats(laws, b.cells, unique_tokens, optimum_batch)[pick]
     return replace(b, level=level)
 
 

@@ -1,0 +1,99 @@
+"""predict and allocate on fits of losses alone whose law knows of repeated data or of batches."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from command import Command, Done
+
+from made_laws import LEVEL, REFERENCE, REPEATED, TRUTH, losses_alone
+from scaleband.inference.loss_store import write_loss
+from scaleband.laws.loss import LAWS, Covariates
+
+WEB = "a,dense,web"
+HEADER = "source,arch,data,n_params,n_tokens"
+
+
+@pytest.fixture(scope="session")
+def repeated_fit(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A fit that knows what repeats cost."""
+    path = tmp_path_factory.mktemp("alone") / "repetition.nc"
+    write_loss(losses_alone("repetition", REPEATED), path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def plain_fit(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A fit that saw no repeats."""
+    path = tmp_path_factory.mktemp("alone") / "chinchilla.nc"
+    write_loss(losses_alone("chinchilla", TRUTH), path)
+    return path
+
+
+def loss_by(name: str, truth: dict[str, float], n: float, d: float, *, b: float = np.nan, u: float = np.inf) -> float:
+    """The truth's loss."""
+    tokens = np.log(np.array([d, min(d, u)]) / REFERENCE.n_tokens)
+    x = Covariates(np.log(n / REFERENCE.n_active), tokens[0], 0.0, np.log(b / REFERENCE.batch_tokens), tokens[1])
+    return float(np.exp(LEVEL["web"]) * LAWS[name].relative(np, truth, LAWS[name].tuned(truth, x)))
+
+
+def ask(scaleband: Command, tmp_path: Path, rows: str, *words: object) -> tuple[Done, np.ndarray]:
+    """Predict at rows of a table; the medians."""
+    points, out = tmp_path / "points.csv", tmp_path / "out.csv"
+    points.write_text(rows)
+    out.unlink(missing_ok=True)
+    done = scaleband("predict", *words, "--points", points, "--out", out, "--mean")
+    return done, pd.read_csv(out).loss_median.to_numpy() if done.code == 0 else np.array([])
+
+
+def test_points_with_repeated_data_cost_what_the_repetition_law_says(
+    scaleband: Command, tmp_path: Path, repeated_fit: Path
+) -> None:
+    rows = f"{HEADER},unique_tokens\n" + "".join(f"{WEB},1e9,8e10,{u}\n" for u in ("", "8e10", "1e9"))
+    done, told = ask(scaleband, tmp_path, rows, "--fit", repeated_fit)
+    assert "belief" not in done.err
+    truth = [loss_by("repetition", REPEATED, 1e9, 8e10, u=u) for u in (8e10, 8e10, 1e9)]
+    np.testing.assert_allclose(told, truth, rtol=1e-6)
+    assert truth[2] > 1.05 * truth[1]
+
+
+def test_a_fit_without_repeats_takes_their_worth_from_the_belief_as_allocate_does(
+    scaleband: Command, tmp_path: Path, plain_fit: Path
+) -> None:
+    rows = f"{HEADER},unique_tokens\n{WEB},1e9,8e10,8e10\n{WEB},1e9,8e10,1e9\n"
+    done, told = ask(scaleband, tmp_path, rows, "--fit", plain_fit)
+    assert "stated belief" in done.err
+    words = ("allocate", "--fit", plain_fit, "--flops", 6 * 1e9 * 8e10, "--params", "1e9", "--unique-tokens", "1e9")
+    assert told[1] == pytest.approx(scaleband(*words, "--json").json()["loss"]["median"], rel=1e-4)
+    assert told[1] > 1.01 * told[0]
+
+
+def test_repeats_cost_the_same_of_a_cell_that_was_fitted_and_of_a_new_one(scaleband: Command, tmp_path: Path) -> None:
+    """The model has basins too: its fitted cells keep their own level."""
+    cells = [f"step-law,dense,steplaw_main,{n},8e9" for n in (119992320, 1.3e8)]
+    rows = f"{HEADER},unique_tokens\n" + "".join(f"{cell},{u}\n" for cell in cells for u in ("", "1e9"))
+    done, told = ask(scaleband, tmp_path, rows, "--model", "step-law")
+    assert "stated belief" in done.err
+    fitted, new = np.log(told[1::2] / told[::2])
+    assert fitted == pytest.approx(new, rel=0.1)
+    assert new > 0.01
+
+
+def test_a_fit_without_loss_laws_says_that_it_leaves_repeats_aside(
+    scaleband: Command, tmp_path: Path, fit_file: Path
+) -> None:
+    rows = f"{HEADER},unique_tokens\nus,dense,code,5e8,1e10,1e9\n"
+    assert "unique_tokens are left aside" in ask(scaleband, tmp_path, rows, "--fit", fit_file)[0].err
+
+
+def test_distinct_tokens_that_cannot_be_are_refused_and_needless_ones_doubted(
+    scaleband: Command, tmp_path: Path, plain_fit: Path
+) -> None:
+    done, _ = ask(scaleband, tmp_path, f"{HEADER},unique_tokens\n{WEB},1e9,8e10,2\n", "--fit", plain_fit)
+    assert done.code == 1
+    assert "row 1: unique_tokens = 2 is outside 100000 to 1e+18; write tokens, not billions" in done.err
+    done, _ = ask(scaleband, tmp_path, f"{HEADER},unique_tokens\n{WEB},1e9,8e10,9e10\n", "--fit", plain_fit)
+    assert "row 1: unique_tokens = 9e+10 is larger than n_tokens, so nothing is repeated; leave it empty" in done.err
