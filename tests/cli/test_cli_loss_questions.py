@@ -97,3 +97,38 @@ def test_distinct_tokens_that_cannot_be_are_refused_and_needless_ones_doubted(
     assert "row 1: unique_tokens = 2 is outside 100000 to 1e+18; write tokens, not billions" in done.err
     done, _ = ask(scaleband, tmp_path, f"{HEADER},unique_tokens\n{WEB},1e9,8e10,9e10\n", "--fit", plain_fit)
     assert "row 1: unique_tokens = 9e+10 is larger than n_tokens, so nothing is repeated; leave it empty" in done.err
+
+
+def reached(scaleband: Command, fit: Path, loss: float, *words: object) -> dict:
+    """What `allocate --reach` says of a model of 1B parameters."""
+    asked = ("allocate", "--fit", fit, "--flops", "1e21", "--params", "1e9", "--reach", loss, *words, "--json")
+    return scaleband(*asked).json()["reach"]
+
+
+def test_a_loss_is_reached_later_on_repeated_data_or_never(
+    scaleband: Command, repeated_fit: Path, plain_fit: Path
+) -> None:
+    goal = loss_by("repetition", REPEATED, 1e9, 1e10, u=2e9)
+    repeats = ("--unique-tokens", "2e9")
+    assert reached(scaleband, repeated_fit, goal, *repeats)["n_tokens"]["median"] == pytest.approx(1e10, rel=1e-6)
+    assert reached(scaleband, repeated_fit, goal)["n_tokens"]["median"] < 9e9
+    for fit in (repeated_fit, plain_fit):
+        low = loss_by("chinchilla", TRUTH, 1e9, 1e12)
+        assert reached(scaleband, fit, low)["probability"] == 1
+        assert reached(scaleband, fit, low, *repeats)["probability"] == 0
+
+
+def test_a_loss_that_takes_more_than_the_most_tokens_is_not_reached(scaleband: Command, plain_fit: Path) -> None:
+    goal = loss_by("chinchilla", TRUTH, 1e9, 1e10)
+    assert reached(scaleband, plain_fit, goal, "--tokens-max", "1.1e10")["probability"] == 1
+    assert reached(scaleband, plain_fit, goal, "--tokens-max", "0.9e10")["n_tokens"] is None
+
+
+def test_reaching_a_loss_on_repeated_data_beside_basins(scaleband: Command) -> None:
+    words = ("allocate", "--model", "step-law", "--flops", "1e21", "--params", "1e9", "--reach", "2.3")
+    free, few = (scaleband(*words, *more, "--json").json()["reach"] for more in ((), ("--unique-tokens", "5e9")))
+    assert few["n_tokens"]["median"] > 1.02 * free["n_tokens"]["median"]
+    assert few["steps"]["median"] > 1.005 * free["steps"]["median"]
+    most = 1.1 * free["n_tokens"]["median"]
+    capped = scaleband(*words, "--batch-tokens", "4e6", "--tokens-max", most, "--json").json()["reach"]
+    assert capped["probability"] < 0.5

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,7 @@ from scaleband.inference.store import read_draws
 from scaleband.labels import quantity
 from scaleband.laws import LawDraws
 from scaleband.laws.loss.draws import LossDraws
-from scaleband.predict.allocation import FIRST_TOKENS, tokens_to_reach
+from scaleband.predict.allocation import FIRST_TOKENS, MOST_TOKENS, tokens_to_reach
 from scaleband.predict.reach import OVERHEAD, reach
 from scaleband.predict.targets import target_cells
 from scaleband.slips import LOSS_RANGE, NO_LOSS, NO_LOSS_REMEDY
@@ -40,7 +41,7 @@ def finite_band(values: Any, interval: float) -> dict[str, float] | None:
 
 
 def reach_json(draws: LossDraws, group: str, n_params: float, asked: argparse.Namespace) -> dict[str, Any]:
-    """Everything about reaching the loss, as plain values.
+    """Everything about reaching the loss, as plain values; with more than --tokens-max it is not reached.
 
     Bands are over the draws in which the loss is reached (`probability`). Nothing is known below `first_tokens`: as
     many mean "at most". Steps and the critical batch need basins and a loss that is reached later; else they are null.
@@ -50,7 +51,8 @@ def reach_json(draws: LossDraws, group: str, n_params: float, asked: argparse.Na
     cells = target_cells(n_params, n_active, source=source, arch=arch, data=data, n_active=n_active)
     if not LOSS_RANGE[0] <= asked.reach <= LOSS_RANGE[1]:
         say(f"warning: --reach: {asked.reach:g} {NO_LOSS}; {NO_LOSS_REMEDY}")
-    tokens = tokens_to_reach(draws, cells, asked.reach)[:, 0]
+    most = asked.tokens_max or MOST_TOKENS
+    tokens = tokens_to_reach(draws, cells, asked.reach, most=most, unique_tokens=asked.unique_tokens)[:, 0]
     reached = np.isfinite(tokens)
     out: dict[str, Any] = {
         "loss": asked.reach,
@@ -72,17 +74,15 @@ def reach_json(draws: LossDraws, group: str, n_params: float, asked: argparse.Na
     middle = float(np.median(tokens[reached]))
     if middle <= FIRST_TOKENS * _AT_MOST:
         return out
-    horizons = (max(middle / 30, 1e5), middle * 30)
-    found = reach(
-        law, draws, asked.reach, n_params, source=source, arch=arch, data=data, n_active=n_active,
-        tokens_range=horizons,
+    horizons = (max(middle / 30, 1e5), min(middle * 30, most))
+    follow = partial(
+        reach, law, draws, asked.reach, n_params, source=source, arch=arch, data=data, n_active=n_active,
+        tokens_range=horizons, unique_tokens=asked.unique_tokens,
     )  # fmt: skip
+    found = follow()
     critical = found.critical_batch()
     if asked.batch_tokens is not None:
-        own = reach(
-            law, draws, asked.reach, n_params, source=source, arch=arch, data=data, n_active=n_active,
-            batch_tokens=asked.batch_tokens, tokens_range=horizons,
-        )  # fmt: skip
+        own = follow(batch_tokens=asked.batch_tokens)
         out["first_tokens"] = horizons[0]
         out["batch_tokens"], out["n_tokens"] = asked.batch_tokens, finite_band(own.n_tokens[:, 0], asked.interval)
         out["flops"] = finite_band(6 * n_active * own.n_tokens[:, 0], asked.interval)

@@ -28,6 +28,9 @@ SMALLEST_BUDGET = 1.1 * 6 * FEWEST_RATIO * WIDEST[0] ** 2
 FIRST_TOKENS = 1e6
 """Fewest training tokens at which `tokens_to_reach` looks: a loss that is reached there may be reached earlier."""
 
+MOST_TOKENS = 1e16
+"""Most training tokens at which it looks: a loss that is not reached there is called never reached."""
+
 
 @dataclass(frozen=True)
 class Allocation:
@@ -169,13 +172,18 @@ def share_of_form(values: Array, law_of_sample: NDArray[np.str_]) -> float:
     return float(((mean[at] - values.mean()) ** 2).mean() / total) if total > 1e-16 else 0.0
 
 
-def tokens_to_reach(draws: LossDraws, cells: Cells, loss: float, *, most: float = 1e16) -> Array:
+def tokens_to_reach(
+    draws: LossDraws, cells: Cells, loss: float, *, most: float = MOST_TOKENS, unique_tokens: float | None = None
+) -> Array:
     """Training tokens at which each target's expected loss comes down to `loss`: (sample, target).
 
-    inf where `most` tokens do not reach it; `FIRST_TOKENS` where these do: there it takes at most as many.
+    inf where `most` tokens do not reach it; `FIRST_TOKENS` where these do: there it takes at most as many. Of the
+    tokens `unique_tokens` are distinct, as in `Limits`; the rest are repeats.
     """
     out = np.full((draws.n_samples, len(cells)), np.inf)
-    ref = draws.reference
+    ref, counted = draws.reference, tokens_that_count(draws)
+    distinct = np.inf if unique_tokens is None else np.log(unique_tokens / ref.n_tokens)
+    first = np.log(min(FIRST_TOKENS, most))
     for t in range(len(cells)):
         law = draws.law_log_loss(f"{cells.source[t]}/{cells.arch[t]}/{cells.data[t]}")
         n = np.log(cells.n_active[t] / ref.n_active)
@@ -183,9 +191,10 @@ def tokens_to_reach(draws: LossDraws, cells: Cells, loss: float, *, most: float 
 
         def above(log_tokens: Array, law=law, n=n, s=s) -> NDArray[np.bool_]:  # type: ignore[no-untyped-def]
             d = log_tokens - np.log(ref.n_tokens)
-            return np.asarray(law(Covariates(n, d, s, np.nan, d)) > np.log(loss))
+            u = np.minimum(d, distinct)
+            return np.asarray(law(Covariates(n, counted(d, u), s, np.nan, u)) > np.log(loss))
 
-        low, high = np.full(draws.n_samples, np.log(FIRST_TOKENS)), np.full(draws.n_samples, np.log(most))
+        low, high = np.full(draws.n_samples, first), np.full(draws.n_samples, np.log(most))
         never = above(high)
         for _ in range(50):
             middle = (low + high) / 2

@@ -11,6 +11,7 @@ from scaleband.errors import UserError
 from scaleband.laws import REFERENCE, Cells, LawDraws, conditional_log_lr, excess
 from scaleband.laws.loss import Covariates
 from scaleband.laws.loss.draws import LossDraws
+from scaleband.predict.repeats import tokens_that_count
 from scaleband.predict.targets import basins, target_cells
 
 Array = NDArray[np.float64]
@@ -80,7 +81,7 @@ def _first_below(value: Array, goal: float, logs: Array) -> Array:
 def reach(
     draws: LawDraws, laws: LossDraws, loss: float, n_params: float, *, source: str, data: str, arch: str = "dense",
     n_active: float | None = None, batch_tokens: ArrayLike | None = None,
-    tokens_range: tuple[float, float] | None = None, n_horizons: int = 31,
+    tokens_range: tuple[float, float] | None = None, n_horizons: int = 31, unique_tokens: float | None = None,
 ) -> Reach:
     """Tokens to reach a loss at one size, batch by batch, each with the best rate for it.
 
@@ -102,6 +103,8 @@ def reach(
         Horizons looked at; by default from 1 to 20,000 tokens per active parameter.
     n_horizons
         How finely.
+    unique_tokens
+        Distinct tokens there are, as in `allocation.Limits`; more are repeats.
 
     Raises
     ------
@@ -122,7 +125,9 @@ def reach(
     law, ref = laws.law_log_loss(f"{source}/{arch}/{data}"), laws.reference
     d = logs[:, None] - np.log(ref.n_tokens)
     size, s = np.log(active / ref.n_active), np.log(n_params / active)
-    level = law(Covariates(size, d, s, np.nan, d))[:, pick].T  # (sample, horizon)
+    u = d if unique_tokens is None else np.minimum(d, np.log(unique_tokens / ref.n_tokens))
+    counted = tokens_that_count(laws)(d, u)
+    level = law(Covariates(size, counted, s, np.nan, u))[:, pick].T  # (sample, horizon)
     best = _first_below(level, float(np.log(loss)), logs)
     if batch_tokens is None:
         reached = np.clip(np.where(np.isfinite(best), best, high), low, high)
