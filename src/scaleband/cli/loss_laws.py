@@ -200,6 +200,11 @@ def open_loss(asked: argparse.Namespace) -> LossDraws:
     return draws
 
 
+def knows_batch(draws: LossDraws) -> bool:
+    """Whether a law of the fit asks for the batch."""
+    return any("b" in p.law.needs for p in draws.parts)
+
+
 def mark_loss(draws: LossDraws) -> int:
     """Repeat a failed gate's mark on stderr; the exit code that goes with it."""
     gate: Any = draws.meta["gate"]

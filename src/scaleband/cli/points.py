@@ -76,14 +76,16 @@ def with_known_active(points: Points, fitted: Cells) -> Points:
 
 
 def read_points(
-    path: Path, *, arch: str = "dense", also: Sequence[str] = (), fewest_tokens: float = BOUNDS["n_tokens"][0]
+    path: Path, *, arch: str = "dense", also: Sequence[str] = (), fewest_tokens: float = BOUNDS["n_tokens"][0],
+    pairs: bool = True,
 ) -> Points:
     """Read POINTS.csv (or Parquet).
 
     Columns: n_params and n_tokens; optionally source, data (empty: never seen), arch (empty: `arch`), n_active
     (empty: n_params), lr_peak with batch_tokens (both empty: the cell's optimum), and unique_tokens (empty: nothing is
     repeated). Others are kept; `also` are those that the caller reads. Runs that are to be made, and not foretold
-    alone, may see as few as `fewest_tokens`.
+    alone, may see as few as `fewest_tokens`. A rate without its batch, or a batch without its rate, is refused unless
+    `pairs` is False: to laws of losses alone a batch says something by itself.
 
     Raises
     ------
@@ -106,7 +108,7 @@ def read_points(
         raise UserError(problems)
     known = [c for c in (*GROUP_COLUMNS, *NUMBER_COLUMNS) if c in header]
     frame, found, unreadable = normalised(raw[known], name, {})
-    problems = [str(p) for p in found] + row_problems(frame, name, unreadable, arch, fewest_tokens)
+    problems = [str(p) for p in found] + row_problems(frame, name, unreadable, arch, fewest_tokens, pairs)
     if problems:
         raise UserError(problems)
     for sentence in row_doubts(frame, name, has_seq_len="seq_len" in header):
@@ -187,7 +189,7 @@ def row_doubts(frame: pd.DataFrame, name: str, *, has_seq_len: bool) -> list[str
 
 
 def row_problems(
-    frame: pd.DataFrame, name: str, unreadable: dict[str, np.ndarray], arch: str, fewest_tokens: float
+    frame: pd.DataFrame, name: str, unreadable: dict[str, np.ndarray], arch: str, fewest_tokens: float, pairs: bool
 ) -> list[str]:
     """What cannot be true of a row."""
     out: list[str] = []
@@ -202,7 +204,7 @@ def row_problems(
     for column in REQUIRED:
         refuse(np.isnan(value[column]) & fine[column], column, "is missing (empty or NaN)", "give it")
     lr, size, active = value["lr_peak"], value["batch_tokens"], value["n_active"]
-    both = fine["lr_peak"] & fine["batch_tokens"]
+    both = fine["lr_peak"] & fine["batch_tokens"] & pairs
     remedy = "give lr_peak and batch_tokens, or neither for the optimum"
     refuse(np.isnan(lr) & ~np.isnan(size) & both, "lr_peak", "is missing and batch_tokens is given", remedy)
     refuse(~np.isnan(lr) & np.isnan(size) & both, "batch_tokens", "is missing and lr_peak is given", remedy)

@@ -10,7 +10,7 @@ from functools import partial
 import numpy as np
 
 from scaleband.cli.arguments import add_fit, add_interval, path
-from scaleband.cli.loss_laws import loss_path, mark_loss
+from scaleband.cli.loss_laws import knows_batch, loss_path, mark_loss
 from scaleband.cli.places import check_output, write_whole
 from scaleband.cli.points import ADDED, Points, read_points, with_known_active
 from scaleband.cli.printing import say
@@ -44,7 +44,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     add_fit(parser)
     parser.add_argument("--points", type=path, required=True, metavar="POINTS.csv",
                         help="n_params, n_tokens; source, arch, data, n_active, unique_tokens; lr_peak with "
-                             "batch_tokens, or neither for the optimum")  # fmt: skip
+                             "batch_tokens, or neither for the optimum (of losses alone: either)")  # fmt: skip
     parser.add_argument(
         "--out", type=path, required=True, metavar="PREDICTIONS.csv",
         help="the points and their loss; Parquet if the name ends so",
@@ -57,15 +57,16 @@ def run(asked: argparse.Namespace) -> int:
     """Read, predict, write."""
     given = [p for p in (asked.points, asked.fit) if p is not None]
     check_output(asked.out, "--out", inputs=given)
-    points = read_points(asked.points)
     laws = read_loss(loss_path(asked))
     alone = laws is not None and not holds_basins(loss_path(asked)) and asked.model is None
+    points = read_points(asked.points, pairs=not alone)
     behind: LawDraws | LossDraws
     if laws is not None and alone:
         behind = laws
         points = with_known_active(points, laws.table.cells)
-        if np.isfinite(points.lr_peak).any():
-            say("note: this fit knows losses alone, so rates and batches of the points are left aside")
+        aside = {"rates": points.lr_peak} | ({} if knows_batch(laws) else {"batches": points.batch_tokens})
+        if any(np.isfinite(v).any() for v in aside.values()):
+            say(f"note: this fit knows losses alone, so {' and '.join(aside)} of the points are left aside")
         tell_new_groups(laws.table.cells, points.cells)
         tell_distance(partial(outside, laws.table.cells), points.cells)
         bands = predicted_by_laws(laws, points, asked.mean, asked.interval)

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from scaleband.cli.loss_laws import loss_path
+from scaleband.cli.loss_laws import knows_batch, loss_path
 from scaleband.cli.printing import say
 from scaleband.cli.question import band_json
 from scaleband.cli.words import chance
@@ -44,15 +44,20 @@ def reach_json(draws: LossDraws, group: str, n_params: float, asked: argparse.Na
     """Everything about reaching the loss, as plain values; with more than --tokens-max it is not reached.
 
     Bands are over the draws in which the loss is reached (`probability`). Nothing is known below `first_tokens`: as
-    many mean "at most". Steps and the critical batch need basins and a loss that is reached later; else they are null.
+    many mean "at most". Steps need basins, or a law that knows the batch and --batch-tokens; the critical batch needs
+    basins. Beside basins both need a loss that is reached later. Else they are null.
     """
     source, arch, data = group.split("/")
     n_active = n_params / asked.sparsity
     cells = target_cells(n_params, n_active, source=source, arch=arch, data=data, n_active=n_active)
     if not LOSS_RANGE[0] <= asked.reach <= LOSS_RANGE[1]:
         say(f"warning: --reach: {asked.reach:g} {NO_LOSS}; {NO_LOSS_REMEDY}")
-    most = asked.tokens_max or MOST_TOKENS
-    tokens = tokens_to_reach(draws, cells, asked.reach, most=most, unique_tokens=asked.unique_tokens)[:, 0]
+    law, batch, most = basins_of(asked), asked.batch_tokens, asked.tokens_max or MOST_TOKENS
+    # Beside basins the laws hold at the best batch, and the basins say what another costs.
+    own_batch = batch if law is None and knows_batch(draws) else None
+    tokens = tokens_to_reach(
+        draws, cells, asked.reach, most=most, unique_tokens=asked.unique_tokens, batch_tokens=own_batch
+    )[:, 0]
     reached = np.isfinite(tokens)
     out: dict[str, Any] = {
         "loss": asked.reach,
@@ -66,8 +71,9 @@ def reach_json(draws: LossDraws, group: str, n_params: float, asked: argparse.Na
         "critical_batch": None,
         "overhead": OVERHEAD,
     }
-    law = basins_of(asked)
-    if law is None and asked.batch_tokens is not None:
+    if own_batch is not None:
+        out["batch_tokens"], out["steps"] = own_batch, finite_band(tokens / own_batch, asked.interval)
+    elif law is None and batch is not None:
         say("note: this fit knows losses alone, so --batch-tokens changes nothing: tokens are those at the best batch")
     if law is None or not reached.any():
         return out
@@ -81,10 +87,10 @@ def reach_json(draws: LossDraws, group: str, n_params: float, asked: argparse.Na
     )  # fmt: skip
     found = follow()
     critical = found.critical_batch()
-    if asked.batch_tokens is not None:
-        own = follow(batch_tokens=asked.batch_tokens)
+    if batch is not None:
+        own = follow(batch_tokens=batch)
         out["first_tokens"] = horizons[0]
-        out["batch_tokens"], out["n_tokens"] = asked.batch_tokens, finite_band(own.n_tokens[:, 0], asked.interval)
+        out["batch_tokens"], out["n_tokens"] = batch, finite_band(own.n_tokens[:, 0], asked.interval)
         out["flops"] = finite_band(6 * n_active * own.n_tokens[:, 0], asked.interval)
         out["steps"] = finite_band(own.steps()[:, 0], asked.interval)
         out["probability"] = float(np.isfinite(own.n_tokens[:, 0]).mean())

@@ -173,16 +173,19 @@ def share_of_form(values: Array, law_of_sample: NDArray[np.str_]) -> float:
 
 
 def tokens_to_reach(
-    draws: LossDraws, cells: Cells, loss: float, *, most: float = MOST_TOKENS, unique_tokens: float | None = None
+    draws: LossDraws, cells: Cells, loss: float, *, most: float = MOST_TOKENS, unique_tokens: float | None = None,
+    batch_tokens: float | None = None,
 ) -> Array:
     """Training tokens at which each target's expected loss comes down to `loss`: (sample, target).
 
     inf where `most` tokens do not reach it; `FIRST_TOKENS` where these do: there it takes at most as many. Of the
-    tokens `unique_tokens` are distinct, as in `Limits`; the rest are repeats.
+    tokens `unique_tokens` are distinct, as in `Limits`; the rest are repeats. `batch_tokens` per step matter to laws
+    that ask for the batch; left out, it is the best one.
     """
     out = np.full((draws.n_samples, len(cells)), np.inf)
     ref, counted = draws.reference, tokens_that_count(draws)
     distinct = np.inf if unique_tokens is None else np.log(unique_tokens / ref.n_tokens)
+    batch = np.nan if batch_tokens is None else np.log(batch_tokens / ref.batch_tokens)
     first = np.log(min(FIRST_TOKENS, most))
     for t in range(len(cells)):
         law = draws.law_log_loss(f"{cells.source[t]}/{cells.arch[t]}/{cells.data[t]}")
@@ -192,7 +195,7 @@ def tokens_to_reach(
         def above(log_tokens: Array, law=law, n=n, s=s) -> NDArray[np.bool_]:  # type: ignore[no-untyped-def]
             d = log_tokens - np.log(ref.n_tokens)
             u = np.minimum(d, distinct)
-            return np.asarray(law(Covariates(n, counted(d, u), s, np.nan, u)) > np.log(loss))
+            return np.asarray(law(Covariates(n, counted(d, u), s, batch, u)) > np.log(loss))
 
         low, high = np.full(draws.n_samples, first), np.full(draws.n_samples, np.log(most))
         never = above(high)
