@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 
 from made_laws import made_laws
+from scaleband.predict.allocation import Limits, allocate, tokens_to_reach
 from scaleband.predict.comparison import compare
+from scaleband.predict.targets import target_cells
 
 GROUPS = ("a/dense/code", "a/dense/web")
 
@@ -21,3 +23,18 @@ def test_small_budgets_are_compared_as_far_down_as_there_are_models() -> None:
     wide = compare(laws, *GROUPS, 1e18)
     near = compare(laws, *GROUPS, 1e18, decades=2.0, n_budgets=21)
     np.testing.assert_allclose(near.loss_a, wide.loss_a, rtol=1e-6)
+
+
+def test_a_given_size_that_was_fitted_has_its_luck_and_a_chosen_one_has_not() -> None:
+    laws = made_laws(60)
+    given, new = (allocate(laws, GROUPS[1], 6 * n * 3e10, Limits(n_params=n)) for n in (2e9, 4e9))
+    cells = target_cells([2e9, 4e9], [3e10, 3e10], source="a", data="web")
+    told, alone = laws.log_loss(cells), laws.log_loss(cells, size_effects=False)
+    np.testing.assert_allclose(np.log(given.loss), told[:, 0], rtol=1e-9)
+    np.testing.assert_allclose(np.log(new.loss), alone[:, 1], rtol=1e-9)
+    assert np.median(told[:, 0] - alone[:, 0]) > 0.005
+    goal = float(np.median(given.loss))
+    own, chosen = (tokens_to_reach(laws, cells, goal, size_effects=e) for e in (True, False))
+    assert np.median(own[:, 0]) == pytest.approx(3e10, rel=0.01)
+    assert np.median(chosen[:, 0]) < 0.97 * np.median(own[:, 0])
+    np.testing.assert_array_equal(own[:, 1], chosen[:, 1])

@@ -79,6 +79,13 @@ def test_tokens_to_reach_a_loss_are_those_of_the_law_at_the_best_batch(sweep_dra
     assert (found.critical_batch(1.0) > critical).all()
 
 
+def test_a_size_that_was_fitted_reaches_a_loss_with_its_own_luck(sweep_draws: LawDraws) -> None:
+    laws = made_laws(source="simulated", spread=1e-6)
+    goal = float(np.exp(true_log_loss(np.array(6e8), np.array(2e10))))
+    alone, own = (reach(sweep_draws, laws, goal, 6e8, **WHERE, size_effects=e).best for e in (False, True))
+    assert np.median(own) > 1.05 * np.median(alone)  # 0.8 % above the law
+
+
 def test_a_loss_below_the_floor_is_never_reached(sweep_draws: LawDraws) -> None:
     laws = made_laws(source="simulated", spread=1e-6)
     found = reach(sweep_draws, laws, 0.5, 4e8, **WHERE)

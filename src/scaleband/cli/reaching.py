@@ -56,8 +56,9 @@ def reach_json(draws: LossDraws, group: str, n_params: float, asked: argparse.Na
     # Beside basins the laws hold at the best batch, and the basins say what another costs.
     own_batch = batch if law is None and knows_batch(draws) else None
     tokens = tokens_to_reach(
-        draws, cells, asked.reach, most=most, unique_tokens=asked.unique_tokens, batch_tokens=own_batch
-    )[:, 0]
+        draws, cells, asked.reach, most=most, unique_tokens=asked.unique_tokens, batch_tokens=own_batch,
+        size_effects=asked.params is not None,
+    )[:, 0]  # fmt: skip
     reached = np.isfinite(tokens)
     out: dict[str, Any] = {
         "loss": asked.reach,
@@ -83,7 +84,7 @@ def reach_json(draws: LossDraws, group: str, n_params: float, asked: argparse.Na
     horizons = (max(middle / 30, 1e5), min(middle * 30, most))
     follow = partial(
         reach, law, draws, asked.reach, n_params, source=source, arch=arch, data=data, n_active=n_active,
-        tokens_range=horizons, unique_tokens=asked.unique_tokens,
+        tokens_range=horizons, unique_tokens=asked.unique_tokens, size_effects=asked.params is not None,
     )  # fmt: skip
     found = follow()
     critical = found.critical_batch()

@@ -11,6 +11,7 @@ from scaleband.errors import UserError
 from scaleband.laws.design import Cells
 from scaleband.laws.loss import Covariates, minimise_each
 from scaleband.laws.loss.draws import LossDraws
+from scaleband.laws.loss.table import size_names
 from scaleband.predict.repeats import tokens_that_count
 
 Array = NDArray[np.float64]
@@ -66,7 +67,7 @@ class Limits:
     Attributes
     ----------
     n_params
-        A fixed size (total parameters).
+        A fixed size (total parameters). If it was fitted, its loss has what its cells share beside the law.
     max_tokens
         The most tokens trained on.
     unique_tokens
@@ -116,13 +117,14 @@ def allocate(draws: LossDraws, group: str, flops: float, limits: Limits | None =
     ref, log_s = draws.reference, np.log(limits.sparsity)
     cap = np.inf if limits.max_tokens is None else limits.max_tokens
     counted = tokens_that_count(draws)
+    own = 0.0 if limits.n_params is None else effect_of_fitted_size(draws, group, limits.n_params)
 
     def loss_at(log_active: Array) -> Array:
         active = np.exp(log_active)
         tokens = np.minimum(tokens_for(flops, active, limits.inference_tokens), cap)
         d = np.log(np.maximum(tokens, 1.0) / ref.n_tokens)
         u = d if limits.unique_tokens is None else np.minimum(d, np.log(limits.unique_tokens / ref.n_tokens))
-        value = law(Covariates(log_active - np.log(ref.n_active), counted(d, u), log_s, np.nan, u))
+        value = law(Covariates(log_active - np.log(ref.n_active), counted(d, u), log_s, np.nan, u)) + own
         return np.where(tokens >= 1.0, value, 50.0 + log_active)
 
     count = draws.n_samples
@@ -156,6 +158,13 @@ def allocate(draws: LossDraws, group: str, flops: float, limits: Limits | None =
     )
 
 
+def effect_of_fitted_size(draws: LossDraws, group: str, n_params: float) -> Array:
+    """(sample,) what all cells of a size that was fitted share beside the law (`LossDraws.size_effect`); else 0."""
+    source, arch, _ = group.split("/")
+    name = f"{source}/{arch}/{n_params:.3g}"
+    return draws.size_effect(name) if name in size_names(draws.table.cells) else np.zeros(draws.n_samples)
+
+
 def allocation_exponent(draws: LossDraws, group: str, flops: float) -> Array:
     """d log n_active* / d log flops at a budget, (sample,): Chinchilla's a."""
     step = 1.5
@@ -174,13 +183,14 @@ def share_of_form(values: Array, law_of_sample: NDArray[np.str_]) -> float:
 
 def tokens_to_reach(
     draws: LossDraws, cells: Cells, loss: float, *, most: float = MOST_TOKENS, unique_tokens: float | None = None,
-    batch_tokens: float | None = None,
+    batch_tokens: float | None = None, size_effects: bool = False,
 ) -> Array:
     """Training tokens at which each target's expected loss comes down to `loss`: (sample, target).
 
     inf where `most` tokens do not reach it; `FIRST_TOKENS` where these do: there it takes at most as many. Of the
     tokens `unique_tokens` are distinct, as in `Limits`; the rest are repeats. `batch_tokens` per step matter to laws
-    that ask for the batch; left out, it is the best one.
+    that ask for the batch; left out, it is the best one. `size_effects` adds what sizes that were fitted have beside
+    the law: not for a size that was chosen, whose luck is to come.
     """
     out = np.full((draws.n_samples, len(cells)), np.inf)
     ref, counted = draws.reference, tokens_that_count(draws)
@@ -188,14 +198,17 @@ def tokens_to_reach(
     batch = np.nan if batch_tokens is None else np.log(batch_tokens / ref.batch_tokens)
     first = np.log(min(FIRST_TOKENS, most))
     for t in range(len(cells)):
-        law = draws.law_log_loss(f"{cells.source[t]}/{cells.arch[t]}/{cells.data[t]}")
+        group = f"{cells.source[t]}/{cells.arch[t]}/{cells.data[t]}"
+        law, goal = draws.law_log_loss(group), np.full(draws.n_samples, np.log(loss))
+        if size_effects:
+            goal -= effect_of_fitted_size(draws, group, cells.n_params[t])
         n = np.log(cells.n_active[t] / ref.n_active)
         s = np.log(cells.n_params[t] / cells.n_active[t])
 
-        def above(log_tokens: Array, law=law, n=n, s=s) -> NDArray[np.bool_]:  # type: ignore[no-untyped-def]
+        def above(log_tokens: Array, law=law, n=n, s=s, goal=goal) -> NDArray[np.bool_]:  # type: ignore[no-untyped-def]
             d = log_tokens - np.log(ref.n_tokens)
             u = np.minimum(d, distinct)
-            return np.asarray(law(Covariates(n, counted(d, u), s, batch, u)) > np.log(loss))
+            return np.asarray(law(Covariates(n, counted(d, u), s, batch, u)) > goal)
 
         low, high = np.full(draws.n_samples, first), np.full(draws.n_samples, np.log(most))
         never = above(high)

@@ -11,6 +11,7 @@ from scaleband.errors import UserError
 from scaleband.laws import REFERENCE, Cells, LawDraws, conditional_log_lr, excess
 from scaleband.laws.loss import Covariates
 from scaleband.laws.loss.draws import LossDraws
+from scaleband.predict.allocation import effect_of_fitted_size
 from scaleband.predict.repeats import tokens_that_count
 from scaleband.predict.targets import basins, target_cells
 
@@ -82,6 +83,7 @@ def reach(
     draws: LawDraws, laws: LossDraws, loss: float, n_params: float, *, source: str, data: str, arch: str = "dense",
     n_active: float | None = None, batch_tokens: ArrayLike | None = None,
     tokens_range: tuple[float, float] | None = None, n_horizons: int = 31, unique_tokens: float | None = None,
+    size_effects: bool = False,
 ) -> Reach:
     """Tokens to reach a loss at one size, batch by batch, each with the best rate for it.
 
@@ -105,6 +107,8 @@ def reach(
         How finely.
     unique_tokens
         Distinct tokens there are, as in `allocation.Limits`; more are repeats.
+    size_effects
+        Add what a size that was fitted has beside the law.
 
     Raises
     ------
@@ -127,7 +131,10 @@ def reach(
     size, s = np.log(active / ref.n_active), np.log(n_params / active)
     u = d if unique_tokens is None else np.minimum(d, np.log(unique_tokens / ref.n_tokens))
     counted = tokens_that_count(laws)(d, u)
-    level = law(Covariates(size, counted, s, np.nan, u))[:, pick].T  # (sample, horizon)
+    level = law(Covariates(size, counted, s, np.nan, u))
+    if size_effects:
+        level = level + effect_of_fitted_size(laws, f"{source}/{arch}/{data}", n_params)
+    level = level[:, pick].T  # (sample, horizon)
     best = _first_below(level, float(np.log(loss)), logs)
     if batch_tokens is None:
         reached = np.clip(np.where(np.isfinite(best), best, high), low, high)
