@@ -213,6 +213,8 @@ def test_tokens_to_reach_a_loss_come_back(stacked: LossDraws) -> None:
     assert 2e10 < np.median(tokens) < 4.5e10
     never = tokens_to_reach(stacked, cells, 0.5)
     assert np.isinf(never).all()
+    with pytest.raises(UserError, match="must be positive, not nan"):
+        tokens_to_reach(stacked, cells, float("nan"))
 
 
 def test_a_new_group_is_uncertain_about_its_level(stacked: LossDraws) -> None:
@@ -338,6 +340,10 @@ def test_downstream_error_follows_the_loss() -> None:
     assert high - low < 0.1
     with pytest.raises(UserError, match="between 0 and 1"):
         fit_downstream(loss, 100 * error)
+    with pytest.raises(UserError, match="1 of 14 runs have no finite loss"):
+        fit_downstream(np.where(loss == loss[3], np.nan, loss), error)
+    with pytest.raises(UserError, match="14 losses and 13 errors"):
+        fit_downstream(loss, error[:-1])
 
 
 @pytest.mark.parametrize("name", GENERAL)

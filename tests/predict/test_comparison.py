@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from made_laws import made_laws
+from scaleband.errors import UserError
 from scaleband.predict.allocation import Limits, allocate, tokens_to_reach
 from scaleband.predict.comparison import compare
 from scaleband.predict.targets import target_cells
@@ -38,3 +39,23 @@ def test_a_given_size_that_was_fitted_has_its_luck_and_a_chosen_one_has_not() ->
     assert np.median(own[:, 0]) == pytest.approx(3e10, rel=0.01)
     assert np.median(chosen[:, 0]) < 0.97 * np.median(own[:, 0])
     np.testing.assert_array_equal(own[:, 1], chosen[:, 1])
+
+
+@pytest.mark.parametrize(
+    ("group", "flops", "limits", "says"),
+    [
+        ("a/dense/web", -1.0, Limits(), "flops = -1 is no budget"),
+        ("a/dense/web", float("nan"), Limits(), "flops = nan is no budget"),
+        ("web", 1e21, Limits(), "group = 'web' is not written source/arch/data; the fit knows a/dense/code"),
+        ("a/dense/web", 1e21, Limits(max_tokens=0.5), "max_tokens = 0.5 cannot be"),
+        ("a/dense/web", 1e21, Limits(unique_tokens=0.0), "unique_tokens = 0 cannot be"),
+        ("a/dense/web", 1e21, Limits(n_params=float("nan")), "n_params = nan cannot be"),
+        ("a/dense/web", 1e21, Limits(inference_tokens=-1.0), "inference_tokens = -1 cannot be"),
+        ("a/dense/web", 1e21, Limits(sparsity=0.0), "sparsity = 0 cannot be"),
+    ],
+)
+def test_a_budget_a_group_or_a_limit_that_cannot_be_is_refused(
+    group: str, flops: float, limits: Limits, says: str
+) -> None:
+    with pytest.raises(UserError, match=says):
+        allocate(made_laws(4), group, flops, limits)

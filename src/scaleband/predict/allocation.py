@@ -88,6 +88,33 @@ class Limits:
     sparsity: float = 1.0
 
 
+def check_question(draws: LossDraws, group: str, flops: float, limits: Limits) -> None:
+    """Refuse what no budget, group or limit can be.
+
+    Raises
+    ------
+    UserError
+        Everything that is wrong, one sentence each.
+    """
+    problems = []
+    parts = group.split("/")
+    if len(parts) != 3 or not all(parts):
+        known = ", ".join(draws.groups()[:8])
+        problems.append(f"group = {group!r} is not written source/arch/data; the fit knows {known}")
+    if not 0 < flops < np.inf:
+        problems.append(f"flops = {flops:g} is no budget; give a positive, finite number")
+    for name in ("n_params", "max_tokens", "unique_tokens"):
+        value = getattr(limits, name)
+        if value is not None and not 1 <= value < np.inf:
+            problems.append(f"{name} = {value:g} cannot be; give a finite number of at least 1, or None for no limit")
+    if not 0 <= limits.inference_tokens < np.inf:
+        problems.append(f"inference_tokens = {limits.inference_tokens:g} cannot be; give a finite number, 0 for none")
+    if not 1 <= limits.sparsity < np.inf:
+        problems.append(f"sparsity = {limits.sparsity:g} cannot be: n_params / n_active is 1 for dense, else above it")
+    if problems:
+        raise UserError(problems)
+
+
 def tokens_for(flops: float, n_active: Array, inference_tokens: float = 0.0) -> Array:
     """Training tokens that a budget leaves: (C - 2 n_active inference) / (6 n_active); negative if none are left."""
     return np.asarray((flops / n_active - 2 * inference_tokens) / 6)
@@ -110,9 +137,10 @@ def allocate(draws: LossDraws, group: str, flops: float, limits: Limits | None =
     Raises
     ------
     UserError
-        Constraints that leave nothing to train.
+        A budget, group or limit that cannot be, or limits that leave nothing to train.
     """
     limits = limits or Limits()
+    check_question(draws, group, flops, limits)
     law = draws.law_log_loss(group)
     ref, log_s = draws.reference, np.log(limits.sparsity)
     cap = np.inf if limits.max_tokens is None else limits.max_tokens
@@ -144,7 +172,8 @@ def allocate(draws: LossDraws, group: str, flops: float, limits: Limits | None =
     active = np.exp(best)
     tokens = np.minimum(tokens_for(flops, active, limits.inference_tokens), cap)
     if (tokens < 1).any():
-        raise UserError(f"a model of {limits.n_params:g} parameters leaves no tokens in a budget of {flops:g} FLOP")
+        size = active[0] * limits.sparsity
+        raise UserError(f"a model of {size:g} parameters leaves no tokens in a budget of {flops:g} FLOP")
     at_chosen = np.full(count, chosen)
     chosen_tokens = float(min(tokens_for(flops, np.exp(at_chosen[:1]), limits.inference_tokens)[0], cap))
     return Allocation(
@@ -191,7 +220,14 @@ def tokens_to_reach(
     tokens `unique_tokens` are distinct, as in `Limits`; the rest are repeats. `batch_tokens` per step matter to laws
     that ask for the batch; left out, it is the best one. `size_effects` adds what sizes that were fitted have beside
     the law: not for a size that was chosen, whose luck is to come.
+
+    Raises
+    ------
+    UserError
+        A loss that is not positive.
     """
+    if not 0 < loss < np.inf:
+        raise UserError(f"a loss to reach must be positive, not {loss:g}")
     out = np.full((draws.n_samples, len(cells)), np.inf)
     ref, counted = draws.reference, tokens_that_count(draws)
     distinct = np.inf if unique_tokens is None else np.log(unique_tokens / ref.n_tokens)

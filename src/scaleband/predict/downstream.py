@@ -50,13 +50,18 @@ def fit_downstream(loss: ArrayLike, error: ArrayLike, *, n_draws: int = 2000, se
     Raises
     ------
     UserError
-        Fewer than five runs, errors outside 0 to 1, or losses that are all alike.
+        Fewer than five runs, lengths that do not match, a number that is missing, errors outside 0 to 1, or losses that
+        are all alike.
 
     References
     ----------
     Gadre et al. 2024, arXiv 2403.08540, equation 5.
     """
     x, y = np.asarray(loss, float), np.asarray(error, float)
+    if x.ndim != 1 or x.shape != y.shape:
+        raise UserError(f"downstream error needs one loss and one error a run, not {x.size} losses and {y.size} errors")
+    if missing := int((~np.isfinite(x) | ~np.isfinite(y)).sum()):
+        raise UserError(f"{missing} of {len(x)} runs have no finite loss and downstream error; leave these runs out")
     if len(x) < 5 or np.ptp(x) < 1e-6:
         raise UserError("downstream error needs at least five runs of different loss")
     if ((y < 0) | (y > 1)).any():
