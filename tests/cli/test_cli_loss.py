@@ -312,3 +312,19 @@ def test_a_table_too_small_for_loss_laws_is_no_table_that_can_be_fitted(scaleban
         fitted = scaleband("fit", path, "--out", tmp_path / "fit.nc")
         assert fitted.code == 1
         assert warning["message"] in fitted.err
+
+
+@pytest.mark.parametrize("spread", [0.0, 0.1])
+def test_a_table_of_losses_with_one_rate_a_cell_is_told_of_the_losses_alone(
+    spread: float, scaleband: Command, tmp_path: Path
+) -> None:
+    """No optimum is in it, but a loss law is."""
+    runs = write_runs(tmp_path / "runs.csv")
+    table = pd.read_csv(runs)
+    rates = 3e-3 * np.exp(spread * np.arange(len(table)))
+    table.assign(lr_peak=rates, batch_tokens=524288).to_csv(runs, index=False)
+    for words in (("fit", runs, "--out", tmp_path / "fit.nc"), ("check", runs)):
+        done = scaleband(*words)
+        assert done.code == 1
+        assert "or fit the losses alone, which asks for no rates (fit --loss only)" in done.err
+    assert scaleband("check", "--loss", runs).code == 0

@@ -80,6 +80,7 @@ def content_problems(frame: pd.DataFrame, places: Places, purpose: str) -> list[
 def content_findings(frame: pd.DataFrame, purpose: str) -> Iterator[tuple[Severity, str | None, str, str]]:
     """Severity, column, message and remedy: an optimum needs rates that differ inside a cell."""
     nothing = "which cannot say anything about an optimum"
+    losses_alone = "or fit the losses alone, which asks for no rates (fit --loss only)"
     useful = usable(frame)
     if not (useful["status"] == "completed").any():
         message = f"none of the {len(frame):,} runs completed"
@@ -114,15 +115,11 @@ def content_findings(frame: pd.DataFrame, purpose: str) -> Iterator[tuple[Severi
         yield "error", None, f"there is only one usable run, {nothing}", remedy
     elif n_distinct(useful["lr_peak"].to_numpy(), GRID_TOLERANCE) == 1:
         rate = shown_value(float(useful["lr_peak"].iloc[0]))
-        yield (
-            "error",
-            "lr_peak",
-            f"every run has the same lr_peak = {rate}, {nothing}",
-            "add runs at other rates",
-        )
+        remedy = f"add runs at other rates, {losses_alone}"
+        yield "error", "lr_peak", f"every run has the same lr_peak = {rate}, {nothing}", remedy
     elif (cells["n_lr"] < 2).all():
         same = "no two runs of one cell (same source, arch, data, n_params, n_tokens) differ in lr_peak"
-        yield "error", "lr_peak", f"{same}, {nothing}", "add runs at other rates to one of the cells"
+        yield "error", "lr_peak", f"{same}, {nothing}", f"add runs at other rates to one of the cells, {losses_alone}"
     if (cells["n_batch"] < 2).all():
         remedy = "the table cannot tell where the best batch is: its answer will come from the prior"
         yield "warning", "batch_tokens", "no two runs of one cell differ in batch_tokens", remedy
