@@ -31,7 +31,7 @@ def has_loss_laws(name: str) -> bool:
 def facts_of(name: str) -> dict[str, object]:
     """What a released model says of itself."""
     draws = read_draws(model_path(name))
-    keys = ("n_runs", "n_cells", "form", "prior", "scaleband", "conventions", "ranges")
+    keys = ("n_runs", "n_cells", "form", "forms", "prior", "scaleband", "conventions", "ranges")
     facts = {k: draws.meta.get(k) for k in keys}
     return {
         "name": name,

@@ -184,14 +184,21 @@ def model_of(draws: LawDraws, card: str, asked: argparse.Namespace) -> dict[str,
     return {
         "name": asked.model or str(asked.fit),
         **{k: draws.meta.get(k) for k in keys},
+        "forms": draws.meta.get("forms"),
         "n_draws": draws.n_samples,
         "card": card or None,
     }
 
 
+def form_words(facts: Mapping[str, Any]) -> str:
+    """The form of a fit; of a stack, whose facts have more than one weight in `forms`, the forms and their weights."""
+    used = [f"{form} {weight:.2f}" for form, weight in (facts.get("forms") or {}).items() if weight]
+    return f"{facts['form']} ({', '.join(used)})" if len(used) > 1 else str(facts["form"])
+
+
 def model_line(model: Mapping[str, object]) -> str:
     """The model in one line."""
-    text = f"{model['name']}: {model['n_runs']} runs in {model['n_cells']} cells, form {model['form']}"
+    text = f"{model['name']}: {model['n_runs']} runs in {model['n_cells']} cells, form {form_words(model)}"
     text += f", prior: {model['prior']}"
     return f"{text}. {model['card']}" if model["card"] else text
 

@@ -20,6 +20,7 @@ from scaleband.errors import UserError
 from scaleband.inference.gate import Gate, diagnose, nearly
 from scaleband.inference.gibbs import run_terms
 from scaleband.inference.sampler import Compiled, SamplerSettings, compile_model, moved_on, sample
+from scaleband.inference.stacking import mix
 from scaleband.inference.store import to_tree
 from scaleband.inference.unpack import unpack
 from scaleband.laws import (
@@ -75,6 +76,8 @@ class Fit:
         For refits of the same cells without compiling.
     settings
         How it was sampled.
+    parts
+        Of a stack of forms (`inference.forms`): its forms' own fits. None: one form.
     """
 
     posterior: dict[str, Array]
@@ -85,6 +88,7 @@ class Fit:
     meta: dict[str, object]
     compiled: Compiled | None = None
     settings: SamplerSettings = field(default_factory=SamplerSettings)
+    parts: Parts | None = None
 
     def draws(self) -> LawDraws:
         """The posterior as draws for `predict`."""
@@ -101,6 +105,18 @@ class Fit:
             trunked=self.inputs.trunked,
             **{k: flat[k] for k in DRAWN if k in flat},
         )
+
+
+@dataclass(frozen=True)
+class Parts:
+    """Fits of several forms to one table, and their stacking weights; all of these above 0."""
+
+    fits: Mapping[str, Fit]
+    weights: Mapping[str, float]
+
+    def mixed(self, of: Callable[[Fit], Mapping[str, NDArray[Any]]], n_draws: int) -> dict[str, NDArray[Any]]:
+        """What `of` gives of every form, (chain, draw, ...), as `n_draws` a chain in proportion to the weights."""
+        return mix({form: of(fitted) for form, fitted in self.fits.items()}, self.weights, n_draws)
 
 
 def ranges(cells: pd.DataFrame) -> dict[str, dict[str, list[float]]]:
@@ -253,6 +269,9 @@ def _same_dims(a: ModelInputs, b: ModelInputs) -> bool:
 
 def log_likelihood(fitted: Fit) -> Array:
     """log density of every run, (chain, draw, run), trunk effects included."""
+    if fitted.parts is not None:
+        # Where cells of one batch are sliced is every form's own.
+        return fitted.parts.mixed(lambda one: {"run": log_likelihood(one)}, fitted.posterior["rho"].shape[1])["run"]
     p, i = fitted.posterior, fitted.inputs
     state, reference = np.moveaxis(p["state"], 2, 0), None  # (response, chain, draw, cell)
     if i.some_one_batch:
@@ -301,8 +320,11 @@ def tree_of(fitted: Fit, *, prior: Mapping[str, Array] | None = None) -> Any:
     """The fit as a DataTree with ArviZ's groups; `prior` are draws of the beliefs, as many as are looked at if None."""
     import xarray as xr
 
+    def stated(one: Fit) -> dict[str, Array]:
+        return prior_draws(one.inputs, one.beliefs, _PRIOR_DRAWS, one.settings.seed)
+
     if prior is None:
-        prior = prior_draws(fitted.inputs, fitted.beliefs, _PRIOR_DRAWS, fitted.settings.seed)
+        prior = stated(fitted) if fitted.parts is None else fitted.parts.mixed(stated, _PRIOR_DRAWS)
     i = fitted.inputs
     run = np.array(i.run_ids, dtype=object)
     stats = {k: (("chain", "draw"), v) for k, v in fitted.stats.items() if v.ndim == 2 and v.dtype.kind in "fiub"}

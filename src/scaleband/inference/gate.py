@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from enum import StrEnum
 
@@ -56,6 +56,23 @@ class Gate:
             statistic, where = values[name]
             values[name] = (statistic if np.isfinite(statistic) else None, where)
         return values
+
+
+def together(gates: Mapping[str, Gate]) -> Gate:
+    """The gate of a mixture, name -> one part's: every part's draws must pass."""
+
+    def worst(values: Iterable[tuple[float, str]], sign: int) -> tuple[float, str]:
+        return max(values, key=lambda v: sign * v[0] if np.isfinite(v[0]) else np.inf)
+
+    every = gates.values()
+    return Gate(
+        all(g.passed for g in every),
+        worst((g.rhat for g in every), 1),
+        worst((g.ess_bulk for g in every), -1),
+        worst((g.ess_tail for g in every), -1),
+        sum(g.divergences for g in every),
+        tuple(f"{name}: {m}" if len(gates) > 1 else m for name, g in gates.items() for m in g.messages),
+    )
 
 
 _HOPELESS_RHAT = 1.15

@@ -13,6 +13,7 @@ that take it out again (Pareto-smoothed); over draws of a fit that did not, p is
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -195,9 +196,9 @@ class CellScores:
 
 def leave_one_cell_out(
     posterior: dict[str, Array], inputs: ModelInputs, beliefs: Beliefs, *, n_draws: int = 400, n_points: int = 256,
-    seed: int = 1,
+    seed: int = 1, progress: Callable[[int, int], None] | None = None,
 ) -> CellScores:
-    """Score every cell from one fit that saw them all; no refits."""
+    """Score every cell from one fit that saw them all; no refits. `progress` is called with (cells done, in all)."""
     from arviz_stats.base import array_stats
 
     posterior = states_of_the_model(posterior, inputs, beliefs)
@@ -212,6 +213,8 @@ def leave_one_cell_out(
         weights[c] = smooth - logsumexp(smooth)
         density[c] = logsumexp(weights[c] + log_p)
         k_hat[c] = float(k)
+        if progress is not None:
+            progress(c + 1, n_cells)
     return CellScores(density, k_hat, weights)
 
 

@@ -88,4 +88,9 @@ def checked_meta(meta: Any, path: Path) -> dict[str, Any]:
         isinstance(group, dict) and all(isinstance(v, str) for v in group.values()) for group in stated.values()
     ):
         raise damaged(path, "it does not state the conventions of its runs")
-    return meta
+    forms = meta.get("forms", {})
+    if not isinstance(forms, dict) or not all(isinstance(w, int | float) and 0 <= w <= 1 for w in forms.values()):
+        raise damaged(path, "the weights of its forms are not numbers from 0 to 1")
+    used = [form for form, weight in forms.items() if weight]
+    # Models released before 2026-12 say "stack" of one form that was tried among others.
+    return meta | {"form": used[0]} if len(used) == 1 else meta
