@@ -12,16 +12,20 @@ from types import SimpleNamespace
 from typing import Any
 
 import h5py
+import numpy as np
+import pandas as pd
 import pytest
 from command import Command
 from malformed import good
 from synthetic import write_fit
 
+from scaleband.bayes.simulate import prior_draws
 from scaleband.cli import progress as progress_module
 from scaleband.cli.progress import progress
-from scaleband.inference import fitting, prior
+from scaleband.inference import fitting, forms, prior
 from scaleband.inference.fitting import run_id_digests
 from scaleband.inference.gate import Gate
+from scaleband.inference.scores import CellScores
 from scaleband.inference.store import read_draws
 
 ONE_CELL = ("--params", "1e8", "--tokens", "2e9", "--source", "us", "--data", "web")
@@ -187,6 +191,68 @@ def test_runs_that_the_prior_has_seen_are_refused(
     done = scaleband("fit", tmp_path / "unnamed.csv", "--prior", seen, "--out", tmp_path / "fit.nc")
     assert "have no run_id" in done.err
     assert no_sampling, "numbers of rows are no names"
+
+
+def from_the_prior(
+    frame: Any, *, form: str, settings: Any, beliefs: Any, progress: Any, reuse: Any
+) -> fitting.Fit:
+    """A fit in no time: draws of its prior."""
+    frame, cells, stated, inputs = fitting.prepared(frame, form, beliefs)
+    draws = {n: v.reshape(2, 40, *v.shape[2:]) for n, v in prior_draws(inputs, stated, 80, 1).items()}
+    progress("sampling", 40, 40)
+    passed = Gate(True, (1.0, "rho"), (900.0, "rho"), (900.0, "rho"), 0, ())
+    meta = fitting.facts(frame, cells, passed, stated, settings, form) | {"seconds": {"sample": 1.0}}
+    return fitting.Fit(draws, {"energy": np.ones((2, 40))}, inputs, stated, passed, meta, settings=settings)
+
+
+def test_forms_are_stacked_and_answers_say_their_weights(
+    scaleband: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    longer = good().assign(n_tokens=8e9, run_id=[f"longer-{k}" for k in range(len(good()))])
+    pd.concat([good(), longer]).to_csv(tmp_path / "runs.csv", index=False)
+    scores = [CellScores(np.array(s), np.array([0.9, 0.1]), np.zeros((2, 1))) for s in ([-1.0, -9.0], [-9.0, -1.5])]
+    monkeypatch.setattr(fitting, "fit", from_the_prior)
+    monkeypatch.setattr(forms, "leave_one_cell_out", lambda *_, **__: scores.pop(0))
+    words = ("--form", "stack", "--forms", "linear, quadratic", "--loss", "none", "--draws", 40)
+    done = scaleband("fit", tmp_path / "runs.csv", "--out", tmp_path / "fit.nc", *words)
+    assert done.code == 0
+    assert "linear, sampling: 100 %" in done.err
+    assert "quadratic, sampling: 100 %" in done.err
+    assert "form stack (linear 0.50, quadratic 0.50), " in done.err
+    assert "scores of 2 cells left out, log density under the best: linear 0.0, quadratic 0.5" in done.err
+    assert "rough scores" in done.err
+    assert "linear in 1 cells, quadratic in 1 cells" in done.err
+    answer = scaleband("recommend", "--fit", tmp_path / "fit.nc", *ONE_CELL)
+    assert "form stack (linear 0.50, quadratic 0.50), prior: stated beliefs" in answer.out
+    model = scaleband("recommend", "--fit", tmp_path / "fit.nc", *ONE_CELL, "--json").json()["model"]
+    assert model["form"] == "stack"
+    assert model["forms"] == pytest.approx({"linear": 0.5, "quadratic": 0.5}, abs=0.01)
+
+
+def test_a_model_of_one_form_says_that_form(scaleband: Command) -> None:
+    done = scaleband("recommend", "--model", "step-law", "--params", "1e9", "--tokens", "2e10")
+    assert "3591 runs in 57 cells, form quadratic, prior" in done.out
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "says"),
+    [
+        (("--forms", "linear"), 2, "add --form stack, or leave --forms out"),
+        (("--form", "stack", "--forms", "quadratic,cubic"), 2, "there is no form 'cubic'; choose of linear"),
+        (("--form", "stack", "--forms", "quadratik"), 2, "did you mean quadratic?"),
+        (("--form", "stack", "--forms", ","), 2, "--forms names no form"),
+        (("--form", "stack", "--prior", "step-law"), 2, "leave one of them out"),
+        (("--form", "stack"), 1, "the table has 1 whose runs share no trunk"),
+    ],
+)
+def test_forms_that_cannot_be_stacked_are_refused_before_sampling(
+    words: tuple[str, ...], code: int, says: str, scaleband: Command, runs_csv: Path, tmp_path: Path,
+    no_sampling: dict[str, Any],
+) -> None:  # fmt: skip
+    done = scaleband("fit", runs_csv, "--out", tmp_path / "fit.nc", *words)
+    assert done.code == code
+    assert says in done.err
+    assert no_sampling == {}
 
 
 def test_an_unknown_prior(scaleband: Command, runs_csv: Path, tmp_path: Path) -> None:

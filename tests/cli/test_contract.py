@@ -19,7 +19,7 @@ PRICES = {"--device-flops", "--utilisation", "--overhead-hours", "--price-per-ho
 FLAGS = {
     "check": TABLES | {"--json", "--loss", "--columns"},
     "fit": TABLES
-    | {"--out", "--prior", "--trust", "--form", "--draws", "--tune", "--chains", "--seed", "--quiet"}
+    | {"--out", "--prior", "--trust", "--form", "--forms", "--draws", "--tune", "--chains", "--seed", "--quiet"}
     | {"--loss", "--laws"},
     "recommend": FIT
     | TARGET

@@ -7,6 +7,7 @@ import os
 import re
 from collections.abc import Callable
 from dataclasses import replace
+from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,12 +26,12 @@ from scaleband.cli.loss_laws import (
 from scaleband.cli.places import check_output
 from scaleband.cli.printing import say
 from scaleband.cli.progress import progress
-from scaleband.cli.question import mark
+from scaleband.cli.question import form_words, mark
 from scaleband.cli.verb import Exit, UsageError, Verb
 from scaleband.errors import UserError
 from scaleband.inference.released import model_path
 from scaleband.inference.store import read_draws, write_netcdf
-from scaleband.laws import FORMS, LawDraws
+from scaleband.laws import FORMS, STACK, STACKED, LawDraws
 from scaleband.laws.loss import LAWS
 
 if TYPE_CHECKING:
@@ -52,7 +53,10 @@ def add(parser: argparse.ArgumentParser) -> None:
         "--prior", metavar="MODEL", help="start from a released model (a name) or a fit (a file)"
     )
     parser.add_argument("--trust", type=trust, metavar="0..1", help="how far to trust it; 1 by default")
-    parser.add_argument("--form", choices=list(FORMS), default="quadratic", help="form of the law; quadratic")
+    parser.add_argument("--form", choices=[*FORMS, STACK], default="quadratic",
+                        help="form of the law; quadratic. stack: several are sampled, and weighed by how well they "
+                             "foretell cells left out")  # fmt: skip
+    parser.add_argument("--forms", metavar="FORM,...", help="which forms --form stack weighs; " + ", ".join(STACKED))
     parser.add_argument("--draws", type=whole(20, 100_000), metavar="N",
                         help=f"per chain; {_DRAWS} ({LOSS_DRAWS} for loss laws), once more with as many as the gate "
                              "asks for")  # fmt: skip
@@ -73,6 +77,7 @@ def run(asked: argparse.Namespace) -> int:
             "--trust says how far to trust --prior; give --prior MODEL too, or leave --trust out"
         )
     laws_asked(asked)  # before the work
+    forms = forms_asked(asked)
     prior_path = None if asked.prior is None else path_of_prior(asked.prior)
     given = [*asked.runs, asked.map, prior_path]
     check_output(asked.out, "--out", inputs=[p for p in given if p is not None])
@@ -86,9 +91,12 @@ def run(asked: argparse.Namespace) -> int:
     beliefs = None if prior is None else beliefs_of(prior, table, asked)
 
     from scaleband.inference.fitting import fit, tree_of
+    from scaleband.inference.forms import check_stackable, stack_forms
     from scaleband.inference.gate import more_draws
     from scaleband.inference.sampler import SamplerSettings
 
+    if len(forms) > 1:
+        check_stackable(table.frame)
     settings = SamplerSettings(draws=asked.draws or _DRAWS, tune=asked.tune, chains=asked.chains, seed=asked.seed)
     with interrupts() as insist, progress(asked.quiet) as report:
 
@@ -96,20 +104,26 @@ def run(asked: argparse.Namespace) -> int:
             insist()
             report(stage, done, total)
 
-        def fit_with(settings: SamplerSettings, reuse: Fit | None = None) -> Fit:
-            return fit(
-                table.frame, form=asked.form, settings=settings, beliefs=beliefs, progress=each_step, reuse=reuse
-            )
+        def fit_with(form: str, settings: SamplerSettings, reuse: Fit | None) -> Fit:
+            def of_form(stage: str, done: int, total: int) -> None:
+                each_step(stage if len(forms) == 1 else f"{form}, {stage}", done, total)
 
-        fitted = fit_with(settings)
-        insist()
-        more = more_draws(fitted.gate, fitted.settings.draws) if asked.draws is None else None
-        if more is not None:
-            # As many draws of NUTS as these would be made from, each kept once.
-            more = -(-more // fitted.settings.copies)
-            what = fitted.gate.messages[0].split("; try")[0]
-            say(f"note: {what}; sampling again, {more:,} draws of NUTS a chain")
-            fitted = fit_with(replace(settings, draws=more, copies=1), reuse=fitted)
+            return fit(table.frame, form=form, settings=settings, beliefs=beliefs, progress=of_form, reuse=reuse)
+
+        fits: dict[str, Fit] = {}
+        for form in forms:
+            fitted = fit_with(form, settings, reuse=next(iter(fits.values()), None))
+            insist()
+            more = more_draws(fitted.gate, fitted.settings.draws) if asked.draws is None else None
+            if more is not None:
+                # As many draws of NUTS as these would be made from, each kept once.
+                more = -(-more // fitted.settings.copies)
+                what = fitted.gate.messages[0].split("; try")[0]
+                say(f"note: {what}; sampling again, {more:,} draws of NUTS a chain")
+                fitted = fit_with(form, replace(settings, draws=more, copies=1), reuse=fitted)
+            fits[form] = fitted
+        if asked.form == STACK:
+            fitted = stack_forms(fits, progress=each_step)
     write_fit(tree_of(fitted), asked.out)
     code = tell_outcome(fitted, asked)
     if prior is not None:
@@ -121,6 +135,30 @@ def run(asked: argparse.Namespace) -> int:
         code = max(code, mark(prior, "the diagnostic gate of the prior"))
     # Last: whatever becomes of the loss laws, the fit has been written and judged.
     return max(code, add_loss(asked, fitted, table)) if with_loss else code
+
+
+def forms_asked(asked: argparse.Namespace) -> list[str]:
+    """Names after --form, or those that --form stack weighs.
+
+    Raises
+    ------
+    UsageError
+        --forms without --form stack, or beside a prior; a name that is no form, or none at all.
+    """
+    if asked.form != STACK:
+        if asked.forms is not None:
+            raise UsageError("--forms says which forms --form stack weighs; add --form stack, or leave --forms out")
+        return [asked.form]
+    if asked.prior is not None:
+        raise UsageError("--form stack weighs forms, and --prior MODEL brings its own; leave one of them out")
+    names = [w.strip() for w in (asked.forms or ",".join(STACKED)).split(",") if w.strip()]
+    wrong = [w for w in names if w not in FORMS]
+    if wrong or not names:
+        near = get_close_matches(wrong[0], FORMS, n=1) if wrong else []
+        hint = f"; did you mean {near[0]}?" if near else ""
+        said = f"--forms: there is no form {wrong[0]!r}" if wrong else "--forms names no form"
+        raise UsageError(f"{said}; choose of {', '.join(FORMS)}{hint}")
+    return list(dict.fromkeys(names))
 
 
 def path_of_prior(text: str) -> Path:
@@ -170,8 +208,16 @@ def tell_outcome(fitted: Fit, asked: argparse.Namespace) -> int:
     """What was fitted and how far it can be trusted, on stderr."""
     meta: Any = fitted.meta
     seconds = sum(meta["seconds"].values())
-    what = f"{meta['n_runs']:,} runs in {meta['n_cells']:,} cells, form {meta['form']}"
+    what = f"{meta['n_runs']:,} runs in {meta['n_cells']:,} cells, form {form_words(meta)}"
     say(f"wrote {asked.out}: {what}, {seconds:.0f} s")
+    if meta.get("scores"):
+        best = max(meta["scores"].values())
+        say(f"scores of {meta['n_scored']} cells left out, log density under the best: "
+            + ", ".join(f"{form} {best - score:.1f}" for form, score in meta["scores"].items()))  # fmt: skip
+        rough = {form: n for form, n in meta["rough_scores"].items() if n}
+        if rough:
+            say("note: rough scores (a cell's own runs decide the draws that are to foretell it): "
+                + ", ".join(f"{form} in {n} cells" for form, n in rough.items()))  # fmt: skip
     if fitted.gate.passed:
         return Exit.DONE
     for message in fitted.gate.messages:

@@ -22,16 +22,10 @@ from scaleband.inference.gate import together
 from scaleband.inference.sampler import SamplerSettings
 from scaleband.inference.scores import leave_one_cell_out
 from scaleband.inference.stacking import stacking_weights
-from scaleband.laws import FORMS
+from scaleband.laws import FORMS, STACK, STACKED
 
 if TYPE_CHECKING:
     import pandas as pd
-
-STACK = "stack"
-"""The name of a mixture of forms."""
-
-FAMILY = ("linear", "curved-tokens", "interaction", "quadratic")
-"""Forms that are stacked by default: power laws, one bend, all second-order terms."""
 
 ROUGH = 0.7
 """Pareto k above which a cell's score is rough: its runs decide the draws that are to foretell it."""
@@ -42,7 +36,7 @@ _CELLS_AT_LEAST = 2
 def fit_forms(
     frame: pd.DataFrame,
     *,
-    forms: Sequence[str] = FAMILY,
+    forms: Sequence[str] = STACKED,
     settings: SamplerSettings | None = None,
     progress: Callable[[str, int, int], None] | None = None,
 ) -> Fit:
@@ -159,7 +153,7 @@ def check_stackable(frame: pd.DataFrame) -> None:
     UserError
         Fewer than two cells can be left out; no completed run.
     """
-    _left_out(prepared(frame, FAMILY[0], None)[3])
+    _left_out(prepared(frame, STACKED[0], None)[3])
 
 
 def _left_out(inputs: ModelInputs) -> NDArray[np.int64]:

@@ -85,6 +85,12 @@ FORMS: Mapping[str, Form] = {
     "quadratic-exponents": _form("n2 d2 nd exponent bend", "all second-order terms; groups deviate a little"),
 }
 
+STACK = "stack"
+"""The name of a mixture of forms (`inference.forms`)."""
+
+STACKED = ("linear", "curved-tokens", "interaction", "quadratic")
+"""Forms that are stacked by default: power laws, one term of second order, all of them."""
+
 
 @dataclass(frozen=True)
 class Cells:
