@@ -22,7 +22,7 @@ from scaleband.inference.store import read_draws, write_netcdf
 from scaleband.laws import LawDraws
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "models"))
-from refit import RECIPES, fit_forms
+from refit import RECIPES, fits_of
 
 TABLES = {
     "step-law": ("steplaw_dense", "steplaw_dense_small", "steplaw_moe"),
@@ -43,7 +43,7 @@ def without(source: str) -> LawDraws:
             tables=tuple(name for name in recipe.tables if name not in TABLES[source]),
             settings=SamplerSettings(draws=500, tune=500, chains=2, seed=1, copies=1),
         )
-        (fitted,) = fit_forms(recipe, data_folder())[0].values()
+        (fitted,) = fits_of(recipe, data_folder()).values()
         RESULTS.mkdir(exist_ok=True)
         write_netcdf(tree_of(fitted), path)
     draws = read_draws(path)

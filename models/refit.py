@@ -5,8 +5,9 @@
     python models/refit.py scaleband-tiny --tables sweeps/scaleband-tiny
 
 FOLDER holds the public run tables in this project's columns (see `scaleband data list` for where upstream keeps
-them). Every form in FORMS is fitted; stacking weights come from leave-one-cell-out scores on the cells' contrasts;
-the mixed draws are thinned, written as float32 to `models/NAME/posterior.nc`, and described in `card.md`.
+them). The forms of the model's recipe (or those after --forms) are fitted; where there are several, stacking weights
+come from leave-one-cell-out scores on the cells' contrasts (`scaleband.inference.forms`). The mixed draws are thinned,
+written as float32 to `models/NAME/posterior.nc`, and described in `card.md`.
 """
 
 from __future__ import annotations
@@ -25,10 +26,9 @@ import pandas as pd
 
 from scaleband.bayes import Beliefs, cells_of, default_beliefs, model_inputs
 from scaleband.inference.fitting import Fit, constants, facts
-from scaleband.inference.gate import Gate, diagnose
+from scaleband.inference.forms import stack_forms
+from scaleband.inference.gate import diagnose
 from scaleband.inference.sampler import RawDraws, SamplerSettings, compile_model, moved_on, sample
-from scaleband.inference.scores import leave_one_cell_out
-from scaleband.inference.stacking import mix, stacking_weights
 from scaleband.inference.store import to_tree, write_netcdf
 from scaleband.inference.unpack import unpack
 from scaleband.laws import FORMS, Design, design_for
@@ -180,8 +180,8 @@ def together(chains: list[RawDraws]) -> RawDraws:
     return replace(first, values=values, stats=stats)
 
 
-def fit_forms(recipe: Recipe, folder: Path) -> tuple[dict[str, Fit], np.ndarray]:
-    """One fit per form, its chains in processes of their own, and the cells' scores (cell, form)."""
+def fits_of(recipe: Recipe, folder: Path) -> dict[str, Fit]:
+    """One fit per form, its chains in processes of their own."""
     n = recipe.settings.chains
     with ProcessPoolExecutor(n, mp_context=get_context("spawn")) as pool:
         chains = list(pool.map(one_chain, [recipe] * n, [folder] * n, range(n)))
@@ -189,7 +189,7 @@ def fit_forms(recipe: Recipe, folder: Path) -> tuple[dict[str, Fit], np.ndarray]
     cells = cell_table(frame)
     design = design_for(cells_of(cells))
     inputs = model_inputs(frame, design, cells=cells)
-    fits, scores = {}, []
+    fits = {}
     for form in recipe.forms:
         beliefs = stated_beliefs(design, form)
         raw = together([chain[form] for chain in chains])
@@ -206,26 +206,7 @@ def fit_forms(recipe: Recipe, folder: Path) -> tuple[dict[str, Fit], np.ndarray]
         fits[form] = Fit(posterior, raw.stats, inputs, beliefs, gate, meta)
         verdict = "gate passed" if gate.passed else "; ".join(gate.messages)
         print(f"{form}: {verdict}", flush=True)
-        if len(recipe.forms) == 1:
-            scores.append(np.zeros(len(cells)))  # one form needs no score
-            continue
-        score = leave_one_cell_out(posterior, inputs, beliefs)
-        scores.append(score.log_density)
-        bad = int((score.pareto_k > 0.7).sum())
-        print(f"  score {score.log_density.sum():.1f}, Pareto k > 0.7 in {bad} cells", flush=True)
-    return fits, np.stack(scores, axis=1)
-
-
-def worst_gate(gates: list[Gate]) -> Gate:
-    """The gate of a mixture: each part's draws must pass."""
-    return Gate(
-        all(g.passed for g in gates),
-        max(g.rhat for g in gates),
-        min(g.ess_bulk for g in gates),
-        min(g.ess_tail for g in gates),
-        sum(g.divergences for g in gates),
-        tuple(m for g in gates for m in g.messages),
-    )
+    return fits
 
 
 def card(name: str, recipe: Recipe, meta: dict, coverage: str) -> str:
@@ -272,27 +253,17 @@ def main() -> None:
     recipe = RECIPES[options.name]
     if options.forms:
         recipe = replace(recipe, forms=tuple(options.forms))
-    fits, scores = fit_forms(recipe, options.tables)
-    weights = dict(zip(recipe.forms, stacking_weights(scores).tolist(), strict=True))
-    print("weights", weights)
-    used = [form for form in recipe.forms if weights[form]]
-    posterior = mix({form: fits[form].posterior for form in used}, {f: weights[f] for f in used}, recipe.draws_kept)
-    posterior.pop("trunk_effect", None)
-    first = fits[used[0]]
-    gate = worst_gate([fits[form].gate for form in used])
-    if not gate.passed:
-        raise SystemExit(f"not released, the gate failed: {'; '.join(gate.messages)}")
-    meta = first.meta | {
-        "name": options.name,
-        "form": used[0] if len(used) == 1 else "stack",
-        "forms": weights,
-        "gate": gate.as_dict(),
-        "draws_shipped": int(np.prod(posterior["rho"].shape)),
-    }
+    stack = stack_forms(fits_of(recipe, options.tables), n_draws=recipe.draws_kept)
+    print({name: stack.meta[name] for name in ("forms", "scores", "rough_scores", "n_scored")}, flush=True)
+    if not stack.gate.passed:
+        raise SystemExit(f"not released, the gate failed: {'; '.join(stack.gate.messages)}")
+    posterior = {name: v for name, v in stack.posterior.items() if name != "trunk_effect"}
+    shipped = {"name": options.name, "draws_shipped": int(np.prod(posterior["rho"].shape))}
+    meta = {name: v for name, v in stack.meta.items() if name != "seconds"} | shipped
     folder = HERE / options.name
     folder.mkdir(exist_ok=True)
     path = folder / "posterior.nc"
-    write_netcdf(to_tree(posterior, constants(first.inputs), meta, short=True), path)
+    write_netcdf(to_tree(posterior, constants(stack.inputs), meta, short=True), path)
     size = path.stat().st_size
     print(f"{path}: {size / 1e6:.2f} MB")
     if size > MAX_BYTES:
