@@ -4,18 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 from made_fits import made_fit, small_frame
 
-from scaleband.bayes import model_inputs
+from scaleband.bayes import Beliefs, default_beliefs, model_inputs
 from scaleband.errors import UserError
 from scaleband.inference import refit as refit_module
-from scaleband.inference.fitting import Fit, fit
+from scaleband.inference.fitting import Fit, Parts, fit
 from scaleband.inference.refit import refit
 from scaleband.inference.sampler import SamplerSettings
+from scaleband.laws import FORMS, Design
 from scaleband.laws.simulated import simulated_sweep
 from scaleband.runs import cell_table, run_table
 
@@ -104,6 +106,46 @@ def test_trunks_that_the_earlier_fit_did_not_have(monkeypatch: pytest.MonkeyPatc
     assert moved.meta["refit"] == "moved"
     assert moved.posterior["trunk_effect"].shape[2] == made.inputs.n_trunks
     assert moved.posterior["trunk_scale"].std() > 0
+
+
+@pytest.mark.parametrize("warm", [False, True])
+def test_form_and_prior_are_the_earlier_fits_unless_given(
+    warm: bool, table: pd.DataFrame, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The table is another one, so it is sampled: what `fit` is asked for is what the refit is of."""
+    got: dict[str, Any] = {}
+    made = made_fit(4)
+
+    def noted(frame: pd.DataFrame, **options: Any) -> Fit:
+        got.update(options)
+        return replace(made, meta={})
+
+    monkeypatch.setattr(refit_module, "fit", noted)
+
+    def its_own(design: Design) -> Beliefs:
+        return replace(default_beliefs(design, FORMS["linear"]), origin="a model, trust 0.5")
+
+    earlier = replace(made, prior_for=its_own, beliefs=its_own(made.inputs.design)) if warm else made
+    refit(table, earlier)
+    assert (got["form"], got["beliefs"]) == ("linear", its_own if warm else None)
+    refit(table, earlier, form="quadratic", beliefs=lambda design: default_beliefs(design, FORMS["quadratic"]))
+    assert got["form"] == "quadratic"
+    assert got["beliefs"] is not its_own
+    if not warm:
+        refit(table, earlier, form="quadratic")
+        assert (got["form"], got["beliefs"]) == ("quadratic", None)
+        return
+    with pytest.raises(UserError, match=r"\(a model, trust 0.5\) is of form linear, not quadratic; leave form out"):
+        refit(table, earlier, form="quadratic")
+    with pytest.raises(UserError, match=r"prior \(a model, trust 0.5\) was made is not known; give beliefs"):
+        refit(table, replace(earlier, prior_for=None))
+
+
+def test_a_stack_of_forms_is_not_moved(table: pd.DataFrame) -> None:
+    made = made_fit(4)
+    parts = Parts({"linear": made, "quadratic": made}, {"linear": 0.5, "quadratic": 0.5})
+    with pytest.raises(UserError, match=r"is a stack of linear, quadratic, .*fit_forms, or refit one of them"):
+        refit(table, replace(made, parts=parts))
 
 
 def gone(table: pd.DataFrame) -> pd.DataFrame:

@@ -45,6 +45,9 @@ SHARED: dict[str, tuple[float, float, str]] = {
 }
 """Unconstrained shared parameters: (mean, standard deviation, reason)."""
 
+STATED = "stated beliefs"
+"""Where the package's own beliefs come from (`Beliefs.origin`)."""
+
 SHARED_INDEX = {name: k for k, name in enumerate(SHARED)}
 
 SCATTER_NAMES = tuple(f"log_scatter_{name.removesuffix('_1').removesuffix('_2') if k > 4 else name}"
@@ -118,7 +121,7 @@ class Beliefs:
     law_mean: Array
     law_factor: Array
     pooled: NDArray[np.bool_]
-    origin: str = "stated beliefs"
+    origin: str = STATED
 
 
 def fixed_offset_scales() -> Array:

@@ -78,6 +78,8 @@ class Fit:
         How it was sampled.
     parts
         Of a stack of forms (`inference.forms`): its forms' own fits. None: one form.
+    prior_for
+        How its prior is made for a design (`beliefs` of `fit`). None: the stated beliefs of its form.
     """
 
     posterior: dict[str, Array]
@@ -89,6 +91,7 @@ class Fit:
     compiled: Compiled | None = None
     settings: SamplerSettings = field(default_factory=SamplerSettings)
     parts: Parts | None = None
+    prior_for: Callable[[Any], Beliefs] | None = None
 
     def draws(self) -> LawDraws:
         """The posterior as draws for `predict`."""
@@ -219,7 +222,7 @@ def fit(
         raw = moved_on(raw, settings, inputs=inputs, beliefs=prior, again=again, progress=say)
     meta = facts(frame, table, gate, prior, settings, form)
     meta["seconds"] = {"compile": compiled_at - started, "sample": time.perf_counter() - compiled_at}
-    return Fit(posterior, raw.stats, inputs, prior, gate, meta, compiled, settings)
+    return Fit(posterior, raw.stats, inputs, prior, gate, meta, compiled, settings, prior_for=beliefs)
 
 
 def prepared(

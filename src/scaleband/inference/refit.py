@@ -17,8 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scaleband.bayes import Beliefs, ModelInputs
-from scaleband.bayes.beliefs import OWN
+from scaleband.bayes.beliefs import OWN, STATED
 from scaleband.bayes.mode import Law, Rows, information, joint_mode, typical
+from scaleband.errors import UserError
 from scaleband.inference.fitting import DEFAULT_FORM, Fit, facts, fit, prepared
 from scaleband.inference.gate import REPORTED, diagnose, nearly
 from scaleband.inference.gibbs import Target, Values
@@ -26,7 +27,7 @@ from scaleband.inference.moves import move
 from scaleband.inference.proposal import Proposal
 from scaleband.inference.sampler import RawDraws, SamplerSettings
 from scaleband.inference.unpack import own_std, scatters_of_cells, unpack
-from scaleband.laws import LEVEL, Cells
+from scaleband.laws import FORMS, LEVEL, Cells
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -51,7 +52,7 @@ def refit(
     frame: pd.DataFrame,
     earlier: Fit,
     *,
-    form: str = DEFAULT_FORM,
+    form: str | None = None,
     beliefs: Callable[[Any], Beliefs] | None = None,
     settings: SamplerSettings | None = None,
     progress: Callable[[str, int, int], None] | None = None,
@@ -63,8 +64,10 @@ def refit(
     frame
         `RunTable.frame`: the earlier table, changed a little or grown.
     earlier
-        A fit of the earlier table.
-    form, beliefs, settings, progress
+        A fit of the earlier table, of one form.
+    form, beliefs
+        As in `fitting.fit`; the earlier fit's where they are left out.
+    settings, progress
         As in `fitting.fit`.
 
     Returns
@@ -74,9 +77,10 @@ def refit(
     Raises
     ------
     UserError
-        As `fitting.fit`.
+        As `fitting.fit`; the earlier fit is a stack of forms; its prior is not known, or has a form of its own.
     """
     settings = settings or SamplerSettings()
+    form, beliefs = _as_earlier(earlier, form, beliefs)
     started = time.perf_counter()
     frame, table, prior, inputs = prepared(frame, form, beliefs)
 
@@ -126,7 +130,32 @@ def refit(
     meta["seconds"] = {"compile": 0.0, "sample": time.perf_counter() - started}
     meta["refit"] = "moved"
     same = len(inputs.cells) == len(earlier.inputs.cells)
-    return Fit(posterior, stats, inputs, prior, gate, meta, earlier.compiled if same else None, settings)
+    compiled = earlier.compiled if same else None
+    return Fit(posterior, stats, inputs, prior, gate, meta, compiled, settings, prior_for=beliefs)
+
+
+def _as_earlier(
+    earlier: Fit, form: str | None, beliefs: Callable[[Any], Beliefs] | None
+) -> tuple[str, Callable[[Any], Beliefs] | None]:
+    """Form and prior: those given, else the earlier fit's."""
+    before = str(earlier.meta["form"])
+    if earlier.parts is not None:
+        raise UserError(
+            f"the earlier fit is a stack of {', '.join(earlier.parts.fits)}, each with draws of its own; fit the table "
+            "again with inference.forms.fit_forms, or refit one of them: earlier.parts.fits[form]"
+        )
+    # Beside a prior that was made for the fit the form is not looked at, and need not be one that can be asked for.
+    named = form or (before if before in FORMS else DEFAULT_FORM)
+    if beliefs is not None:
+        return named, beliefs
+    origin = earlier.beliefs.origin
+    if earlier.prior_for is None and origin != STATED:
+        raise UserError(f"how the earlier fit's prior ({origin}) was made is not known; give beliefs")
+    if earlier.prior_for is not None and form not in (None, before):
+        raise UserError(
+            f"the earlier fit's prior ({origin}) is of form {before}, not {form}; leave form out, or give beliefs too"
+        )
+    return named, earlier.prior_for
 
 
 def _names(cells: Cells) -> list[tuple[Any, ...]]:
