@@ -27,6 +27,7 @@ from scaleband.inference.fitting import run_id_digests
 from scaleband.inference.gate import Gate
 from scaleband.inference.scores import CellScores
 from scaleband.inference.store import read_draws
+from scaleband.laws import FORMS
 
 ONE_CELL = ("--params", "1e8", "--tokens", "2e9", "--source", "us", "--data", "web")
 
@@ -174,8 +175,12 @@ def test_a_prior_by_file(
     done = scaleband("fit", runs_csv, "--prior", fit_file, "--trust", "0.3", "--out", tmp_path / "fit.nc")
     assert done.code == 130
     no_sampling["beliefs"]("a design")
-    draws, design, _, trust = asked[0]
-    assert (draws.n_samples, design, trust) == (200, "a design", 0.3)
+    draws, design, form, trust = asked[0]
+    assert (draws.n_samples, design, form, trust) == (200, "a design", FORMS["quadratic"], 0.3)
+    words = ("--form", "linear", "--out", tmp_path / "fit.nc")  # the form that the prior has; or no trust in it
+    assert scaleband("fit", runs_csv, "--prior", fit_file, *words).code == 130
+    assert scaleband("fit", runs_csv, "--prior", "step-law", "--trust", 0, *words).code == 130
+    assert no_sampling["form"] == "linear"
 
 
 def test_runs_that_the_prior_has_seen_are_refused(
@@ -242,10 +247,11 @@ def test_a_model_of_one_form_says_that_form(scaleband: Command) -> None:
         (("--form", "stack", "--forms", "quadratik"), 2, "did you mean quadratic?"),
         (("--form", "stack", "--forms", ","), 2, "--forms names no form"),
         (("--form", "stack", "--prior", "step-law"), 2, "leave one of them out"),
+        (("--form", "linear", "--prior", "step-law"), 2, "is of form quadratic, and that is what is fitted, not"),
         (("--form", "stack"), 1, "the table has 1 whose runs share no trunk"),
     ],
 )
-def test_forms_that_cannot_be_stacked_are_refused_before_sampling(
+def test_forms_that_cannot_be_had_are_refused_before_sampling(
     words: tuple[str, ...], code: int, says: str, scaleband: Command, runs_csv: Path, tmp_path: Path,
     no_sampling: dict[str, Any],
 ) -> None:  # fmt: skip

@@ -7,12 +7,12 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
-from made_fits import made_fit, small_inputs, small_sweep
+from made_fits import made_fit, small_frame, small_inputs, small_sweep
 
 from scaleband.bayes import SHARED, cells_of, default_beliefs, model_inputs
 from scaleband.bayes.simulate import prior_draws
 from scaleband.errors import UserError
-from scaleband.inference.fitting import Fit, fit, well_told
+from scaleband.inference.fitting import Fit, facts, fit, well_told
 from scaleband.inference.prior import beliefs_from, overlapping_runs, prior_data_conflict
 from scaleband.inference.released import model_path
 from scaleband.inference.sampler import SamplerSettings
@@ -113,6 +113,25 @@ def test_trust_weighs_what_the_runs_said_and_zero_trust_is_no_trust(fitted: Fit)
     assert quarter.origin.endswith("trust 0.25")
     with pytest.raises(UserError, match="outside 0 to 1"):
         beliefs_from(draws, design, FORMS["linear"], 1.5)
+
+
+def test_what_the_form_leaves_out_and_the_model_knows_is_weighed_as_in_a_form_that_has_it(fitted: Fit) -> None:
+    draws, design = fitted.draws(), new_design()
+    law = draws.law.copy()
+    here, there = design.columns.index("n2"), draws.design.columns.index("n2")
+    assert not law[:, :2, there].any(), "linear, before"
+    law[:, :2, there] = np.random.default_rng(0).normal(0.02, 0.04, (len(law), 2))
+    draws = replace(draws, law=law, meta=draws.meta | {"form": "curved-size"})
+    for trust in (1.0, 0.5, 0.1, 1e-6):
+        linear, quadratic = (beliefs_from(draws, design, FORMS[form], trust) for form in ("linear", "quadratic"))
+        assert linear.form == quadratic.form == "curved-size", "what is fitted is the model's"
+        sd = spread(linear.law_factor[0])[here]
+        assert sd == pytest.approx(spread(quadratic.law_factor[0])[here], rel=1e-6)
+        assert sd == pytest.approx((trust / 0.04**2 + (1 - trust) / 0.1**2) ** -0.5, rel=0.1)
+    assert beliefs_from(draws, design, FORMS["linear"], 0.0).form == ""
+    frame = small_frame()
+    meta = facts(frame, cell_table(frame), fitted.gate, linear, SamplerSettings(), "linear")
+    assert meta["form"] == "curved-size", "and the fit says so"
 
 
 @pytest.mark.parametrize("model", ["public-sweeps", "step-law"])

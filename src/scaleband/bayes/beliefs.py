@@ -114,6 +114,8 @@ class Beliefs:
         True where the coefficient of log rate and log batch is scaled by its role's learned offset scale.
     origin
         "stated beliefs", or the released model they come from and the trust in it.
+    form
+        Name of the form that a released model brings; empty where it is the one asked for.
     """
 
     shared_mean: Array
@@ -122,6 +124,7 @@ class Beliefs:
     law_factor: Array
     pooled: NDArray[np.bool_]
     origin: str = STATED
+    form: str = ""
 
 
 def fixed_offset_scales() -> Array:

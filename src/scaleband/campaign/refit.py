@@ -242,7 +242,8 @@ def prior_draws_of(settings: Settings, key: str, count: int | None = None) -> La
     offset[:, 2:, 1:] = fixed_offset_scales()[2:]
     meta: dict[str, object] = {
         "name": f"campaign {settings.name}, nothing told yet", "prior": beliefs.origin, "conventions": {},
-        "gate": {"passed": True, "messages": []}, "n_runs": 0, "n_cells": 0, "form": settings.form,
+        "gate": {"passed": True, "messages": []}, "n_runs": 0, "n_cells": 0,
+        "form": beliefs.form or settings.form,
     }  # fmt: skip
     return LawDraws(
         design=design, cells=cells, offset_scale=offset, sources=tuple(sorted(set(cells.source))), meta=meta,

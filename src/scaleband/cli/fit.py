@@ -41,6 +41,8 @@ if TYPE_CHECKING:
 
 _DRAWS = 1200
 
+_FORM = "quadratic"
+
 FEW_RUNS = 200
 """Below this, a fit whose gate failed is told of `--prior`."""
 
@@ -53,9 +55,9 @@ def add(parser: argparse.ArgumentParser) -> None:
         "--prior", metavar="MODEL", help="start from a released model (a name) or a fit (a file)"
     )
     parser.add_argument("--trust", type=trust, metavar="0..1", help="how far to trust it; 1 by default")
-    parser.add_argument("--form", choices=[*FORMS, STACK], default="quadratic",
-                        help="form of the law; quadratic. stack: several are sampled, and weighed by how well they "
-                             "foretell cells left out")  # fmt: skip
+    parser.add_argument("--form", choices=[*FORMS, STACK],
+                        help="form of the law; quadratic, or the prior's. stack: several are sampled, and weighed by "
+                             "how well they foretell cells left out")  # fmt: skip
     parser.add_argument("--forms", metavar="FORM,...", help="which forms --form stack weighs; " + ", ".join(STACKED))
     parser.add_argument("--draws", type=whole(20, 100_000), metavar="N",
                         help=f"per chain; {_DRAWS} ({LOSS_DRAWS} for loss laws), once more with as many as the gate "
@@ -82,6 +84,11 @@ def run(asked: argparse.Namespace) -> int:
     given = [*asked.runs, asked.map, prior_path]
     check_output(asked.out, "--out", inputs=[p for p in given if p is not None])
     prior = None if prior_path is None else read_draws(prior_path)
+    if prior is not None and asked.trust != 0 and asked.form not in (None, prior.meta.get("form")):
+        raise UsageError(
+            f"--prior {asked.prior} is of form {prior.meta.get('form')}, and that is what is fitted, not --form "
+            f"{asked.form}; leave --form out, or --prior"
+        )
     alone = read_loss_table(asked)
     if alone is not None:
         return fit_loss_only(asked, alone)
@@ -148,7 +155,7 @@ def forms_asked(asked: argparse.Namespace) -> list[str]:
     if asked.form != STACK:
         if asked.forms is not None:
             raise UsageError("--forms says which forms --form stack weighs; add --form stack, or leave --forms out")
-        return [asked.form]
+        return [asked.form or _FORM]
     if asked.prior is not None:
         raise UsageError("--form stack weighs forms, and --prior MODEL brings its own; leave one of them out")
     names = [w.strip() for w in (asked.forms or ",".join(STACKED)).split(",") if w.strip()]
@@ -190,7 +197,7 @@ def beliefs_of(prior: LawDraws, table: RunTable, asked: argparse.Namespace) -> C
             "to and would count twice; leave them out, or fit without --prior"
         )
     share = 1.0 if asked.trust is None else asked.trust
-    return lambda design: beliefs_from(prior, design, FORMS[asked.form], share)
+    return lambda design: beliefs_from(prior, design, FORMS[asked.form or _FORM], share)
 
 
 def write_fit(tree: Any, out: Path) -> None:

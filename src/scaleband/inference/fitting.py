@@ -141,7 +141,7 @@ def facts(
         "scaleband": version("scaleband"),
         "n_runs": len(frame),
         "n_cells": len(cells),
-        "form": form,
+        "form": beliefs.form or form,
         "prior": beliefs.origin,
         "settings": {"draws": settings.draws, "tune": settings.tune, "chains": settings.chains, "seed": settings.seed,
                      "rounds": settings.rounds, "copies": settings.copies},
@@ -178,7 +178,8 @@ def fit(
     form
         A name out of `laws.FORMS`.
     beliefs
-        From a design to a prior (see `inference.prior`); the stated beliefs by default.
+        From a design to a prior (see `inference.prior`); the stated beliefs of `form` by default. A prior that brings a
+        form of its own is what is fitted, and `meta` names that.
     settings
         Of the sampler. Where cells have fewer runs than numbers (`well_told`), draws of NUTS are kept once, and its
         target acceptance is at least 0.9.

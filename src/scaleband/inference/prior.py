@@ -12,12 +12,26 @@ from scaleband.bayes import SHARED, Beliefs, default_beliefs
 from scaleband.bayes.beliefs import SHARED_INDEX, role_index
 from scaleband.errors import UserError
 from scaleband.inference.fitting import Fit, run_id_digests
-from scaleband.laws import HYPERPARAMETERS, LEVEL, RESPONSES, ROLES, SCATTER_RATIO_SD, Design, Form, LawDraws
+from scaleband.laws import (
+    FORMS,
+    HYPERPARAMETERS,
+    LEVEL,
+    RESPONSES,
+    ROLES,
+    SCATTER_RATIO_SD,
+    Design,
+    Form,
+    LawDraws,
+)
 
 Array = NDArray[np.float64]
 
 CONFLICT_P = 0.01
 """Holm-adjusted p below which a disagreement of prior and data is reported."""
+
+
+_LEFT_OUT = 1e-5
+"""Standard deviation of a coefficient that a form leaves out, at most: a posterior as a prior has 1e-6 there."""
 
 
 def _tempered(draws: Array, mean: Array, sd: Array, trust: float, wider: Array | None = None) -> tuple[Array, Array]:
@@ -95,7 +109,8 @@ def beliefs_from(draws: LawDraws, design: Design, form: Form, trust: float = 1.0
     draws
         The released model.
     design, form
-        Columns of the new table; the form matters only where the model says nothing.
+        Columns of the new table; the form matters only where the model says nothing. What is fitted is of the model's
+        form, and the beliefs say so.
     trust
         0 (the stated beliefs) to 1 (as if the released runs were one's own).
 
@@ -117,7 +132,13 @@ def beliefs_from(draws: LawDraws, design: Design, form: Form, trust: float = 1.0
     )  # fmt: skip
     here, there = _known_columns(design, draws)
     mean, factor, pooled = stated.law_mean.copy(), stated.law_factor.copy(), stated.pooled.copy()
+    # What the model knows and the form leaves out is weighed against the stated beliefs of a form that has it: against
+    # none, little trust would leave it anywhere.
+    known = np.zeros(mean.shape, bool)
+    known[:, here] = draws.law[:, :, there].std(axis=0) > _LEFT_OUT
+    whole = np.diagonal(default_beliefs(design, FORMS["quadratic-exponents"]).law_factor, axis1=1, axis2=2)
     sd = np.diagonal(factor, axis1=1, axis2=2).copy()
+    sd = np.where((sd == 0) & known, whole, sd)
     # offsets whose scale is learned: the scale's stated median
     sd[:2, pooled] *= _offset_medians()[:, role_index(design)][:, pooled]
     pooled[here] = False
@@ -135,6 +156,7 @@ def beliefs_from(draws: LawDraws, design: Design, form: Form, trust: float = 1.0
         law_factor=factor,
         pooled=pooled,
         origin=f"{name}, trust {trust:g}",
+        form=str(draws.meta.get("form", "")),
     )
 
 
