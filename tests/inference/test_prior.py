@@ -10,14 +10,15 @@ import pytest
 from made_fits import made_fit, small_frame, small_inputs, small_sweep
 
 from scaleband.bayes import SHARED, cells_of, default_beliefs, model_inputs
-from scaleband.bayes.simulate import prior_draws
+from scaleband.bayes.simulate import prior_draws, simulate_losses
 from scaleband.errors import UserError
-from scaleband.inference.fitting import Fit, facts, fit, well_told
-from scaleband.inference.prior import beliefs_from, overlapping_runs, prior_data_conflict
+from scaleband.inference.fitting import Fit, facts, fit, prepared, well_told
+from scaleband.inference.prior import beliefs_from, overlapping_runs, prior_data_conflict, prior_of
 from scaleband.inference.released import model_path
 from scaleband.inference.sampler import SamplerSettings
 from scaleband.inference.store import read_draws
-from scaleband.laws import FORMS, LEVEL, RESPONSES, Cells, design_for, simulated_sweep
+from scaleband.laws import CENSOR_ABOVE, DRAWN, FORMS, LEVEL, RESPONSES, Cells, design_for, simulated_sweep
+from scaleband.predict.dataset import contrast_draws
 from scaleband.runs import cell_table, run_table
 
 
@@ -217,3 +218,40 @@ def test_a_dozen_runs_of_a_new_team_start_from_a_released_model() -> None:
     assert len(np.unique(fitted.stats["energy"])) == 2 * 600
     assert fitted.gate.rhat[0] < 1.05
     assert fitted.gate.divergences == 0
+
+
+def test_the_prior_of_a_table_is_what_its_fit_would_start_from(fitted: Fit) -> None:
+    frame = small_frame(1)
+    known = fitted.draws()
+    for beliefs, origin in (
+        (None, "stated beliefs"),
+        (lambda design: beliefs_from(known, design, FORMS["linear"], 0.5), "own fit, trust 0.5"),
+    ):
+        _, table, stated, inputs = prepared(frame, "linear", beliefs)
+        prior = prior_of(frame, form="linear", beliefs=beliefs, n_draws=20, seed=3)
+        for name, value in prior_draws(inputs, stated, 20, 3).items():
+            if name in DRAWN:
+                np.testing.assert_array_equal(getattr(prior, name), value[0])
+        assert prior.meta["prior"] == origin
+        assert prior.meta["gate"]["passed"]
+        np.testing.assert_array_equal(prior.cells.n_tokens, table["n_tokens"])
+    with pytest.raises(UserError, match="unknown form"):
+        prior_of(frame, form="no such form")
+
+
+def test_what_the_prior_expects_of_runs_is_what_its_simulation_gives() -> None:
+    """Two tellings, noise aside: losses simulated truth by truth, and the contrasts drawn all at once."""
+    frame = small_frame(1)
+    prior = prior_of(frame, n_draws=40, seed=5)
+    still = replace(prior, sigma=0 * prior.sigma, rho=0 * prior.rho)
+    _, _, stated, inputs = prepared(frame, "quadratic", None)
+    flat = {name: v[0] for name, v in prior_draws(inputs, stated, 40, 5).items()}
+    flat |= {name: 0 * flat[name] for name in ("sigma", "rho", "trunk_effect")}
+    truths = [{name: v[s] for name, v in flat.items()} for s in range(40)]
+    y = np.stack([simulate_losses(inputs, truth, np.random.default_rng(0)) for truth in truths])
+    for c in range(len(inputs.cells)):
+        y[:, inputs.cell == c] -= y[:, inputs.cell == c].min(axis=1, keepdims=True)
+    expected = contrast_draws(still, frame).sel(run=list(inputs.run_ids))["contrast"]
+    np.testing.assert_allclose(expected, np.minimum(y, CENSOR_ABOVE), rtol=1e-6, atol=1e-6)
+    noisy = contrast_draws(prior, frame).sel(run=list(inputs.run_ids))["contrast"]
+    assert 0.01 < float(np.abs(noisy - expected).median()) < 1.0

@@ -12,7 +12,6 @@ with heavy tails teaches once it is read by the model, which discounts its tails
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol
 

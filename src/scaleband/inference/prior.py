@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from scaleband.bayes import SHARED, Beliefs, default_beliefs
 from scaleband.bayes.beliefs import SHARED_INDEX, role_index
+from scaleband.bayes.simulate import prior_draws
 from scaleband.errors import UserError
-from scaleband.inference.fitting import Fit, run_id_digests
+from scaleband.inference.fitting import DEFAULT_FORM, Fit, prepared, run_id_digests
+from scaleband.inference.gate import Gate
 from scaleband.laws import (
     FORMS,
     HYPERPARAMETERS,
@@ -23,6 +26,9 @@ from scaleband.laws import (
     Form,
     LawDraws,
 )
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 Array = NDArray[np.float64]
 
@@ -158,6 +164,44 @@ def beliefs_from(draws: LawDraws, design: Design, form: Form, trust: float = 1.0
         origin=f"{name}, trust {trust:g}",
         form=str(draws.meta.get("form", "")),
     )
+
+
+def prior_of(
+    frame: pd.DataFrame, *, form: str = DEFAULT_FORM, beliefs: Callable[[Any], Beliefs] | None = None,
+    n_draws: int = 1000, seed: int = 1,
+) -> LawDraws:
+    """What is believed of a table's cells before its losses are looked at: the prior that `fit` would use, as draws.
+
+    Every question that a fit answers can be put to them: `predict.dataset` for the optimum, curvature and regrets that
+    these beliefs expect, `predict.contrasts` for the losses at the table's settings, `plots.plot_contrasts` for both
+    beside the runs. Levels of loss are as good as free.
+
+    Parameters
+    ----------
+    frame
+        Run table (`RunTable.frame`). Its cells and settings count, not its losses.
+    form, beliefs
+        As in `fit`: `beliefs=lambda design: beliefs_from(model, design, FORMS[form], trust)` starts from a model.
+    n_draws, seed
+        Independent draws, and their generator's seed.
+
+    Returns
+    -------
+    Draws whose cells are the table's; in `meta` the gate is passed, since nothing was sampled in chains.
+
+    Raises
+    ------
+    UserError
+        Unknown form, or a table without a completed run.
+    """
+    _, table, stated, inputs = prepared(frame, form, beliefs)
+    never = (float("nan"), "drawn, not sampled")
+    gate = Gate(True, never, never, never, 0, ())
+    meta: dict[str, object] = {
+        "name": f"prior: {stated.origin}", "prior": stated.origin, "form": form, "n_runs": 0, "n_cells": len(table),
+        "conventions": {}, "gate": gate.as_dict(),
+    }  # fmt: skip
+    return Fit(prior_draws(inputs, stated, n_draws, seed), {}, inputs, stated, gate, meta).draws()
 
 
 def _offset_medians() -> Array:

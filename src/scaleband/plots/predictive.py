@@ -15,8 +15,9 @@ from scipy.stats import binom
 from scaleband.errors import UserError
 from scaleband.laws import CENSOR_ABOVE, Cells, LawDraws, noise_scale
 from scaleband.plots.canvas import COLOURS, DASHES, GREY, INK, MARKERS, log_x, new_figure, percent_label
-from scaleband.plots.selection import positions, some_draws
+from scaleband.plots.selection import some_draws
 from scaleband.predict import basins, regret
+from scaleband.predict.contrasts import positions
 from scaleband.runs import usable
 
 if TYPE_CHECKING:

@@ -6,13 +6,13 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
 from scaleband.errors import UserError
 from scaleband.labels import quantity
 from scaleband.laws import Cells, LawDraws
 from scaleband.predict import Basins
-from scaleband.runs import cell_index, group_label, usable
+from scaleband.predict.contrasts import positions
+from scaleband.runs import group_label, usable
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -38,22 +38,6 @@ def cell_label(cells: Cells, c: int = 0) -> str:
     """Target `c` in words: its group, size and tokens."""
     group = group_label(cells.source[c], cells.arch[c], cells.data[c])
     return f"{group}  {quantity(cells.n_params[c])} parameters, {quantity(cells.n_tokens[c])} tokens"
-
-
-def positions(runs: pd.DataFrame, cells: Cells) -> NDArray[np.int64]:
-    """Index into `cells` of each run's cell, (run,); -1 where it is none of them."""
-    import pandas as pd
-
-    table = pd.DataFrame(
-        {
-            "source": list(cells.source),
-            "arch": list(cells.arch),
-            "data": list(cells.data),
-            "n_params": cells.n_params,
-            "n_tokens": cells.n_tokens,
-        }
-    )
-    return np.asarray(cell_index(runs, table), dtype=np.int64)
 
 
 def runs_of(runs: pd.DataFrame | None, cell: Cells) -> pd.DataFrame:

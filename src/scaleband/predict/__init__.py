@@ -3,6 +3,7 @@
 NumPy inside, so that a command answers in a second; `dataset` wraps the draws in xarray for notebooks.
 """
 
+from scaleband.predict.contrasts import Contrasts, contrasts
 from scaleband.predict.intervals import interval
 from scaleband.predict.loss import far_regret, predict_log_loss
 from scaleband.predict.optimum import (
@@ -23,10 +24,12 @@ from scaleband.predict.targets import Basins, Extrapolation, basins, extrapolati
 __all__ = [
     "PLATEAU",
     "Basins",
+    "Contrasts",
     "Extrapolation",
     "Reach",
     "Setting",
     "basins",
+    "contrasts",
     "expected_regret",
     "extrapolation",
     "far_regret",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import xarray as xr
@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from scaleband.errors import UserError
 from scaleband.laws import HYPERPARAMETERS, REFERENCE, Cells, LawDraws, excess
+from scaleband.predict.contrasts import contrasts
 from scaleband.predict.intervals import INTERVAL_KIND, interval
 from scaleband.predict.optimum import (
     PLATEAU,
@@ -22,6 +23,9 @@ from scaleband.predict.optimum import (
     round_to_grid,
 )
 from scaleband.predict.targets import Basins, basins
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 Array = NDArray[np.float64]
 
@@ -178,6 +182,40 @@ def recommendations(
         },
         coords=_coords(cells),
         attrs={"threshold": threshold},
+    )
+
+
+def contrast_draws(draws: LawDraws, runs: pd.DataFrame, *, seed: int = 0) -> xr.Dataset:
+    """What draws expect of the runs of a table, beside what was recorded: `predict.contrasts` with names and units.
+
+    Parameters
+    ----------
+    draws
+        A fit, or a prior before any run was seen (`inference.prior.prior_of`).
+    runs
+        Run table (`RunTable.frame`).
+    seed
+        Of the noise.
+
+    Returns
+    -------
+    contrast (sample, run) and recorded (run): 100 log of a run's loss over its cell's best run, percent of the loss,
+    at most `laws.CENSOR_ABOVE`. Coordinates (run): run_id, cell (index into the draws' cells), lr_peak, batch_tokens.
+
+    Raises
+    ------
+    UserError
+        As in `contrasts`.
+    """
+    c = contrasts(draws, runs, seed=seed)
+    return xr.Dataset(
+        {"contrast": (("sample", "run"), c.expected, _REGRET), "recorded": (("run",), c.recorded, _REGRET)},
+        coords={
+            "run": list(c.run_ids),
+            "cell": ("run", c.cell),
+            "lr_peak": ("run", c.lr_peak, _RATE),
+            "batch_tokens": ("run", c.batch_tokens, _BATCH),
+        },
     )
 
 
