@@ -4,6 +4,7 @@
     campaign     band and expected regret against the FLOPs spent
     law          the optimum across cells, with bands
     predictive   residuals and PIT of runs under the fit
+    contrasts    what prior and posterior expect of the runs: excess over the cell's best
     prior        what the data said: prior against posterior
     plane        EVSI over the candidate cells of a proposal
     batch        what the next batch of runs would teach
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from scaleband.plots.batch import BatchData, batch_data, draw_batch, plot_batch
     from scaleband.plots.campaign import CampaignData, campaign_data, draw_campaign, plot_campaign
     from scaleband.plots.canvas import save
+    from scaleband.plots.contrasts import ContrastData, contrast_data, draw_contrasts, plot_contrasts
     from scaleband.plots.frontier import FrontierData, draw_frontier, frontier_data, plot_frontier
     from scaleband.plots.isoflop import IsoflopData, draw_isoflop, isoflop_data, plot_isoflop
     from scaleband.plots.law import LawData, draw_law, law_data, plot_law
@@ -42,6 +44,7 @@ _HOME = {
     "BasinData": "basin",
     "BatchData": "batch",
     "CampaignData": "campaign",
+    "ContrastData": "contrasts",
     "FrontierData": "frontier",
     "IsoflopData": "isoflop",
     "LawData": "law",
@@ -54,10 +57,12 @@ _HOME = {
     "basin_data": "basin",
     "batch_data": "batch",
     "campaign_data": "campaign",
+    "contrast_data": "contrasts",
     "draw_allocation": "allocation",
     "draw_basin": "basin",
     "draw_batch": "batch",
     "draw_campaign": "campaign",
+    "draw_contrasts": "contrasts",
     "draw_frontier": "frontier",
     "draw_isoflop": "isoflop",
     "draw_law": "law",
@@ -74,6 +79,7 @@ _HOME = {
     "plot_basin": "basin",
     "plot_batch": "batch",
     "plot_campaign": "campaign",
+    "plot_contrasts": "contrasts",
     "plot_frontier": "frontier",
     "plot_isoflop": "isoflop",
     "plot_law": "law",
@@ -94,6 +100,7 @@ __all__ = [
     "BasinData",
     "BatchData",
     "CampaignData",
+    "ContrastData",
     "FrontierData",
     "IsoflopData",
     "LawData",
@@ -106,10 +113,12 @@ __all__ = [
     "basin_data",
     "batch_data",
     "campaign_data",
+    "contrast_data",
     "draw_allocation",
     "draw_basin",
     "draw_batch",
     "draw_campaign",
+    "draw_contrasts",
     "draw_frontier",
     "draw_isoflop",
     "draw_law",
@@ -126,6 +135,7 @@ __all__ = [
     "plot_basin",
     "plot_batch",
     "plot_campaign",
+    "plot_contrasts",
     "plot_frontier",
     "plot_isoflop",
     "plot_law",
