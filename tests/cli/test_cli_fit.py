@@ -20,6 +20,8 @@ from malformed import good
 from synthetic import write_fit
 
 from scaleband.bayes.simulate import prior_draws
+from scaleband.cli import fit as fit_verb
+from scaleband.cli import pictures
 from scaleband.cli import progress as progress_module
 from scaleband.cli.progress import progress
 from scaleband.inference import fitting, forms, prior
@@ -135,6 +137,55 @@ def test_a_fit_that_is_short_of_draws_samples_once_more_unless_told_how_many(
     assert ("sampling again, 800 draws of NUTS a chain" in done.err) == (len(counts) == 2)
     assert got[0]["reuse"] is None
     assert (got[-1]["reuse"] is not None) == (len(counts) == 2)
+
+
+def test_the_runs_are_drawn_beside_what_prior_and_posterior_expect(
+    scaleband: Command, runs_csv: Path, tmp_path: Path, fit_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    passed = Gate(True, (1.0, "rho"), (900.0, "rho"), (900.0, "rho"), 0, ())
+    shown: list[dict[str, Any]] = []
+    drawn = pictures.draw_contrasts
+
+    def made(frame: Any, **options: Any) -> fitting.Fit:
+        frame, table, stated, inputs = fitting.prepared(frame, options["form"], options["beliefs"])
+        how = options["settings"]
+        meta = fitting.facts(frame, table, passed, stated, how, options["form"]) | {"seconds": {"sample": 1.0}}
+        return fitting.Fit(prior_draws(inputs, stated, 30, 9), {}, inputs, stated, passed, meta, settings=how)
+
+    def look(out: Path, runs: Any, sets: Any) -> None:
+        shown.append(dict(sets))
+        drawn(out, runs, sets)
+
+    monkeypatch.setattr(fitting, "fit", made)
+    monkeypatch.setattr(fit_verb, "draw_contrasts", look)
+    words = ("--out", tmp_path / "fit.nc", "--quiet", "--loss", "none", "--plot", tmp_path / "runs.png")
+    done = scaleband("fit", runs_csv, "--prior", fit_file, "--trust", "0.3", *words)
+    assert done.code == 0, done.err
+    assert (tmp_path / "runs.png").stat().st_size > 10_000
+    assert list(shown[0]) == ["prior (made up, trust 0.3)", "posterior"]
+    assert [draws.n_samples for draws in shown[0].values()] == [1000, 30]
+
+
+@pytest.mark.parametrize(
+    ("plot", "code", "says"),
+    [
+        ("fit.png", 2, "--plot and --out name the same file"),
+        ("runs.gif", 1, "a picture can be written as .png"),
+        ("runs.png", 1, "no cell of the draws has two runs"),
+    ],
+)
+def test_a_picture_that_cannot_be_is_refused_before_sampling(
+    plot: str, code: int, says: str, scaleband: Command, tmp_path: Path, no_sampling: dict[str, Any]
+) -> None:
+    lost = good()
+    lost.loc[1:, "n_tokens"] *= 4.0  # one run completed, those of the other cell all diverged
+    lost.loc[1:, "status"] = "diverged"
+    lost.loc[1:, "loss"] = None
+    lost.to_csv(tmp_path / "runs.csv", index=False)
+    done = scaleband("fit", tmp_path / "runs.csv", "--out", tmp_path / "fit.png", "--plot", tmp_path / plot)
+    assert done.code == code
+    assert says in done.err
+    assert no_sampling == {}
 
 
 def test_quiet_has_no_progress(

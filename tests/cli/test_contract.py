@@ -20,7 +20,7 @@ FLAGS = {
     "check": TABLES | {"--json", "--loss", "--columns"},
     "fit": TABLES
     | {"--out", "--prior", "--trust", "--form", "--forms", "--draws", "--tune", "--chains", "--seed", "--quiet"}
-    | {"--loss", "--laws"},
+    | {"--loss", "--laws", "--plot"},
     "recommend": FIT
     | TARGET
     | {"--batch-max", "--batch-tokens", "--lr-grid", "--batch-grid", "--interval", "--plot", "--json"},

@@ -23,6 +23,7 @@ from scaleband.cli.loss_laws import (
     loss_follows,
     read_loss_table,
 )
+from scaleband.cli.pictures import check_picture, draw_contrasts
 from scaleband.cli.places import check_output
 from scaleband.cli.printing import say
 from scaleband.cli.progress import progress
@@ -69,6 +70,8 @@ def add(parser: argparse.ArgumentParser) -> None:
                         help="loss laws: only (no basins), also (on the basins' cells), none; auto: only for a table "
                              "without rates, also where a sweep has cells enough")  # fmt: skip
     parser.add_argument("--laws", metavar="LAW,...", help=f"which loss laws: {', '.join(LAWS)}; the general ones")
+    parser.add_argument("--plot", type=path, metavar="FILE",
+                        help="the runs, and what prior and posterior expect of them: .png, .svg or .pdf")  # fmt: skip
     parser.add_argument("--quiet", action="store_true", help="no progress")
 
 
@@ -83,6 +86,10 @@ def run(asked: argparse.Namespace) -> int:
     prior_path = None if asked.prior is None else path_of_prior(asked.prior)
     given = [*asked.runs, asked.map, prior_path]
     check_output(asked.out, "--out", inputs=[p for p in given if p is not None])
+    if asked.plot is not None:
+        check_picture(asked.plot, inputs=[p for p in given if p is not None])
+        if asked.plot.resolve() == asked.out.resolve():
+            raise UsageError("--plot and --out name the same file; give the picture another name")
     prior = None if prior_path is None else read_draws(prior_path)
     if prior is not None and asked.trust != 0 and asked.form not in (None, prior.meta.get("form")):
         raise UsageError(
@@ -91,6 +98,8 @@ def run(asked: argparse.Namespace) -> int:
         )
     alone = read_loss_table(asked)
     if alone is not None:
+        if asked.plot is not None:
+            raise UserError("--plot shows the runs of a sweep, and this table is for loss laws alone; leave it out")
         return fit_loss_only(asked, alone)
     table = read_tables(asked)
     tell_warnings(table)
@@ -104,6 +113,7 @@ def run(asked: argparse.Namespace) -> int:
 
     if len(forms) > 1:
         check_stackable(table.frame)
+    believed = None if asked.plot is None else believed_before(table, asked, beliefs, forms[0])
     settings = SamplerSettings(draws=asked.draws or _DRAWS, tune=asked.tune, chains=asked.chains, seed=asked.seed)
     with interrupts() as insist, progress(asked.quiet) as report:
 
@@ -140,8 +150,12 @@ def run(asked: argparse.Namespace) -> int:
             say(f"warning: {sentence}")
         # A prior whose own draws may not be reported taints what starts from it.
         code = max(code, mark(prior, "the diagnostic gate of the prior"))
-    # Last: whatever becomes of the loss laws, the fit has been written and judged.
-    return max(code, add_loss(asked, fitted, table)) if with_loss else code
+    # Late: whatever becomes of the loss laws and of the picture, the fit has been written and judged.
+    code = max(code, add_loss(asked, fitted, table)) if with_loss else code
+    if believed is not None:
+        named = {f"prior ({believed.meta['prior']})": believed, "posterior": fitted.draws()}
+        draw_contrasts(asked.plot, table.frame, named)
+    return code
 
 
 def forms_asked(asked: argparse.Namespace) -> list[str]:
@@ -198,6 +212,24 @@ def beliefs_of(prior: LawDraws, table: RunTable, asked: argparse.Namespace) -> C
         )
     share = 1.0 if asked.trust is None else asked.trust
     return lambda design: beliefs_from(prior, design, FORMS[asked.form or _FORM], share)
+
+
+def believed_before(
+    table: RunTable, asked: argparse.Namespace, beliefs: Callable[[Any], Beliefs] | None, form: str
+) -> LawDraws:
+    """The prior as draws; of several forms that of the first.
+
+    Raises
+    ------
+    UserError
+        The table has no runs that a picture could compare; said before the work.
+    """
+    from scaleband.inference.prior import prior_of
+    from scaleband.predict import contrasts
+
+    believed = prior_of(table.frame, form=form, beliefs=beliefs, seed=asked.seed)
+    contrasts(believed.take(slice(1)), table.frame)
+    return believed
 
 
 def write_fit(tree: Any, out: Path) -> None:

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from scaleband.cli.places import check_output
 from scaleband.cli.question import Question
 from scaleband.errors import UserError
+from scaleband.laws import LawDraws
 from scaleband.predict import Setting
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from scaleband.design import Candidates
 
 ENDINGS = (".png", ".svg", ".pdf")
@@ -38,7 +42,7 @@ def draw_basin(q: Question, asked: argparse.Namespace, setting: Setting) -> None
         q.draws, q.cells, batch_max=asked.batch_max, batch_tokens=asked.batch_tokens, setting=setting,
         mass=asked.interval,
     )  # fmt: skip
-    _write(figure, asked)
+    write_picture(figure, asked.plot)
 
 
 def draw_batch(q: Question, asked: argparse.Namespace, candidates: Candidates, **given: Any) -> None:
@@ -48,14 +52,28 @@ def draw_batch(q: Question, asked: argparse.Namespace, candidates: Candidates, *
     figure = plot_batch(
         q.draws, q.cells, candidates, budget_flops=asked.budget, n_runs=asked.n, seed=asked.seed, **given
     )
-    _write(figure, asked)
+    write_picture(figure, asked.plot)
 
 
-def _write(figure: Any, asked: argparse.Namespace) -> None:
+def draw_contrasts(out: Path, runs: pd.DataFrame, sets: Mapping[str, LawDraws]) -> None:
+    """What every set of draws expects of the runs, beside these."""
+    from scaleband.plots import plot_contrasts
+
+    write_picture(plot_contrasts(runs, sets), out)
+
+
+def write_picture(figure: Any, out: Path) -> None:
+    """Save.
+
+    Raises
+    ------
+    UserError
+        The place cannot be written after all.
+    """
     from scaleband.plots import save
 
     try:
-        save(figure, asked.plot)
+        save(figure, out)
     except OSError as error:
         why = error.strerror or type(error).__name__
-        raise UserError(f"{asked.plot}: cannot be written ({why}); choose another --plot") from None
+        raise UserError(f"{out}: cannot be written ({why}); choose another --plot") from None

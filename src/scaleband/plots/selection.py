@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from scaleband.errors import UserError
 from scaleband.labels import quantity
 from scaleband.laws import Cells, LawDraws
