@@ -188,7 +188,9 @@ CHILD = (
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="processes are looked up in /proc")
 def test_a_program_ends_with_a_worker_that_is_killed(spec, tmp_path) -> None:
     child = subprocess.Popen([sys.executable, "-c", CHILD, to_json(spec), str(tmp_path / "run"), *SLOW])
-    assert wait_for(lambda: list((tmp_path / "run").glob("pid.*")), 60)
+    # the mark is written once the keeper is there
+    marked = tmp_path / "run" / groups.PROGRAM_FILE
+    assert wait_for(lambda: list((tmp_path / "run").glob("pid.*")) and marked.exists(), 60)
     program = int(next((tmp_path / "run").glob("pid.*")).read_text())
     assert stat(program)
     child.kill()
