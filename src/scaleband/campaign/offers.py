@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from itertools import chain, count
 from typing import TYPE_CHECKING, Any
@@ -55,7 +55,7 @@ def numbered(
     out = []
     for k, proposal in enumerate(chosen):
         key = setting_key(proposal.inputs)
-        names = (f"{settings.name}-{number:04d}" for number in count(len(runs) + k + 1))
+        names: Iterator[str] = (f"{settings.name}-{number:04d}" for number in count(len(runs) + k + 1))
         if name := named.get(key):
             names = chain([name], (f"{name}-r{number}" for number in count(1)))
         run_id = next(found for found in names if found not in ids)

@@ -245,9 +245,9 @@ def prior_draws_of(settings: Settings, key: str, count: int | None = None) -> La
         "gate": {"passed": True, "messages": []}, "n_runs": 0, "n_cells": 0,
         "form": beliefs.form or settings.form,
     }  # fmt: skip
+    drawn: dict[str, Any] = {k: flat[k] for k in DRAWN if k in flat}
     return LawDraws(
-        design=design, cells=cells, offset_scale=offset, sources=tuple(sorted(set(cells.source))), meta=meta,
-        **{k: flat[k] for k in DRAWN if k in flat},
+        design=design, cells=cells, offset_scale=offset, sources=tuple(sorted(set(cells.source))), meta=meta, **drawn,
     )  # fmt: skip
 
 

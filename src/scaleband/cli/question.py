@@ -101,10 +101,10 @@ def with_usual_active(fitted: Sequence[Cells], cells: Cells, name: str, missing:
     """
     active = np.array(cells.n_active, float)
     said: dict[str, None] = {}  # each sentence once
-    for c in np.flatnonzero(np.broadcast_to(missing, active.shape)):
+    for c in np.flatnonzero(np.broadcast_to(missing, active.shape)).tolist():
         if cells.arch[c].split("-")[0] == "dense":
             continue
-        found = next((f for known in fitted if (f := usual_sparsity(known, cells, int(c)))), None)
+        found = next((f for known in fitted if (f := usual_sparsity(known, cells, c))), None)
         if found is not None and found[0] > 1 + PARAMS_TOLERANCE:
             active[c] = cells.n_params[c] / found[0]
             text = f"n_params / n_active is taken to be {found[0]:.4g}, as in the fitted cells of {found[1]}"

@@ -99,6 +99,7 @@ class Fit:
         offset = np.zeros((len(flat["rho"]), len(RESPONSES), len(ROLES)))
         offset[:, :2, 1:] = flat["offset_scale"]
         offset[:, 2:, 1:] = fixed_offset_scales()[2:]
+        drawn: dict[str, Any] = {k: flat[k] for k in DRAWN if k in flat}
         return LawDraws(
             design=self.inputs.design,
             cells=self.inputs.cells,
@@ -106,7 +107,7 @@ class Fit:
             sources=self.inputs.sources,
             meta=self.meta,
             trunked=self.inputs.trunked,
-            **{k: flat[k] for k in DRAWN if k in flat},
+            **drawn,
         )
 
 

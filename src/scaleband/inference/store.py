@@ -159,7 +159,7 @@ def _read(file: Any, path: Path) -> LawDraws:
         "cell": len(cells),
         "coefficient": len(design.columns),
     }
-    values = {name: _draws(posterior, name, sizes, path) for name in _NEEDED}
+    values: dict[str, Any] = {name: _draws(posterior, name, sizes, path) for name in _NEEDED}
     # Fits of one source have no ratio; those of several from before 2026-11-28 neither, and from before 2026-11-26 no
     # scatter of a source's levels. Without trunks there is no scale of their errors.
     for name in ("scatter_level", "scatter_ratio", "trunk_scale"):

@@ -93,7 +93,8 @@ def content_findings(frame: pd.DataFrame, purpose: str) -> Iterator[tuple[Severi
     sparse = useful["arch"].map(arch_family) != "dense"
     whole = useful[sparse & (useful["n_active"] >= useful["n_params"] * (1 - 1e-9))]
     for group, rows in list(whole.groupby(list(GROUP)))[:5]:
-        message = f"{len(rows):,} runs of {group_label(*group)} are taken to use every parameter for every token"
+        named = group_label(*map(str, group))
+        message = f"{len(rows):,} runs of {named} are taken to use every parameter for every token"
         yield "warning", "n_active", message, "give n_active, parameters used per token, if a token uses fewer"
     if purpose != "optimum":
         return
