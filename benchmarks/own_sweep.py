@@ -53,11 +53,14 @@ class Plan:
         For each size (active parameters: the dense model's; mixtures have as many active) and token count.
     seeded
         (architecture, size, tokens) whose rates but the outermost, at the middle batch, get `EXTRA_SEEDS`.
+    beyond
+        (architecture, size, tokens, batch): one more batch for cells whose best run had been at the end of their grid.
     """
 
     batches: dict[int, tuple[int, ...]]
     rates: dict[tuple[int, int], tuple[float, ...]]
     seeded: tuple[tuple[str, int, int], ...]
+    beyond: tuple[tuple[str, int, int, int], ...] = ()
 
 
 def _around(middle: float, n: int, step: float = 2.0) -> tuple[float, ...]:
@@ -91,6 +94,10 @@ PLANS = {
             (283_000, LONG): _around(2.1e-3, 7, 1.7),
         },
         seeded=(("moe-e16-k2", 283_000, MIDDLE), ("dense", 100_000, LONG)),
+        # the cheapest of the fifteen cells at the end of their grid, until less than a fifth were left there
+        beyond=(
+            ("dense", 12_500, LONG, 64), ("dense", 35_400, LONG, 64), ("moe-e16-k2", 12_500, LONG, 1536),
+        ),
     ),
 }
 
@@ -117,6 +124,9 @@ def stacks(plan: Plan) -> Iterator[tuple[str, list[RunSpec]]]:
             for arch in ARCHES:
                 for batch in batches:
                     yield _stack(arch, size, tokens, batch, rates, (0,))
+        for arch, size, tokens_beyond, batch in plan.beyond:
+            if tokens_beyond == tokens:
+                yield _stack(arch, size, tokens, batch, plan.rates[size, tokens], (0,))
         for arch, size, seeded_tokens in plan.seeded:
             if seeded_tokens == tokens:
                 yield _stack(arch, size, tokens, batches[1], plan.rates[size, tokens][1:-1], EXTRA_SEEDS)
