@@ -91,6 +91,40 @@ def test_residuals_are_observed_over_expected(draws: LossDraws) -> None:
     assert 0.6 < data.inside().mean() <= 1
 
 
+def trunks_of_sizes(draws: LossDraws) -> LossDraws:
+    """The made runs, those of one corpus and size off one trunk, each trunk with its own 3 %, known to a tenth."""
+    table, rng = draws.table, np.random.default_rng(1)
+    trunk = [f"{d}-{n:.3g}" for d, n in zip(table.cells.data, table.cells.n_params, strict=True)]
+    names = sorted(set(trunk))
+    effect = rng.standard_normal(len(names))
+    parts = []
+    for part in draws.parts:
+        keep = [k for k, n in enumerate(part.names) if n != "log_size_scale"]
+        own = np.column_stack([np.full(len(part.theta), np.log(0.03)), np.tile(effect, (len(part.theta), 1))])
+        own[:, 1:] += 0.1 * rng.standard_normal((len(own), len(names)))
+        entries = (*(part.names[k] for k in keep), "log_trunk_scale", *(f"trunk:sim/{n}" for n in names))
+        parts.append(LawSamples(part.law, entries, np.hstack([part.theta[:, keep], own])))
+    law = replace(draws, parts=tuple(parts), table=replace(table, of_cells=False)).log_loss(table.cells)
+    moved = 0.03 * effect[[names.index(t) for t in trunk]] + 0.001 * rng.standard_normal(len(trunk))
+    seen = replace(table, trunk=trunk, of_cells=False, log_loss=np.median(law, axis=0) + moved)
+    return replace(draws, parts=tuple(parts), table=seen)
+
+
+def test_runs_off_one_trunk_share_its_effect_and_a_new_run_has_a_trunk_of_its_own(draws: LossDraws) -> None:
+    off = trunks_of_sizes(draws)
+    data = residual_data(off)
+    assert np.abs(data.percent).max() < 1.0, "the trunk's 3 % is no residual"
+    assert data.inside().mean() > 0.8
+    assert np.median(data.upper - data.lower) < 3.0
+    law, new = off.log_loss(off.table.cells), off.log_loss(off.table.cells, new_run=True)
+    np.testing.assert_allclose((new - law).std(0), 0.03, rtol=0.25)
+    np.testing.assert_array_equal(new, off.log_loss(off.table.cells, new_run=True))
+    low, high = np.quantile(new, [0.05, 0.95], axis=0)
+    assert ((off.table.log_loss > low) & (off.table.log_loss < high)).mean() > 0.75
+    among = np.corrcoef((new - law).T)
+    assert np.abs(among[np.triu_indices(24, 1)]).max() < 0.3, "points name no trunk: each has its own"
+
+
 def test_weights_and_what_they_matter(draws: LossDraws) -> None:
     data = weight_data(draws, GROUP)
     assert data.weight.sum() == pytest.approx(1.0)

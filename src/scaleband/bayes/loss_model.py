@@ -32,6 +32,7 @@ from scaleband.laws.loss.table import (
     reference_of,
     size_names,
     sizes_told_apart,
+    trunk_names,
 )
 
 Array = NDArray[np.float64]
@@ -80,11 +81,6 @@ class Layout:
         """Positions of the entries `prefix:...`, which lie together."""
         found = [k for k, name in enumerate(self.names) if name.startswith(f"{prefix}:")]
         return slice(found[0], found[-1] + 1) if found else slice(0, 0)
-
-
-def trunk_names(table: LossTable) -> list[str]:
-    """source/trunk of each observation, '' where it shares none: two teams may both call a trunk "1"."""
-    return [f"{s}/{t}" if t else "" for s, t in zip(table.cells.source, table.trunk, strict=True)]
 
 
 def layout_for(table: LossTable, law: LossLaw) -> Layout:

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from scaleband.labels import flops_label, quantity
 from scaleband.laws.loss.draws import LossDraws
+from scaleband.laws.loss.table import trunk_names
 from scaleband.plots.canvas import COLOURS, GREY, INK, MARKERS, log_x, new_figure, span
 from scaleband.predict import interval
 
@@ -47,7 +48,7 @@ class ResidualData:
 
 
 def residual_data(draws: LossDraws, *, mass: float = 0.9) -> ResidualData:
-    """What the picture shows: every fitted observation against the law, its size's effect left out.
+    """What the picture shows: every fitted observation against the law, its size's and trunk's effects left out.
 
     Parameters
     ----------
@@ -59,9 +60,12 @@ def residual_data(draws: LossDraws, *, mass: float = 0.9) -> ResidualData:
     table = draws.table
     names = tuple(draws.groups())
     group = np.array([names.index(g) for g in table.groups()], dtype=np.int64)
-    told = draws.log_loss(table.cells, batch_tokens=table.batch_tokens, unique_tokens=table.unique_tokens)
-    spread = draws.log_loss(
-        table.cells, batch_tokens=table.batch_tokens, unique_tokens=table.unique_tokens, new_run=True
+    told, spread = (
+        draws.log_loss(
+            table.cells, batch_tokens=table.batch_tokens, unique_tokens=table.unique_tokens, trunk=trunk_names(table),
+            new_run=new,
+        )
+        for new in (False, True)
     )  # fmt: skip
     middle, band = np.median(told, axis=0), interval(spread, mass)
     return ResidualData(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -183,9 +183,23 @@ class LossDraws:
         mean, sd = known.get(name, known[""])
         return mean + sd * keyed_normal(len(mean), "size", name)
 
+    def trunk_effect(self, name: str, *key: str) -> Array:
+        """(sample,) what runs off one trunk share beside the law, log units; 0 where the fit has no trunks.
+
+        `name` is a trunk (`table.trunk_names`). One never seen is drawn anew, keyed by `key`.
+        """
+        out = []
+        for part in self.parts:
+            log_scale, own = part.entry("log_trunk_scale"), part.entry(f"trunk:{name}")
+            if log_scale is None:
+                out.append(np.zeros(len(part.theta)))
+            else:
+                out.append(np.exp(log_scale) * (keyed_normal(len(part.theta), "trunk", *key) if own is None else own))
+        return np.concatenate(out)
+
     def log_loss(
         self, cells: Cells, *, batch_tokens: Array | None = None, unique_tokens: Array | None = None,
-        new_run: bool = False, size_effects: bool = True,
+        new_run: bool = False, size_effects: bool = True, trunk: Sequence[str] | None = None,
     ) -> Array:
         """Draws of log loss at targets: (sample, target).
 
@@ -194,13 +208,18 @@ class LossDraws:
         cells, batch_tokens, unique_tokens
             Targets; the batch matters to laws that ask for it, and where it is left out (or NaN) it is the best one.
         new_run
-            Add the scatter of one observation around the law (heavy tails), keyed by the target.
+            Add the scatter of one observation around the law (heavy tails), keyed by the target, and where the fitted
+            runs shared trunks the effect of a trunk of its own.
         size_effects
             Add what all models of a size share beside the law (`size_effect`). A size that is still to be chosen has
             its luck before it: leave it out.
+        trunk
+            (target,) the trunk of each target by `table.trunk_names`, as fitted: its own effect is added, and none
+            where it is '' or no other run shared it. Left out where targets are new runs.
         """
         x = covariates(cells, self.reference, batch_tokens, unique_tokens)
         out, sizes = np.empty((self.n_samples, len(cells))), size_names(cells)
+        shared = {n.removeprefix("trunk:") for n in self.parts[0].names if n.startswith("trunk:")}
         for t, group in enumerate(group_names(cells)):
             levels, values = self.evaluator(group)
             at = Covariates(*(v[t] for v in x))
@@ -215,6 +234,10 @@ class LossDraws:
             if new_run:
                 key = (group, f"{cells.n_params[t]:.6g}", f"{cells.n_tokens[t]:.6g}")
                 out[:, t] += self.scatter(cells.source[t], *key)
+                if trunk is None:
+                    out[:, t] += self.trunk_effect("", *key)
+            if trunk is not None and trunk[t] in shared:
+                out[:, t] += self.trunk_effect(trunk[t])
         return out
 
     def _sigma(self, source: str, rng: np.random.Generator) -> Array:

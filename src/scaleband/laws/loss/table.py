@@ -77,6 +77,11 @@ def group_names(cells: Cells) -> list[str]:
     return [f"{s}/{a}/{d}" for s, a, d in zip(cells.source, cells.arch, cells.data, strict=True)]
 
 
+def trunk_names(table: LossTable) -> list[str]:
+    """source/trunk of each observation, '' where it shares none: two teams may both call a trunk "1"."""
+    return [f"{s}/{t}" if t else "" for s, t in zip(table.cells.source, table.trunk, strict=True)]
+
+
 def size_names(cells: Cells) -> list[str]:
     """source/arch/n_params of each entry, three digits: what shares a model's depth and width."""
     return [f"{s}/{a}/{n:.3g}" for s, a, n in zip(cells.source, cells.arch, cells.n_params, strict=True)]
