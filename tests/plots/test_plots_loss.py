@@ -10,8 +10,10 @@ import pytest
 
 from made_laws import made_laws
 from scaleband.errors import UserError
+from scaleband.laws import Cells
 from scaleband.laws.loss import LAWS
 from scaleband.laws.loss.draws import LawSamples, LossDraws
+from scaleband.laws.loss.table import LossTable, Reference
 from scaleband.plots import (
     allocation_data,
     draw_allocation,
@@ -69,6 +71,36 @@ def test_dots_lie_off_the_line_by_their_residuals(draws: LossDraws) -> None:
         for n, loss in data.seen[k]:
             line = np.interp(np.log(n), np.log(data.n_active[k]), data.band[0, k])
             assert abs(loss / line - 1) < 0.02  # sizes of the made table are up to 1.2 % off the law
+
+
+def law_made(name: str, log_u: np.ndarray, log_b: np.ndarray) -> LossDraws:
+    """Runs of two sizes around a law of one more covariate, each 0.1 % above it; every draw the law's own belief."""
+    law, ref, count = LAWS[name], Reference(3e8, 6e9, 524_288.0), len(log_u)
+    n = np.tile([2e8, 4.5e8], count // 2)
+    cells = Cells(("sim",) * count, ("dense",) * count, ("web",) * count, n, n, 1e19 / 6 / n)
+    own = [f"{p.name}:{GROUP}" if p.grouped else p.name for p in law.parameters]
+    names = (*own, f"level:{GROUP}", "log_sigma:sim", "log_nu_minus_1")
+    theta = np.tile([*(p.mean for p in law.parameters), 1.0, np.log(0.001), 1.6], (20, 1))
+    table = LossTable(
+        cells, ref.batch_tokens * np.exp(log_b), np.asarray(cells.n_tokens) * np.exp(log_u), np.zeros(count),
+        np.full(count, 1e-3), ["val"] * count, [""] * count, False,
+    )  # fmt: skip
+    made = LossDraws((LawSamples(law, names, theta),), table, ref, {"weights": {name: 1.0}})
+    law_there = made.log_loss(cells, batch_tokens=table.batch_tokens, unique_tokens=table.unique_tokens)[0]
+    return replace(made, table=replace(table, log_loss=law_there + 0.001))
+
+
+@pytest.mark.parametrize("name", ["repetition", "three-term"])
+def test_dots_of_repeated_data_and_poor_batches_lie_off_the_line_by_their_residuals(name: str) -> None:
+    far = np.repeat([0.0, -1.5, -3.0], 4)
+    made = law_made(name, far, 0 * far) if name == "repetition" else law_made(name, 0 * far, far)
+    table = made.table
+    assert np.ptp(table.log_loss[::2]) > 0.03, "it matters here"
+    data = isoflop_data(made, GROUP, [1e19])
+    assert len(data.seen[0]) == 12
+    for n, loss in data.seen[0]:
+        line = np.exp(np.interp(np.log(n), np.log(data.n_active[0]), np.log(data.band[0, 0])))
+        assert loss / line == pytest.approx(1.001, abs=5e-4)
 
 
 def test_the_frontier_falls_and_kinds_stay_apart(draws: LossDraws) -> None:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from scaleband.errors import UserError
 from scaleband.laws.loss import Covariates
 from scaleband.laws.loss.draws import LossDraws
-from scaleband.laws.loss.table import LossTable
+from scaleband.laws.loss.table import LossTable, covariates
 from scaleband.plots.canvas import COLOURS, INK, MARKERS, log_x, own_axes, span
 from scaleband.predict import interval
 from scaleband.predict.allocation import Limits, allocate
@@ -42,8 +42,8 @@ class IsoflopData:
     best_loss (slice,)
         Loss at the best size, median.
     seen
-        Per slice the observed (n_active, loss) near it, each (observation, 2): moved along the law to the slice's own
-        budget, so that a dot's distance from the line is its residual.
+        Per slice the observed (n_active, loss) near it, each (observation, 2): moved along the law from its own tokens,
+        repeats, sparsity and batch to the line's, so that a dot's distance from the line is its residual.
     """
 
     group: str
@@ -117,16 +117,18 @@ def isoflop_data(
     law, ref = draws.law_log_loss(group), draws.reference
     sparsity = own_sparsity(draws, group)
 
-    def logs_at(n: Array, c: Array | float) -> Array:
+    def logs_at(n: Array, c: float) -> Array:
         d = np.log(c / 6 / n / ref.n_tokens)[:, None]
         return law(Covariates(np.log(n / ref.n_active)[:, None], d, np.log(sparsity), np.nan, d))
 
+    x = covariates(own.cells, ref, own.batch_tokens, own.unique_tokens)
+    own_logs = law(Covariates(*(v[:, None] for v in x)))
     sizes, bands, best, best_loss, seen = [], [], [], [], []
     for c in budgets:
         found = allocate(draws, group, float(c), Limits(sparsity=sparsity))
         at = np.abs(np.log10(compute / c)) < _NEAR
         n = np.asarray(own.cells.n_active)[at]
-        moved = np.median(logs_at(n, float(c)) - logs_at(n, compute[at]), axis=1) if at.any() else np.zeros(0)
+        moved = np.median(logs_at(n, float(c)) - own_logs[at], axis=1) if at.any() else np.zeros(0)
         seen.append(np.stack([n, np.exp(own.log_loss[at] + moved)], axis=1))
         middle = np.median(found.n_active)
         low, high = span(np.append(seen[-1][:, 0], [middle / 4, middle * 4]), margin=0.0)
