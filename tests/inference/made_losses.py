@@ -33,3 +33,16 @@ def simulated_losses(seed: int = 0, noise: float = 0.003) -> pd.DataFrame:
                      "loss_kind": "val, simulated"}
                 )  # fmt: skip
     return pd.DataFrame(rows)
+
+
+def repeated_losses(n: np.ndarray, d: np.ndarray, unique: np.ndarray) -> np.ndarray:
+    """Muennighoff et al. 2023, equations 5 and 6, written apart from the law's own text."""
+    tokens = unique * (1 + 15.4 * (1 - np.exp(-(d / unique - 1) / 15.4)))
+    fitting = np.minimum((0.345 * 480 / (0.366 * 2100) * unique**0.366) ** (1 / 0.345), n)
+    size = fitting * (1 + 5.3 * (1 - np.exp(-(n / fitting - 1) / 5.3)))
+    return np.asarray(1.8 + 480 * size**-0.345 + 2100 * tokens**-0.366)
+
+
+def three_term_losses(n: np.ndarray, d: np.ndarray, batch: np.ndarray) -> np.ndarray:
+    """Size, steps and batch."""
+    return np.asarray(1.8 + 480 * n**-0.345 + 40 * (d / batch) ** -0.6 + 400 * batch**-0.55)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
-from made_losses import TRUTH, simulated_losses, true_loss
+from made_losses import TRUTH, repeated_losses, simulated_losses, three_term_losses, true_loss
 from scipy.stats import multivariate_normal, t
 
 from scaleband.bayes.loss_model import (
@@ -20,7 +22,7 @@ from scaleband.bayes.loss_model import (
     sheared,
 )  # fmt: skip
 from scaleband.errors import UserError
-from scaleband.inference.loss_fit import fit_loss, held_out_scores, laws_for, quick_stack, scales_of
+from scaleband.inference.loss_fit import fit_loss, held_out_scores, laws_for, mixed, quick_stack, scales_of
 from scaleband.inference.loss_mode import importance_sample, unsheared
 from scaleband.inference.loss_sampler import CompiledLoss, sample_loss
 from scaleband.inference.loss_store import read_loss, write_loss
@@ -102,6 +104,43 @@ def test_importance_sampling_recovers_the_truth(table: LossTable) -> None:
         low, high = np.quantile(draws, [0.005, 0.995])
         assert low < TRUTH[name] < high
         assert high / low < 2
+
+
+@pytest.mark.parametrize(
+    ("name", "column", "truth", "third", "asked"),
+    [
+        ("repetition", "unique_tokens", repeated_losses, (1, 4, 16), (1e11, 1e10)),
+        ("three-term", "batch_tokens", three_term_losses, (65_536, 524_288, 4_194_304), (5e5, 8e6)),
+    ],
+)
+def test_laws_of_repeats_and_of_batches_find_their_truth(
+    name: str, column: str, truth: Callable[..., np.ndarray], third: tuple[float, ...], asked: tuple[float, float]
+) -> None:
+    n, d, x = (v.ravel() for v in np.meshgrid(np.geomspace(5e7, 2e9, 4), np.geomspace(2e9, 8e10, 4), third))
+    x = d / x if name == "repetition" else x
+    noise = np.random.default_rng(1).standard_normal(len(n))
+    frame = pd.DataFrame({"source": "sim", "arch": "dense", "data": "web", "n_params": n, "n_tokens": d, column: x,
+                          "loss": truth(n, d, x) * np.exp(0.001 * noise)})  # fmt: skip
+    table = table_from_runs(run_table(frame, purpose="loss").frame)
+    layout = layout_for(table, LAWS[name])
+    theta = importance_sample(layout, model_arrays(table, layout)).theta
+    draws = mixed({name: theta[None]}, {name: layout.names}, {name: 1.0}, table, reference_of(table), {}, 1000)
+    told = draws.log_loss(table.cells, batch_tokens=table.batch_tokens, unique_tokens=table.unique_tokens)
+    assert np.sqrt(np.mean((table.log_loss - np.median(told, axis=0)) ** 2)) < 0.0012
+    for value in asked:
+        there = target_cells(3e9, 1e11, source="sim", data="web")
+        low, high = np.quantile(np.exp(draws.log_loss(there, **{column: np.array([value])})), [0.01, 0.99])
+        assert low < truth(3e9, 1e11, np.array(value)) < high
+        assert high / low < 1.02
+    size = np.geomspace(1e9, 1e11, 4001)
+    tokens = 1e22 / 6 / size
+    if name == "repetition":
+        best = [(Limits(unique_tokens=u), truth(size, tokens, np.minimum(tokens, u))) for u in (np.inf, 2e10)]
+    else:
+        best = [(Limits(), np.min([truth(size, tokens, b) for b in np.geomspace(1e5, 1e8, 201)], axis=0))]
+    for limits, loss in best:
+        low, high = np.quantile(allocate(draws, "sim/dense/web", 1e22, limits).n_params, [0.01, 0.99])
+        assert low < size[loss.argmin()] < high
 
 
 def test_nuts_passes_its_gate_and_agrees_with_importance_sampling(table: LossTable) -> None:
