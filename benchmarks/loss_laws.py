@@ -21,7 +21,7 @@ Definitions (fixed before the first held-out figure was looked at):
 - budget: the table's own column (`iso_flop`, `budget`). A first version cut 6 n_active n_tokens at gaps of 0.1 decade;
   upstream counted compute otherwise, so that five of Kempner's budgets ran together into one fold of 232 observations;
 - replication: the Chinchilla law alone; alpha, beta, a = beta / (alpha + beta), and the best size at 5.76e23 FLOP,
-  under the stated beliefs and with every standard deviation of the law's own parameters doubled;
+  under the stated beliefs and with every standard deviation of the law's own parameters doubled; then by the stack;
 - recovery: no public table repeats data; of those without a sweep one ran several batches on more than two cells, at
   four sizes with one token count each (`marin_moe_cbs`). So the law of repeated data and the one of size, steps and
   batch are fitted to simulated runs of a stated truth, which is written down apart from the laws' own text. Asked are
@@ -198,6 +198,13 @@ def replication() -> None:
             records.append({"beliefs": what, "figure": name, "median": middle, "lower": low, "upper": high})
             print(f"{what:8s} {name:16s} {middle:.4g} ({low:.4g} to {high:.4g})", flush=True)
     LAWS["chinchilla"] = law
+    stacked, weights = quick_stack(table, laws_for(table, None))
+    best = allocate(stacked, table.groups()[0], GOPHER)
+    for name, value in {"n_params_gopher": best.n_params, "n_tokens_gopher": best.n_tokens}.items():
+        low, middle, high = np.quantile(value, [0.05, 0.5, 0.95])
+        records.append({"beliefs": "stack", "figure": name, "median": middle, "lower": low, "upper": high})
+        print(f"{'stack':8s} {name:16s} {middle:.4g} ({low:.4g} to {high:.4g})", flush=True)
+    print("weights: " + ", ".join(f"{n} {w:.2f}" for n, w in weights.items()))
     RESULTS.mkdir(exist_ok=True)
     pd.DataFrame(records).to_csv(RESULTS / "loss_replication.csv", index=False, float_format="%.4g")
 
