@@ -190,7 +190,9 @@ def test_a_cluster_s_workers_may_see_other_files() -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_ends_what_is_trained_and_says_what_is_kept(number, folder) -> None:
-    code = "import sys; from scaleband.cli import main; sys.exit(main())"
+    # tests may run under nohup, which the loop heeds
+    code = "import signal, sys; signal.signal(signal.SIGHUP, signal.SIG_DFL)\n"
+    code += "from scaleband.cli import main; sys.exit(main())"
     train = "echo $$ > part; mv part pid; exec sleep 600"
     process = subprocess.Popen(
         [sys.executable, "-c", code, "campaign", "run", folder, "--quiet", "--command", "sh", "-c", train, "{result}"],

@@ -135,7 +135,7 @@ def test_laws_of_repeats_and_of_batches_find_their_truth(
     size = np.geomspace(1e9, 1e11, 4001)
     tokens = 1e22 / 6 / size
     if name == "repetition":
-        best = [(Limits(unique_tokens=u), truth(size, tokens, np.minimum(tokens, u))) for u in (np.inf, 2e10)]
+        best = [(Limits(unique_tokens=u), truth(size, tokens, np.minimum(tokens, u or np.inf))) for u in (None, 2e10)]
     else:
         best = [(Limits(), np.min([truth(size, tokens, b) for b in np.geomspace(1e5, 1e8, 201)], axis=0))]
     for limits, loss in best:

@@ -202,7 +202,8 @@ signal.signal(signal.SIGINT, stop)
 spec = RunSpec("run-1", n_params=10**6, n_tokens=64_000, lr_peak=1e-2, batch_tokens=1024)
 with local_processes(1) as executor:
     script = "echo $PPID > worker; echo $$ > part; mv part begun; " + sys.argv[2]
-    print(submit(executor, CommandAdapter(("sh", "-c", script)), spec, Path(sys.argv[1])).result(), flush=True)
+    command = CommandAdapter(("sh", "-c", script, "{result}"))
+    print(submit(executor, command, spec, Path(sys.argv[1])).result(), flush=True)
 """
 
 

@@ -188,9 +188,8 @@ def _limit(adapter: Adapter, spec: RunSpec, folder: Path) -> None:
 
 def _depends(adapter: Adapter, spec: RunSpec, folder: Path) -> None:
     first = _completed(adapter, spec, folder / "first")
-    changes: list[dict[str, Any]] = [{"lr_peak": spec.lr_peak / 2}]
-    if spec.steps > 1:
-        changes.append({"n_tokens": spec.steps // 2 * spec.batch_tokens})
+    # longer, not shorter: a warm-up that is stated in steps has to fit
+    changes: list[dict[str, Any]] = [{"lr_peak": spec.lr_peak / 2}, {"n_tokens": 2 * spec.n_tokens}]
     for change in changes:
         (name, value), *_ = change.items()
         other = run_one(adapter, dataclasses.replace(spec, **change), folder / name)
