@@ -22,6 +22,9 @@ from scaleband.laws.simulated import simulated_sweep
 from scaleband.runs import cell_table, run_table
 
 QUICK = SamplerSettings(draws=600, tune=250, chains=2, seed=1)
+#: Of 600 draws a chain 75 are moved on, whose means drift by 0.25 to 0.31 standard deviations by chance, and 0.3 is what
+#: `refit` allows; of 1,200 it is 0.16 to 0.20.
+MOVED = replace(QUICK, draws=1200)
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +60,7 @@ def whole(table: pd.DataFrame) -> Fit:
 @pytest.mark.usefixtures("never_sampled")
 def test_more_runs_and_a_new_cell_without_sampling(table: pd.DataFrame, early: Fit, whole: Fit) -> None:
     said: list[str] = []
-    moved = refit(table, early, settings=QUICK, progress=lambda stage, *_: said.append(stage))
+    moved = refit(table, early, settings=MOVED, progress=lambda stage, *_: said.append(stage))
     assert moved.meta["refit"] == "moved"
     assert {"moving", "keeping"} == set(said)
     assert moved.meta["n_cells"] == len(cell_table(table)) == early.meta["n_cells"] + 1
