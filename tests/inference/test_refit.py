@@ -22,8 +22,8 @@ from scaleband.laws.simulated import simulated_sweep
 from scaleband.runs import cell_table, run_table
 
 QUICK = SamplerSettings(draws=600, tune=250, chains=2, seed=1)
-#: Of 600 draws a chain 75 are moved on, whose means drift by 0.25 to 0.31 standard deviations by chance, and 0.3 is what
-#: `refit` allows; of 1,200 it is 0.16 to 0.20.
+#: Of 600 draws a chain 75 are moved on, whose means drift by 0.25 to 0.31 standard deviations by chance, and 0.3 is
+#: what `refit` allows; of 1,200 it is 0.16 to 0.20.
 MOVED = replace(QUICK, draws=1200)
 
 
