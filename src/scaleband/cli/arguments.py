@@ -5,9 +5,11 @@ from __future__ import annotations
 import argparse
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Collection
+from difflib import get_close_matches
 from pathlib import Path
 
+from scaleband.cli.verb import UsageError
 from scaleband.cli.words import REGRET_UNIT
 
 _COUNT = re.compile(r"([0-9][0-9_]*(?:\.[0-9]*)?|\.[0-9]+)(?:[eE]([+-]?[0-9]{1,3}))?\s*([kKmMbBtT]?)")
@@ -26,6 +28,24 @@ def count(text: str) -> float:
     if not (math.isfinite(value) and value > 0):
         raise argparse.ArgumentTypeError(f"{text!r} must be positive and finite; {_LIKE}")
     return value
+
+
+def names_among(flag: str, text: str, known: Collection[str], kind: str) -> list[str]:
+    """Names after a flag, with commas between them.
+
+    Raises
+    ------
+    UsageError
+        One that is not known as of that kind ("loss law"), or none at all.
+    """
+    names = [w.strip() for w in text.split(",") if w.strip()]
+    wrong = [w for w in names if w not in known]
+    if wrong or not names:
+        near = get_close_matches(wrong[0], known, n=1) if wrong else []
+        hint = f"; did you mean {near[0]}?" if near else ""
+        said = f"{flag}: there is no {kind} {wrong[0]!r}" if wrong else f"{flag} names no {kind.split()[-1]}"
+        raise UsageError(f"{said}; choose of {', '.join(known)}{hint}")
+    return names
 
 
 def between(low: float, high: float, what: str, hint: str) -> Callable[[str], float]:

@@ -7,11 +7,10 @@ import os
 import re
 from collections.abc import Callable
 from dataclasses import replace
-from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from scaleband.cli.arguments import add_tables, path, trust, whole
+from scaleband.cli.arguments import add_tables, names_among, path, trust, whole
 from scaleband.cli.check import read_tables, tell_warnings
 from scaleband.cli.interrupts import interrupts
 from scaleband.cli.loss_laws import (
@@ -172,14 +171,7 @@ def forms_asked(asked: argparse.Namespace) -> list[str]:
         return [asked.form or _FORM]
     if asked.prior is not None:
         raise UsageError("--form stack weighs forms, and --prior MODEL brings its own; leave one of them out")
-    names = [w.strip() for w in (asked.forms or ",".join(STACKED)).split(",") if w.strip()]
-    wrong = [w for w in names if w not in FORMS]
-    if wrong or not names:
-        near = get_close_matches(wrong[0], FORMS, n=1) if wrong else []
-        hint = f"; did you mean {near[0]}?" if near else ""
-        said = f"--forms: there is no form {wrong[0]!r}" if wrong else "--forms names no form"
-        raise UsageError(f"{said}; choose of {', '.join(FORMS)}{hint}")
-    return list(dict.fromkeys(names))
+    return list(dict.fromkeys(names_among("--forms", asked.forms or ",".join(STACKED), FORMS, "form")))
 
 
 def path_of_prior(text: str) -> Path:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import argparse
 from dataclasses import replace
-from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from scaleband.cli.arguments import names_among
 from scaleband.cli.check import tell_warnings
 from scaleband.cli.printing import say
 from scaleband.cli.progress import interruptible
@@ -80,14 +80,7 @@ def laws_asked(asked: argparse.Namespace) -> list[str] | None:
     """
     if asked.laws is None:
         return None
-    names = [w.strip() for w in asked.laws.split(",") if w.strip()]
-    wrong = [w for w in names if w not in LAWS]
-    if wrong or not names:
-        near = get_close_matches(wrong[0], LAWS, n=1) if wrong else []
-        hint = f"; did you mean {near[0]}?" if near else ""
-        said = f"--laws: there is no loss law {wrong[0]!r}" if wrong else "--laws names no law"
-        raise UsageError(f"{said}; choose of {', '.join(LAWS)}{hint}")
-    return names
+    return names_among("--laws", asked.laws, LAWS, "loss law")
 
 
 def settings_of(asked: argparse.Namespace) -> Any:
