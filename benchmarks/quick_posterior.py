@@ -145,7 +145,7 @@ def laplace(inputs: ModelInputs, beliefs: Beliefs, p: Named, start: np.ndarray, 
         if n_trunks:
             base[:, branch] += trunk[:, trunk_b]
         above = np.where(inputs.censored, inputs.y - base, e)
-        s = np.sqrt(sigma[m] ** 2 + inputs.y_se**2 + (rho[m] * above) ** 2)
+        s = np.sqrt(sigma[m] ** 2 + inputs.own_se(p.trunk[m]) ** 2 + (rho[m] * above) ** 2)
         u = (inputs.y - base - e) / s
         density = constant[m] - np.log(s) - (nu[m] + 1) / 2 * np.log1p(u * u / nu[m])
         below = 1 / (1 + np.exp(np.clip(u, -60, 60)))
@@ -316,4 +316,5 @@ def draws_of(
         design=inputs.design, cells=inputs.cells, law=np.concatenate(laws), scatter=every.scatter[at],
         offset_scale=offset, state=z, angle=z[:, ANGLE].mean(2), skew=z[:, SKEW].mean(2), sigma=every.sigma[at],
         rho=every.rho[at], nu=every.nu[at], sources=inputs.sources, shared=every.shared[at],
+        trunk_scale=every.trunk[at], trunked=inputs.trunked,
     )  # fmt: skip

@@ -165,7 +165,8 @@ def expected_density(table: Simulated, point: Point, values: Callable[[Point], l
         total += stats.norm.logpdf(state[r], mean, scatter).sum()
 
     reference = coordinates(inputs, beliefs).reference
-    total += stats.norm.logpdf(trunk, 0, own("log_trunk")).sum()
+    trunk_scale = own("log_trunk")
+    total += stats.norm.logpdf(trunk, 0, trunk_scale).sum()
     sigma, rho, nu = own("log_sigma"), np.exp(shared["log_rho"]), 1 + np.exp(shared["log_nu_minus_1"])
     for i in range(len(inputs.y)):
         c = inputs.cell[i]
@@ -185,7 +186,8 @@ def expected_density(table: Simulated, point: Point, values: Callable[[Point], l
         if inputs.trunk[i] < inputs.n_trunks:
             base = base + trunk[inputs.trunk[i]]
         at = inputs.y[i] - base if inputs.censored[i] else e
-        scale = np.sqrt(sigma[inputs.source[i]] ** 2 + inputs.y_se[i] ** 2 + (rho * at) ** 2)
+        of_trunk = trunk_scale if inputs.alone[i] else 0.0
+        scale = np.sqrt(sigma[inputs.source[i]] ** 2 + inputs.y_se[i] ** 2 + of_trunk**2 + (rho * at) ** 2)
         if inputs.censored[i]:
             total += np.log(SPONTANEOUS + (1 - SPONTANEOUS) * stats.logistic.sf((inputs.y[i] - base - e) / scale))
         else:
@@ -196,6 +198,7 @@ def expected_density(table: Simulated, point: Point, values: Callable[[Point], l
 def test_the_table_has_everything_in_it(table: Simulated) -> None:
     inputs = table.inputs
     assert inputs.n_trunks == 4
+    assert inputs.alone.sum() == 14
     assert len(inputs.sources) == 2
     assert 3 <= inputs.censored.sum() < len(inputs.y) / 2
     assert (inputs.y_se > 0).any()
@@ -231,7 +234,7 @@ def test_joint_density_of_cells_with_one_batch(table: Simulated, n_rates: int) -
     batch, rate = table.inputs.log_batch, table.inputs.log_lr
     few = (batch == np.sort(np.unique(batch))[1]) & (rate < np.sort(np.unique(rate))[n_rates - 1] + 1e-9)
     keep = ~np.isin(table.inputs.cell, (0, 4)) | few
-    rows = ("log_lr", "log_batch", "y", "censored", "y_se", "cell", "source", "trunk")
+    rows = ("log_lr", "log_batch", "y", "censored", "y_se", "cell", "source", "trunk", "alone")
     inputs = replace(table.inputs, **{name: getattr(table.inputs, name)[keep] for name in rows})
     assert list(np.flatnonzero(np.isfinite(inputs.one_batch))) == [0, 4]
     assert (inputs.scatter_share[:, [0, 4]] < 1).any() == (n_rates == 3)
@@ -256,7 +259,7 @@ def test_what_a_settled_law_is_told_along_its_axes_is_exact() -> None:
 def test_a_cell_without_runs_follows_its_law(table: Simulated, model: Any, values: Any) -> None:
     """Two cells lose their runs: each is then the law, and its own standard normal times the scatter."""
     keep = ~np.isin(table.inputs.cell, (1, 4))
-    rows = ("log_lr", "log_batch", "y", "censored", "y_se", "cell", "source", "trunk")
+    rows = ("log_lr", "log_batch", "y", "censored", "y_se", "cell", "source", "trunk", "alone")
     inputs = replace(table.inputs, **{name: getattr(table.inputs, name)[keep] for name in rows})
     assert (np.sort(coordinates(inputs, table.beliefs).precision, axis=1)[:, :2] < 1e-9).all()
     old = {name: model[name].get_value() for name in model_data(inputs, table.beliefs)}
@@ -388,7 +391,8 @@ def test_the_joint_mode_has_the_trunks_in_it(table: Simulated) -> None:
     inputs = table.inputs
     at = typical(table.beliefs, inputs)
     law, keep = Law(inputs, table.beliefs, at), ~inputs.censored
-    columns = (inputs.log_lr, inputs.log_batch, inputs.y, inputs.y_se, inputs.cell, inputs.source, inputs.trunk)
+    names = ("log_lr", "log_batch", "y", "y_se", "cell", "source", "trunk", "alone")
+    columns = [getattr(inputs, name) for name in names]
     rows = Rows(*(column[keep] for column in columns), inputs.one_batch, len(inputs.cells), inputs.n_trunks, at)
     start = law.mean.copy()
     start[[0, 1, 4]] = inputs.best.T
@@ -498,7 +502,7 @@ def test_swapping_data_is_building_anew(
         beliefs = default_beliefs(inputs.design, FORMS["group-exponents"])
     elif change == "rows":
         keep = np.arange(len(inputs.y)) % 3 != 0
-        rows = ("log_lr", "log_batch", "y", "censored", "y_se", "cell", "source", "trunk")
+        rows = ("log_lr", "log_batch", "y", "censored", "y_se", "cell", "source", "trunk", "alone")
         inputs = replace(inputs, **{name: getattr(inputs, name)[keep] for name in rows})
     else:
         beliefs = replace(beliefs, shared_mean=beliefs.shared_mean + 0.2, law_mean=beliefs.law_mean - 0.1)

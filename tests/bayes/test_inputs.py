@@ -5,9 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.stats import t
 
 from scaleband.bayes import ModelInputs, cells_of, model_inputs
-from scaleband.bayes.loss_model import layout_for, model_arrays
+from scaleband.bayes.loss_model import fitted_log_loss, layout_for, model_arrays, row_log_density
 from scaleband.errors import UserError
 from scaleband.inference.fitting import fit, prepared
 from scaleband.inference.loss_table import table_from_runs
@@ -41,6 +42,18 @@ def test_trunks_of_two_teams_are_two_though_they_have_one_name() -> None:
     assert inputs.trunk[12:15].tolist() == [1, 1, 2], "2 is one run's in each team, and shared by none"
 
 
+def test_a_run_alone_on_its_trunk_has_the_error_of_one_where_others_share_theirs() -> None:
+    """Named alone or not named: the scatter of branches off one trunk says nothing of how far it is off."""
+    trunk = ["1", "1", "2"] + [""] * 9
+    status = ["completed"] * 11 + ["diverged"]
+    inputs = inputs_of(a_cell("team-a", trunk=trunk, status=status), a_cell("team-b", trunk=["3"] + [""] * 11))
+    assert inputs.trunked == ("team-a",)
+    assert inputs.alone[:12].tolist() == [False, False] + [True] * 9 + [False], "a diverged run needs none"
+    assert not inputs.alone[12:].any(), "no run of team-b shares a trunk"
+    np.testing.assert_allclose(inputs.own_se(2.0)[1:4], np.hypot(inputs.y_se[1:4], [0.0, 2.0, 2.0]))
+    assert inputs.own_se(np.ones((3, 2))).shape == (3, 2, len(inputs.y))
+
+
 def test_trunks_of_two_teams_are_two_to_the_loss_laws() -> None:
     """One observation a cell and batch: three and three share a trunk, and not all six."""
     runs = table_of(a_cell("team-a", trunk="1"), a_cell("team-b", trunk="1")).frame
@@ -48,6 +61,19 @@ def test_trunks_of_two_teams_are_two_to_the_loss_laws() -> None:
     layout = layout_for(table, LAWS["chinchilla"])
     assert layout.trunks == ("team-a/1", "team-b/1")
     assert model_arrays(table, layout)["trunk"].tolist() == [0, 0, 0, 1, 1, 1]
+
+
+def test_an_observation_alone_on_its_trunk_has_the_error_of_one_where_others_share_theirs() -> None:
+    trunk = ["1", "1", "2"] + [""] * 9  # the first three are the best of their batches
+    table = table_from_runs(table_of(a_cell("team-a", trunk=trunk), a_cell("team-b", trunk=[""] * 12)).frame)
+    layout = layout_for(table, LAWS["chinchilla"])
+    a = model_arrays(table, layout)
+    assert a["alone"].tolist() == [0.0, 0.0, 1.0, 0.0, 0.0, 0.0]
+    theta = np.zeros(len(layout.names))
+    theta[layout.at("log_trunk_scale")], theta[layout.block("log_sigma")] = np.log(0.3), np.log(0.4)
+    away = a["y"] - fitted_log_loss(np, theta, layout, a)
+    scale = np.where(a["alone"] == 1, 0.5, 0.4)
+    np.testing.assert_allclose(row_log_density(np, theta, layout, a), t.logpdf(away, 2.0, scale=scale))
 
 
 def test_a_frame_that_was_not_checked_is_refused() -> None:

@@ -82,3 +82,11 @@ def test_noise_is_found_within_a_factor_of_two() -> None:
     """Few particles and few moves: the replays' policies share it, and no answer comes from it."""
     draws = posterior(DENSE)
     assert 0.045 < np.median(draws.sigma) < 0.18
+
+
+def test_the_error_of_trunks_is_in_its_draws() -> None:
+    rows = DENSE.iloc[:40]
+    assert not posterior(rows).trunk_error().any()
+    draws = posterior(rows.assign(trunk=[str(k // 2) for k in range(40)]))
+    assert draws.trunked == ("simulated",)
+    assert (draws.trunk_error() > 0).all()

@@ -10,8 +10,9 @@ from made_fits import as_raw, small_inputs
 from scipy import stats
 
 from scaleband.bayes import SHARED, Beliefs, ModelInputs
+from scaleband.bayes.beliefs import OWN
 from scaleband.bayes.simulate import prior_draws
-from scaleband.inference.gibbs import MOVED, run_terms
+from scaleband.inference.gibbs import MOVED, Block, Target, run_terms
 from scaleband.inference.moves import move
 from scaleband.laws import LEVEL, run_log_density
 
@@ -50,9 +51,10 @@ def posterior_draws(inputs: ModelInputs, beliefs: Beliefs, reference: np.ndarray
     sigma = np.exp(np.log(0.1) + 0.7 * flat["log_sigma_std"])
     level, away = run_terms(flat["state"].transpose(1, 0, 2), inputs, reference)
     trunk = np.concatenate([flat["trunk_effect"], np.zeros((len(level), 1))], axis=1)[:, inputs.trunk]
+    se = inputs.own_se(np.exp(OWN["log_trunk"][0] + OWN["log_trunk"][1] * flat["log_trunk_std"]))
     log_weight = run_log_density(
         inputs.y, level + trunk, away, sigma[:, inputs.source], np.exp(shared["log_rho"])[:, None],
-        1 + np.exp(shared["log_nu_minus_1"])[:, None], inputs.censored, inputs.y_se,
+        1 + np.exp(shared["log_nu_minus_1"])[:, None], inputs.censored, se,
     ).sum(axis=1)  # fmt: skip
     weight = np.exp(log_weight - log_weight.max())
     weight /= weight.sum()
@@ -80,7 +82,32 @@ def weak(request: pytest.FixtureRequest) -> tuple:
     inputs, beliefs, reference = weak_inputs(one_batch, n_rates)
     assert inputs.some_one_batch == one_batch
     assert (inputs.scatter_share < 1).any() == (n_rates == 3)
-    return inputs, beliefs, reference, *(posterior_draws(inputs, beliefs, reference, seed) for seed in (1, 2))
+    return inputs, beliefs, reference, *(posterior_draws(inputs, beliefs, reference, seed) for seed in (1, 3))
+
+
+def test_runs_alone_on_their_trunks_say_how_rough_trunks_are() -> None:
+    """All else held, the trunks' scale has one density, which can be written down."""
+    inputs, beliefs, _ = weak_inputs(False)
+    one = as_raw(prior_draws(inputs, beliefs, 1, 1), inputs, beliefs).values
+    at = {name: np.repeat(one[name][0], N, axis=0) for name in MOVED}
+    level, away = run_terms(one["state"][0].transpose(1, 0, 2), inputs, None)
+    trunk = np.append(one["trunk_effect"][0, 0], 0.0)[inputs.trunk]
+    off = np.where(inputs.alone, 1.0, 0.0)  # ten times what trunks are believed to be off
+    inputs = replace(inputs, y=(level + away)[0] + trunk + off, y_se=np.zeros(len(off)), censored=off > 1)
+    block = Block(at, Target.of(inputs, beliefs, None), (), np.zeros(N, int), np.eye(4), np.random.default_rng(1))
+    rho, sigma = np.exp(block.noise[0, 0]), np.exp(block.noise[0, 2:])
+    for _ in range(12):
+        block._trunk_scale()
+
+    mean, sd, _ = OWN["log_trunk"]
+    x = np.linspace(-6, 12, 4001)
+    scale = np.exp(mean + sd * x)[:, None]
+    wide = np.sqrt(sigma[inputs.source] ** 2 + (rho * away[0]) ** 2 + scale**2)[:, inputs.alone]
+    log_density = -0.5 * x**2 + stats.norm.logpdf(one["trunk_effect"][0, 0], 0, scale).sum(axis=1)
+    log_density += stats.t.logpdf(1.0, 1 + np.exp(block.noise[0, 1]), scale=wide).sum(axis=1)
+    below = np.cumsum(np.exp(log_density - log_density.max()))
+    assert stats.kstest(block.at["log_trunk_std"], lambda v: np.interp(v, x, below / below[-1])).pvalue > 1e-3
+    np.testing.assert_array_equal(block.se, block.target.own_se(block.at))
 
 
 def test_draws_of_the_posterior_stay_draws_of_it_and_forget_where_they_were(weak: tuple) -> None:
@@ -109,7 +136,7 @@ def test_draws_that_are_off_come_back_to_the_posterior(weak: tuple) -> None:
 
 def test_without_runs_the_prior_is_left_as_it_is() -> None:
     inputs, beliefs = small_inputs()
-    rows = ("log_lr", "log_batch", "y", "y_se", "censored", "cell", "source", "trunk")
+    rows = ("log_lr", "log_batch", "y", "y_se", "censored", "cell", "source", "trunk", "alone")
     empty = replace(inputs, **{name: getattr(inputs, name)[:0] for name in rows})
     draws, others = (as_raw(prior_draws(empty, beliefs, N, seed), empty, beliefs).values for seed in (1, 2))
     moved, share = move(draws, empty, beliefs, reference=None, rounds=4, seed=2)

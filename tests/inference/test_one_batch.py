@@ -87,7 +87,7 @@ def test_log_likelihood_is_that_of_the_basin_along_the_rate(fitted: Fit) -> None
 
 def test_a_model_without_such_cells_does_not_serve_a_table_with_them(fitted: Fit) -> None:
     keep = fitted.inputs.log_lr < np.sort(np.unique(fitted.inputs.log_lr))[2]  # two rates tell no curvature
-    rows = ("log_lr", "log_batch", "y", "censored", "y_se", "cell", "source", "trunk")
+    rows = ("log_lr", "log_batch", "y", "censored", "y_se", "cell", "source", "trunk", "alone")
     few = replace(fitted.inputs, **{name: getattr(fitted.inputs, name)[keep] for name in rows})
     assert np.isnan(few.one_batch).all()
     for compiled_for, other in ((few, fitted.inputs), (fitted.inputs, few)):

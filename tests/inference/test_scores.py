@@ -85,7 +85,7 @@ def test_the_density_of_a_cells_contrasts_is_the_integral() -> None:
     """Against plain Monte Carlo over the law's conditional and a sum over the level."""
     inputs, _ = small_inputs(0)
     rows = np.flatnonzero(inputs.cell == 1)[[0, 4, 7, 11]]
-    names = ("log_lr", "log_batch", "y", "censored", "y_se", "cell", "source", "trunk")
+    names = ("log_lr", "log_batch", "y", "censored", "y_se", "cell", "source", "trunk", "alone")
     few = replace(inputs, **{name: getattr(inputs, name)[rows] for name in names}, n_trunks=0)
     few = replace(few, y=np.array([101.0, 100.2, 100.0, 100.9]), censored=np.array([False] * 3 + [True]))
     rng = np.random.default_rng(0)

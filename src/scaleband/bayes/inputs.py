@@ -45,6 +45,9 @@ class ModelInputs:
         True where only 'at least y' is known; standard error of y from `loss_se`.
     cell, source, trunk (row,)
         Indices; trunk is `n_trunks` for a run that shares its trunk with no other.
+    alone (row,)
+        True for such a run where others of its source share theirs, if it is not censored: its trunk's error is noise
+        of its own (`own_se`).
     cells, design, x (cell, coefficient)
         The fitted cells and their design matrix.
     best (cell, 3)
@@ -61,6 +64,7 @@ class ModelInputs:
     cell: NDArray[np.int64]
     source: NDArray[np.int64]
     trunk: NDArray[np.int64]
+    alone: NDArray[np.bool_]
     n_trunks: int
     cells: Cells
     design: Design
@@ -79,6 +83,13 @@ class ModelInputs:
         """Sources whose runs share trunks."""
         shared = np.unique(self.source[self.trunk < self.n_trunks])
         return tuple(self.sources[s] for s in shared)
+
+    def own_se(self, trunk_scale: Array | float) -> Array:
+        """Standard error of y that is a run's own beside noise and misfit: that of its loss and, alone on its trunk,
+        that of the trunk, `trunk_scale` (...). (..., row), or (row,) where no run is alone."""
+        if not self.alone.any():
+            return self.y_se
+        return np.hypot(self.y_se, np.asarray(trunk_scale)[..., None] * self.alone)
 
     @property
     def several_sources(self) -> bool:
@@ -213,6 +224,10 @@ def model_inputs(
     named, first, counts = np.unique(trunk_names, return_inverse=True, return_counts=True)
     shared = (counts > 1) & (named != "")
     position = np.where(shared, np.cumsum(shared) - 1, shared.sum())
+    trunk, n_trunks = position[first].astype(np.int64), int(shared.sum())
+    # A run alone on its trunk has such an error too, as large as the shared ones say. In a source that shares none
+    # nothing says so, and beside the threshold of a censored run it is nothing.
+    alone = (trunk == n_trunks) & frame["source"].isin(frame["source"][trunk < n_trunks]).to_numpy() & ~censored
     return ModelInputs(
         log_lr=log_lr,
         log_batch=log_batch,
@@ -221,8 +236,9 @@ def model_inputs(
         y_se=np.where(censored, 0.0, 100 * frame["loss_se"].to_numpy(float) / frame["loss"].to_numpy(float)),
         cell=index,
         source=np.array([sources.index(s) for s in frame["source"]], dtype=np.int64),
-        trunk=position[first].astype(np.int64),
-        n_trunks=int(shared.sum()),
+        trunk=trunk,
+        alone=alone,
+        n_trunks=n_trunks,
         cells=cells_of(cells),
         design=design,
         x=design.matrix(cells_of(cells)),

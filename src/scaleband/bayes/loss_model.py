@@ -5,6 +5,8 @@
     trunk effect    one per trunk:              scale * N(0, 1)
     log loss_i ~ StudentT(nu, level + log relative + effects, sqrt(sigma_source^2 + se_i^2))
 
+An observation alone on its trunk, where others of its source share theirs, has scale^2 in its own variance.
+
 Levels of fitted basins (`LossTable.of_cells`) are told apart: cells of one model size err alike (its depth, its width,
 its luck), so there an effect per size, N(0, size scale), is integrated out and what remains is normal:
 
@@ -115,6 +117,9 @@ def model_arrays(
     x = covariates(table.cells, reference or reference_of(table), table.batch_tokens, table.unique_tokens)
     x = x._replace(b=np.where(np.isfinite(x.b), x.b, 0.0))  # the graph has every covariate, asked for or not
     trunk = {name: k for k, name in enumerate(layout.trunks)}
+    names = trunk_names(table)
+    sources = np.array(table.cells.source)
+    shares = np.array([name in trunk for name in names])
     return {
         **{f"x_{name}": np.asarray(value, float) for name, value in x._asdict().items()},
         "y": table.log_loss,
@@ -122,7 +127,8 @@ def model_arrays(
         "weight": np.ones(len(table)) if weight is None else np.asarray(weight, float),
         "group": np.array([layout.groups.index(g) for g in table.groups()], np.int64),
         "source": np.array([layout.sources.index(s) for s in table.cells.source], np.int64),
-        "trunk": np.array([trunk.get(t, len(trunk)) for t in trunk_names(table)], np.int64),
+        "trunk": np.array([trunk.get(t, len(trunk)) for t in names], np.int64),
+        "alone": (~shares & np.isin(sources, sources[shares])).astype(float),
         "of_size": one_hot(size_names(table.cells), layout.sizes),
     }
 
@@ -220,7 +226,10 @@ def row_log_density(xp: Any, theta: Any, layout: Layout, a: Any) -> Any:
         gammaln = xp.gammaln
     mean = fitted_log_loss(xp, theta, layout, a)
     sigma = xp.exp(theta[..., layout.block("log_sigma")])[..., a["source"]]
-    scale = xp.sqrt(sigma**2 + a["y_se"] ** 2)
+    variance = sigma**2 + a["y_se"] ** 2
+    if layout.trunks:
+        variance = variance + a["alone"] * xp.exp(2 * theta[..., layout.at("log_trunk_scale"), None])
+    scale = xp.sqrt(variance)
     nu = 1 + xp.exp(theta[..., layout.at("log_nu_minus_1"), None])
     z = (a["y"] - mean) / scale
     constant = gammaln((nu + 1) / 2) - gammaln(nu / 2) - 0.5 * xp.log(nu * np.pi)

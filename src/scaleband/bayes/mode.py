@@ -100,7 +100,7 @@ def at_anchor(z: Array, anchor: Array, one_batch: Array) -> Array:
 @dataclass(frozen=True)
 class Rows:
     """The rows that are not censored, and the noise that they are taken to have. A row whose trunk is `n_trunks`
-    shares it with no other; `one_batch` (cell,) as in `ModelInputs`."""
+    shares it with no other; `alone` (row,) and `one_batch` (cell,) as in `ModelInputs`."""
 
     x: Array
     b: Array
@@ -109,6 +109,7 @@ class Rows:
     cell: NDArray[np.int64]
     source: NDArray[np.int64]
     trunk: NDArray[np.int64]
+    alone: NDArray[np.bool_]
     one_batch: Array
     n_cells: int
     n_trunks: int
@@ -120,7 +121,8 @@ class Rows:
         keep = ~inputs.censored
         return cls(
             inputs.log_lr[keep], inputs.log_batch[keep], inputs.y[keep], inputs.y_se[keep], inputs.cell[keep],
-            inputs.source[keep], inputs.trunk[keep], inputs.one_batch, len(inputs.cells), inputs.n_trunks, typical,
+            inputs.source[keep], inputs.trunk[keep], inputs.alone[keep], inputs.one_batch, len(inputs.cells),
+            inputs.n_trunks, typical,
         )  # fmt: skip
 
     def predicted(self, z: Array, anchor: Array | None) -> tuple[Array, Array]:
@@ -130,8 +132,9 @@ class Rows:
         return own[4] + e, e
 
     def own_variance(self, e: Array) -> Array:
-        """Variance of a row beside the error of its trunk."""
-        return noise_scale(e, self.typical.sigma[self.source], self.typical.rho, self.y_se) ** 2
+        """Variance of a row beside the error of a trunk that it shares."""
+        se = np.hypot(self.y_se, self.typical.trunk * self.alone)
+        return noise_scale(e, self.typical.sigma[self.source], self.typical.rho, se) ** 2
 
     def weight(self, resid: Array, variance: Array) -> Array:
         """Weight of reweighted least squares under Student-t noise."""
@@ -318,7 +321,7 @@ def measured(rows: Rows, law: Law, z: Array, errors: Array, believed: Typical) -
     if rows.n_trunks:
         trunk = float(_scale((errors**2 + give)[:-1], believed.trunk, OWN["log_trunk"][1]))
     spread = np.einsum("ir,irs,is->i", jacobian, inverse[rows.cell], jacobian) + give[rows.trunk]
-    # A row's variance is sigma^2 + loss_se^2 + (rho excess)^2: each part gets its share of the row's square.
+    # A row's variance is sigma^2 + own_se^2 + (rho excess)^2: each part gets its share of the row's square.
     squares, sigma = weight * variance * (left**2 + spread), at.sigma.copy()
     base = sigma[rows.source] ** 2
     mine = base / variance

@@ -246,11 +246,13 @@ def build_model(inputs: ModelInputs, beliefs: Beliefs) -> pm.Model:
             base = base + pt.concatenate([trunk, pt.zeros(1)])[d["row_trunk"]]
         # A censored row is judged at its threshold: noise there is that of an excess of the threshold's size.
         at = pt.switch(d["censored"], d["y"] - base, run_excess)
-        noise = pt.sqrt(sigma[d["row_source"]] ** 2 + d["y_se"] ** 2 + (rho * at) ** 2)
+        variance = sigma[d["row_source"]] ** 2 + d["y_se"] ** 2 + (rho * at) ** 2
+        if inputs.n_trunks:
+            variance = variance + d["row_alone"] * trunk_sd**2
         pm.CustomDist(
             "log_loss",
             base + run_excess,
-            noise,
+            pt.sqrt(variance),
             nu,
             d["censored"],
             d["row_counts"],
@@ -273,7 +275,7 @@ def _padding(inputs: ModelInputs) -> ModelInputs:
     """`inputs` with its first run again and again up to `padded_length`, free of trunks."""
     at = np.concatenate([np.arange(len(inputs.y)), np.zeros(padded_length(len(inputs.y)) - len(inputs.y), np.int64)])
     trunk = np.where(np.arange(len(at)) < len(inputs.y), inputs.trunk[at], inputs.n_trunks)
-    names = ("log_lr", "log_batch", "y", "y_se", "censored", "cell", "source")
+    names = ("log_lr", "log_batch", "y", "y_se", "censored", "cell", "source", "alone")
     return replace(inputs, trunk=trunk, **{name: getattr(inputs, name)[at] for name in names})
 
 
@@ -294,6 +296,7 @@ def model_data(inputs: ModelInputs, beliefs: Beliefs) -> dict[str, np.ndarray]:
     if inputs.n_trunks:
         more |= {
             "row_trunk": inputs.trunk,
+            "row_alone": inputs.alone.astype(float),
             "trunked": where.trunked,
             "trunk_row": where.trunk_row,
             "trunk_weight": where.trunk_weight,

@@ -153,7 +153,8 @@ def simulate_losses(inputs: ModelInputs, truth: Mapping[str, Array], rng: np.ran
     base = state[4]
     if inputs.n_trunks:
         base = base + np.append(truth["trunk_effect"], 0.0)[inputs.trunk]
-    scale = noise_scale(above, truth["sigma"][inputs.source], truth["rho"], inputs.y_se)
+    se = inputs.own_se(truth["trunk_scale"]) if inputs.n_trunks else inputs.y_se
+    scale = noise_scale(above, truth["sigma"][inputs.source], truth["rho"], se)
     return base + above + scale * rng.standard_t(float(truth["nu"]), size=above.shape)
 
 
@@ -176,6 +177,7 @@ def with_losses(inputs: ModelInputs, y: Array, *, censor_above: float = CENSOR_A
         y=np.where(censored, threshold, y),
         censored=censored,
         y_se=np.where(censored, 0.0, inputs.y_se),
+        alone=inputs.alone & ~censored,
         best=best,
     )
 

@@ -283,11 +283,13 @@ def log_likelihood(fitted: Fit) -> Array:
         reference = coordinates(i, fitted.beliefs).reference
         state = heard(state, i, reference)
     base, away = run_terms(state, i, reference)
+    se = i.y_se
     if "trunk_effect" in p:
         none = np.zeros((*p["trunk_effect"].shape[:2], 1))
         base = base + np.concatenate([p["trunk_effect"], none], axis=2)[..., i.trunk]
+        se = i.own_se(p["trunk_scale"])
     return run_log_density(
-        i.y, base, away, p["sigma"][..., i.source], p["rho"][..., None], p["nu"][..., None], i.censored, i.y_se
+        i.y, base, away, p["sigma"][..., i.source], p["rho"][..., None], p["nu"][..., None], i.censored, se
     )
 
 

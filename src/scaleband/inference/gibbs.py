@@ -12,7 +12,7 @@ numbers. A round draws
    small, states and laws hold each other fast;
 4. every trunk's error given its runs: the same, around what their residuals say;
 5. each scatter given how far states are from their laws, each scale of offsets given the offsets, and the trunks'
-   scale given their errors: random walks;
+   scale given their errors and the runs that are alone on theirs: random walks;
 6. noise (rho, nu, every source's sigma) given the residuals: random walks.
 
 Each leaves the posterior as it is (Tierney 1994, "Markov chains for exploring posterior distributions").
@@ -32,6 +32,7 @@ from scaleband.bayes.beliefs import OWN, SCATTER_NAMES, SHARED_INDEX, role_index
 from scaleband.bayes.mode import information
 from scaleband.bayes.one_batch import sliced
 from scaleband.inference.level_scatters import LevelScatters
+from scaleband.inference.log_scales import log_scale_move, own_scale_move
 from scaleband.inference.proposal import Proposal, student
 from scaleband.inference.unpack import coefficients_given_cells, offset_scales, scatters, scatters_of_cells
 from scaleband.laws import (
@@ -56,7 +57,6 @@ MOVED = (
 )  # fmt: skip
 """What is moved, and what it takes: all that `unpack` needs."""
 
-_SCALE_STEPS = 8
 _NOISE_STEPS = 2
 
 _NOISE = [SHARED_INDEX["log_rho"], SHARED_INDEX["log_nu_minus_1"]]
@@ -80,25 +80,6 @@ def run_terms(state: Array, inputs: ModelInputs, reference: Array | None) -> tup
     wide = ([v[j][..., inputs.cell] for v in (cos, sin, h, skew)] for j in (0, 1))
     first, second = (linex(c * x + s * b, g, k) for c, s, g, k in wide)
     return level, first + second
-
-
-def _log_scale_move(x: Array, squares: Array, n: int, lean: Array, own: float, rng: np.random.Generator) -> Array:
-    """How far log scales `x` (draw,) move, given the sum of `n` squares that have this scale.
-
-    The prior is normal: moving by m changes its log density by -(lean m + own m^2 / 2).
-    """
-
-    def density(m: Array) -> Array:
-        return -n * (x + m) - 0.5 * squares * np.exp(-2 * (x + m)) - lean * m - 0.5 * own * m * m
-
-    moved = np.zeros_like(x)
-    now = density(moved)
-    for _ in range(_SCALE_STEPS):
-        trial = moved + 2.4 / np.sqrt(2 * n + own) * rng.standard_normal(x.shape)
-        then = density(trial)
-        taken = np.log(rng.random(x.shape)) < then - now
-        moved, now = np.where(taken, trial, moved), np.where(taken, then, now)
-    return moved
 
 
 @dataclass(frozen=True)
@@ -154,11 +135,18 @@ class Target:
         shared = self.beliefs.shared_mean + at["shared_std"] @ self.beliefs.shared_factor.T
         return np.concatenate([shared[:, _NOISE], mean + sd * at["log_sigma_std"]], axis=1)
 
-    def runs(self, level: Array, away: Array, noise: Array, trunk: Array) -> Array:
+    def own_se(self, at: Values) -> Array:
+        """`ModelInputs.own_se` of the draws."""
+        if not self.inputs.n_trunks:
+            return self.inputs.y_se
+        mean, sd, _ = OWN["log_trunk"]
+        return self.inputs.own_se(np.exp(mean + sd * at["log_trunk_std"]))
+
+    def runs(self, level: Array, away: Array, noise: Array, trunk: Array, se: Array) -> Array:
         """Log density of every run: (draw, run)."""
         i = self.inputs
         rho, nu, sigma = _named(noise)
-        return run_log_density(i.y, level + trunk[:, i.trunk], away, sigma[:, i.source], rho, nu, i.censored, i.y_se)
+        return run_log_density(i.y, level + trunk[:, i.trunk], away, sigma[:, i.source], rho, nu, i.censored, se)
 
 
 def _named(noise: Array) -> tuple[Array, Array, Array]:
@@ -176,7 +164,7 @@ def _sums(values: Array, index: NDArray[np.int64], n: int) -> Array:
 
 
 def _scales(at: Values, target: Target, law: Array, coefficient: Array, rng: np.random.Generator) -> None:
-    """Move scatters of cells, scales of offsets and of trunks, in place; `law` and `coefficient` of `Target.law`."""
+    """Move scatters of cells and scales of offsets, in place; `law` and `coefficient` of `Target.law`."""
     n_cells, cell_source = law.shape[2], target.inputs.cell_source
     left = (at["state"] - law) / target.inputs.scatter_share
 
@@ -184,7 +172,7 @@ def _scales(at: Values, target: Target, law: Array, coefficient: Array, rng: np.
         k = SHARED_INDEX[name]
         step = target.towards[k]
         x = target.beliefs.shared_mean[k] + at["shared_std"] @ target.beliefs.shared_factor[k]
-        moved = _log_scale_move(x, squares, n, at["shared_std"] @ step, float(step @ step), rng)
+        moved = log_scale_move(x, squares, n, at["shared_std"] @ step, float(step @ step), rng)
         at["shared_std"] += moved[:, None] * step
 
     for name, responses in _SCATTERED.items():
@@ -199,15 +187,11 @@ def _scales(at: Values, target: Target, law: Array, coefficient: Array, rng: np.
             mine = target.beliefs.pooled & (role == k)
             shared_scale(f"log_offset_{name}_{hyper}", (coefficient[:, h, mine] ** 2).sum(axis=1), int(mine.sum()))
 
-    def own_scale(name: str, std: Array, squares: Array, n: int) -> Array:
-        mean, sd, _ = OWN[name]
-        return std + _log_scale_move(mean + sd * std, squares, n, std / sd, sd**-2.0, rng) / sd
-
     for s in range(at["log_scatter_level_std"].shape[1]):
         mine = cell_source == s
         squares = (left[:, LEVEL, mine] ** 2).sum(axis=1)
         std = at["log_scatter_level_std"][:, s]
-        at["log_scatter_level_std"][:, s] = own_scale("log_scatter_level", std, squares, int(mine.sum()))
+        at["log_scatter_level_std"][:, s] = own_scale_move("log_scatter_level", std, squares, int(mine.sum()), rng)
     for h, hyper in enumerate(HYPERPARAMETERS) if target.inputs.several_sources else ():
         std = at["log_scatter_ratio_std"][:, h]  # (draw, source): a view
         k, sd = SHARED_INDEX[f"log_scatter_{hyper}"], OWN["log_scatter_ratio"][1]
@@ -215,7 +199,7 @@ def _scales(at: Values, target: Target, law: Array, coefficient: Array, rng: np.
         for s in range(std.shape[1]):
             mine = cell_source == s
             squares = ((left[:, h, mine] / common[:, None]) ** 2).sum(axis=1)
-            std[:, s] = own_scale("log_scatter_ratio", std[:, s], squares, int(mine.sum()))
+            std[:, s] = own_scale_move("log_scatter_ratio", std[:, s], squares, int(mine.sum()), rng)
         # What all share, given each source's scatter: that of a source is the product, so this is Gaussian.
         step = target.towards[k]
         precision = step @ step + std.shape[1] / sd**2
@@ -223,9 +207,6 @@ def _scales(at: Values, target: Target, law: Array, coefficient: Array, rng: np.
         moved = centre + rng.standard_normal(len(centre)) / np.sqrt(precision)
         at["shared_std"] += moved[:, None] * step
         std -= moved[:, None] / sd
-    if "trunk_effect" in at:
-        squares, n = (at["trunk_effect"] ** 2).sum(axis=1), at["trunk_effect"].shape[1]
-        at["log_trunk_std"] = own_scale("log_trunk", at["log_trunk_std"], squares, n)
 
 
 @dataclass
@@ -260,8 +241,8 @@ class Block:
             self.trunk[:, :-1] = self.at["trunk_effect"]
         self.moved, self.rounds = np.zeros(n), 0
         self.level, self.away = self._terms(self.at["state"])
-        self.noise = self.target.noise(self.at)
-        self.told = self.target.runs(self.level, self.away, self.noise, self.trunk)
+        self.noise, self.se = self.target.noise(self.at), self.target.own_se(self.at)
+        self.told = self.target.runs(self.level, self.away, self.noise, self.trunk, self.se)
 
     def _terms(self, state: Array) -> tuple[Array, Array]:
         return run_terms(state.transpose(1, 0, 2), self.target.inputs, self.target.reference)
@@ -282,6 +263,8 @@ class Block:
         if self.target.inputs.n_trunks:
             self._trunks()
         _scales(self.at, self.target, law, coefficient, self.rng)
+        if self.target.inputs.n_trunks:
+            self._trunk_scale()
         for _ in range(_NOISE_STEPS):
             self._noise()
 
@@ -295,7 +278,7 @@ class Block:
             step, ratio[mine] = student(from_centre, self.rng)
             new[mine] = (centre + (factor[mine] @ step[..., None])[..., 0]).transpose(0, 2, 1)
         level, away = self._terms(new)
-        told = self.target.runs(level, away, self.noise, self.trunk)
+        told = self.target.runs(level, away, self.noise, self.trunk, self.se)
         prior = 0.5 * (((old - law) / spread) ** 2 - ((new - law) / spread) ** 2).sum(axis=1)
         gain = _sums(told - self.told, i.cell, len(i.cells)) + prior + ratio
         taken = np.log(self.rng.random(gain.shape)) < gain
@@ -332,7 +315,7 @@ class Block:
         new, moved = old + (follow @ by[:, None, :, None])[..., 0].transpose(0, 2, 1), law.copy()
         moved[:, which] += by[:, :, None]
         level, away = self._terms(new)
-        told = self.target.runs(level, away, self.noise, self.trunk)
+        told = self.target.runs(level, away, self.noise, self.trunk, self.se)
         prior = 0.5 * (((old - law) / spread) ** 2 - ((new - moved) / spread) ** 2).sum(axis=(1, 2))
         gain = (told - self.told).sum(axis=1) + prior - (lean * by + 0.5 * own * by**2).sum(axis=1) + ratio
         each = (np.log(self.rng.random(len(gain))) < gain)[:, None]
@@ -349,7 +332,7 @@ class Block:
         mean, sd, _ = OWN["log_trunk"]
         own = np.exp(-2 * (mean + sd * self.at["log_trunk_std"]))[:, None]  # precision
         rho, nu, sigma = _named(self.noise)
-        weight = information(nu) / noise_scale(self.away, sigma[:, i.source], rho, i.y_se) ** 2 * ~i.censored
+        weight = information(nu) / noise_scale(self.away, sigma[:, i.source], rho, self.se) ** 2 * ~i.censored
         order = np.argsort(i.trunk, kind="stable")
         by = i.trunk[order]
 
@@ -361,7 +344,7 @@ class Block:
         step, ratio = student(((old - centre) * np.sqrt(precision))[..., None], self.rng)
         new = self.trunk.copy()
         new[:, :n] = centre + step[..., 0] / np.sqrt(precision)
-        told = self.target.runs(self.level, self.away, self.noise, new)
+        told = self.target.runs(self.level, self.away, self.noise, new, self.se)
         gain = total(told - self.told) + 0.5 * own * (old**2 - new[:, :n] ** 2) + ratio
         taken = np.log(self.rng.random(gain.shape)) < gain
         taken = np.concatenate([taken, np.zeros((len(taken), 1), bool)], axis=1)
@@ -369,11 +352,28 @@ class Block:
         self.at["trunk_effect"] = self.trunk[:, :n]
         self.told = np.where(taken[:, i.trunk], told, self.told)
 
+    def _trunk_scale(self) -> None:
+        i, at = self.target.inputs, self.at
+        squares, told = (at["trunk_effect"] ** 2).sum(axis=1), dict[str, Any]()
+        if i.alone.any():
+            rho, nu, sigma = _named(self.noise)
+            y, away, mine = (i.y - self.level)[:, i.alone], self.away[:, i.alone], sigma[:, i.source[i.alone]]
+
+            def more(x: Array) -> Array:
+                se = np.hypot(i.y_se[i.alone], np.exp(x)[:, None])
+                return run_log_density(y, 0.0, away, mine, rho, nu, y_se=se).sum(axis=1)
+
+            told = {"more": more, "n_more": int(i.alone.sum())}
+        at["log_trunk_std"] = own_scale_move("log_trunk", at["log_trunk_std"], squares, i.n_trunks, self.rng, **told)
+        if told:
+            self.se = self.target.own_se(at)
+            self.told = self.target.runs(self.level, self.away, self.noise, self.trunk, self.se)
+
     def _noise(self) -> None:
         m, at = self.rng.standard_normal(self.noise.shape) @ self.noise_factor.T, self.at
         shared = at["shared_std"] + m[:, :2] @ self.target.towards[_NOISE]
         own = at["log_sigma_std"] + m[:, 2:] / OWN["log_sigma"][1]
-        told = self.target.runs(self.level, self.away, self.noise + m, self.trunk)
+        told = self.target.runs(self.level, self.away, self.noise + m, self.trunk, self.se)
         prior = 0.5 * ((at["shared_std"] ** 2 - shared**2).sum(1) + (at["log_sigma_std"] ** 2 - own**2).sum(1))
         each = (np.log(self.rng.random(len(m))) < (told - self.told).sum(axis=1) + prior)[:, None]
         at["shared_std"] = np.where(each, shared, at["shared_std"])

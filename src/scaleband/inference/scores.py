@@ -148,7 +148,7 @@ def cell_log_density(
     proposal = _Proposal.of(own, law.mean[:, :, c], law.variance[:, :, c], n_points, np.random.default_rng([seed, c]))
     rows = inputs.cell == c
     log_lr, log_batch = inputs.log_lr[rows], inputs.log_batch[rows]
-    y, censored, y_se = inputs.y[rows], inputs.censored[rows], inputs.y_se[rows]
+    y, censored, se = inputs.y[rows], inputs.censored[rows], inputs.y_se[rows]
     source, one_batch = inputs.source[rows][0] if rows.any() else 0, inputs.one_batch[[c]]
     out = np.empty(len(flat["rho"]))
     for s in range(len(out)):
@@ -158,8 +158,9 @@ def cell_log_density(
         base = points[:, LEVEL, None]
         if "trunk_effect" in flat:
             base = base + np.append(flat["trunk_effect"][s], 0.0)[inputs.trunk[rows]]
+            se = inputs.own_se(flat["trunk_scale"][s])[rows]
         fit = run_log_density(
-            y, base, e, flat["sigma"][s, source], flat["rho"][s], flat["nu"][s], censored, y_se
+            y, base, e, flat["sigma"][s, source], flat["rho"][s], flat["nu"][s], censored, se
         ).sum(1)
         m, v = law.mean[s, :, c], law.variance[s, :, c]
         prior = -0.5 * (((points[:, list(BASIN)] - m) ** 2 / v) + np.log(2 * np.pi * v)).sum(1)
