@@ -419,6 +419,19 @@ def test_the_reference_is_a_mode(table: Simulated) -> None:
     assert np.median(np.abs(pull)) < 3.0
 
 
+def test_messages_of_runs_alone_scale_with_the_trunks_variance_too(table: Simulated) -> None:
+    inputs = table.inputs
+    free = np.setdiff1d(inputs.cell, inputs.tied)[:2]
+    whole = np.isin(inputs.cell, free) & ~inputs.censored
+    half = whole & ((inputs.cell == free[0]) | (np.arange(len(whole)) % 2 == 0))
+    where = coordinates(replace(inputs, alone=half), table.beliefs)
+    np.testing.assert_allclose(where.trunked[:, free[0]], 1.0)
+    assert (where.trunked[:, free[1]] < 0.9).all()
+    assert (where.trunked[:, free[1]] > 0.1).all()
+    rest = np.setdiff1d(inputs.cell, [*inputs.tied, *free])
+    assert not where.trunked[:, rest].any()
+
+
 def test_at_the_anchor_and_back() -> None:
     rng = np.random.default_rng(0)
     z, anchor = rng.normal(size=(len(RESPONSES), 7)) * 0.5, rng.normal(size=(2, 7)) * 0.5

@@ -207,7 +207,10 @@ def coordinates(inputs: ModelInputs, beliefs: Beliefs) -> Coordinates:
     less_told = _messages(less * rows.precision(jacobian, louder), pull, away, at.scatter)[0]
     part = np.log(np.maximum(precision, 1e-9) / np.maximum(less_told, 1e-9)) / (2 * np.log(_MORE))
     part = np.clip(part, 0.01, 0.99)
-    far, trunked = part / (1 - part) * (shares @ at.sigma**2) / at.rho**2, np.zeros_like(part)
+    # Of runs alone on their trunks the trunks' variance is in their noise.
+    alone = rows.by_cell(weight * rows.alone) / np.maximum(rows.by_cell(weight), 1e-300)
+    trunked = np.repeat(alone[None], len(part), axis=0)
+    far = part / (1 - part) * (shares @ at.sigma**2 + at.trunk**2 * trunked) / at.rho**2
 
     t = inputs.tied
     turn, lean_tied = np.zeros((len(RESPONSES), len(t), len(t))), np.zeros((len(RESPONSES),) * 2 + (len(t),) * 2)
@@ -223,10 +226,11 @@ def coordinates(inputs: ModelInputs, beliefs: Beliefs) -> Coordinates:
         typical_far = (rows.by_cell(leverage * e**2) / np.maximum(rows.by_cell(leverage), 1e-300))[t]
         far[:, t] = np.einsum("rcm,c->rm", turn**2, typical_far)
         shares[:, t] = np.einsum("rcm,rcs->rms", turn**2, shares[:, t])
-        noise = shares[:, t] @ at.sigma**2 + at.rho**2 * far[:, t]
+        trunked[:, t] = np.einsum("rcm,c->rm", turn**2, alone[t])
+        noise = shares[:, t] @ at.sigma**2 + at.rho**2 * far[:, t] + at.trunk**2 * trunked[:, t]
         free = np.einsum("rcm,cr->rm", turn**2, less * np.diagonal(runs, axis1=1, axis2=2)[t])
         kept = np.einsum("rcm,rcd,rdm->rm", turn, np.einsum("rcrd->rcd", dense), turn)
-        trunked[:, t] = np.clip(free / np.maximum(kept, 1e-9) - 1, 0.0, 1e3) * noise / at.trunk**2
+        trunked[:, t] += np.clip(free / np.maximum(kept, 1e-9) - 1, 0.0, 1e3) * noise / at.trunk**2
     variance = shares @ at.sigma**2 + at.rho**2 * far + at.trunk**2 * trunked
     return Coordinates(
         reference, at.scatter, law.coefficients(mode), t, turn, precision, slope, lean, lean_tied, anchor, far,
