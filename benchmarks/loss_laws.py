@@ -4,6 +4,7 @@
     python benchmarks/loss_laws.py budgets kempner_loss_to_loss one isoFLOP budget left out at a time
     python benchmarks/loss_laws.py budgets marin_dense_isoflop
     python benchmarks/loss_laws.py extrapolate gadre_overtraining   fit to at most 1/300 of the largest run's compute
+    python benchmarks/loss_laws.py extrapolate gadre_overtraining n_params_with_embeddings   sizes by another column
     python benchmarks/loss_laws.py levels                       Step Law levels: 1.07B out, then 50B tokens and more out
     python benchmarks/loss_laws.py gate TABLE LAW               NUTS on one law: diagnostics and seconds
     python benchmarks/loss_laws.py speed [TABLE ...]            every law that a table identifies: gate and seconds
@@ -57,9 +58,14 @@ from scaleband.runs import cell_table, read_runs, run_table
 GOPHER = 5.76e23
 
 
-def table_of(name: str) -> LossTable:
-    """Observations of a public table."""
-    return table_from_runs(read_runs(data_folder() / f"{name}.csv", purpose="loss").frame)
+def table_of(name: str, size: str = "") -> LossTable:
+    """Observations of a public table; `size` is another column of the file to take a dense model's size from."""
+    path = data_folder() / f"{name}.csv"
+    if not size:
+        return table_from_runs(read_runs(path, purpose="loss").frame)
+    frame = pd.read_csv(path)
+    sized = frame.assign(n_params=frame[size], n_active=frame[size])
+    return table_from_runs(run_table(sized, purpose="loss").frame)
 
 
 def one_law(table: LossTable, law: str, keep: np.ndarray) -> LossDraws:
@@ -143,9 +149,9 @@ def budgets(name: str) -> None:
     save(parts, f"budgets_{name}")
 
 
-def extrapolate(name: str) -> None:
+def extrapolate(name: str, size: str = "") -> None:
     """Everything above 1/300 of the largest run's compute, out."""
-    table = table_of(name)
+    table = table_of(name, size)
     compute = table.cells.n_active * table.cells.n_tokens
     rows = hold_out(table, compute > compute.max() / 300, "above 1/300 of the largest run")
     rows["flops"] = 6 * rows["n_params"] * rows["n_tokens"]
@@ -154,7 +160,7 @@ def extrapolate(name: str) -> None:
                "chinchilla_error_percent"]].to_string(index=False))  # fmt: skip
     off = rows.error_percent.abs()
     print(f"within 1 %: {(off <= 1).sum()} of {len(rows)}, mean {off.mean():.2f} %")
-    save([rows], f"extrapolate_{name}")
+    save([rows], f"extrapolate_{name}" + (f"_{size}" if size else ""))
 
 
 def levels() -> None:
