@@ -110,10 +110,8 @@ def one_hot(names: Sequence[str], levels: Sequence[str]) -> Array:
     return np.array([[float(n == level) for level in levels] for n in names]).reshape(len(names), len(levels))
 
 
-def model_arrays(
-    table: LossTable, layout: Layout, *, reference: Reference | None = None, weight: Array | None = None
-) -> dict[str, Any]:
-    """The rows as arrays: everything here is data of the compiled model. `weight` 0 leaves a row out."""
+def model_arrays(table: LossTable, layout: Layout, *, reference: Reference | None = None) -> dict[str, Any]:
+    """The rows as arrays: everything here is data of the compiled model. A row with `weight` 0 is left out."""
     x = covariates(table.cells, reference or reference_of(table), table.batch_tokens, table.unique_tokens)
     x = x._replace(b=np.where(np.isfinite(x.b), x.b, 0.0))  # the graph has every covariate, asked for or not
     trunk = {name: k for k, name in enumerate(layout.trunks)}
@@ -124,7 +122,7 @@ def model_arrays(
         **{f"x_{name}": np.asarray(value, float) for name, value in x._asdict().items()},
         "y": table.log_loss,
         "y_se": table.log_loss_se,
-        "weight": np.ones(len(table)) if weight is None else np.asarray(weight, float),
+        "weight": np.ones(len(table)),
         "group": np.array([layout.groups.index(g) for g in table.groups()], np.int64),
         "source": np.array([layout.sources.index(s) for s in table.cells.source], np.int64),
         "trunk": np.array([trunk.get(t, len(trunk)) for t in names], np.int64),
@@ -133,7 +131,7 @@ def model_arrays(
     }
 
 
-def _normal(xp: Any, value: Any, mean: float, sd: float) -> Any:
+def _normal(value: Any, mean: float, sd: float) -> Any:
     return -0.5 * ((value - mean) / sd) ** 2
 
 
@@ -157,7 +155,7 @@ def log_prior(xp: Any, theta: Any, layout: Layout) -> Any:
             values = [theta[..., start + g] for g in range(len(layout.groups))]
             total = total + pooled(xp, values, p.mean, p.sd, theta[..., layout.at(f"log_spread_{p.name}")])
         else:
-            total = total + _normal(xp, theta[..., layout.at(p.name)], p.mean, p.sd)
+            total = total + _normal(theta[..., layout.at(p.name)], p.mean, p.sd)
     start = layout.block("level").start
     for kind in sorted(set(layout.kinds)):
         values = [theta[..., start + g] for g, k in enumerate(layout.kinds) if k == kind]
@@ -166,7 +164,7 @@ def log_prior(xp: Any, theta: Any, layout: Layout) -> Any:
         own = name.partition(":")[0]
         stated = SCALES.get(own) or (SCALES["log_spread_parameter"] if own.startswith("log_spread_") else None)
         if stated is not None:
-            total = total + _normal(xp, theta[..., k], stated[0], stated[1])
+            total = total + _normal(theta[..., k], stated[0], stated[1])
     return total - 0.5 * (theta[..., layout.block("trunk")] ** 2).sum(-1)
 
 

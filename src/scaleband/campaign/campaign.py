@@ -333,9 +333,9 @@ class Campaign:
             attempts = pool.mended(self.place, self.settings, self.attempts())
         return next(r for r in runs_of(attempts) if r.run_id == run_id)
 
-    def posterior(self, *, up_to: int | None = None, progress: Progress | None = None) -> Posterior:
-        """The posterior given what was told (the first `up_to` results only); sampled at most once per data."""
-        history = table_of(told_runs(self.runs(), up_to=up_to), self.settings)
+    def posterior(self, *, progress: Progress | None = None) -> Posterior:
+        """The posterior given what was told; sampled at most once per data."""
+        history = table_of(told_runs(self.runs()), self.settings)
         return posterior_for(self.place.folder, history, self.settings, progress)
 
     def request(self, attempts: Sequence[Attempt], progress: Progress | None = None) -> Request:

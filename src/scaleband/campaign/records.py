@@ -242,10 +242,10 @@ def account_of(runs: Iterable[Run], budget: float) -> Account:
     return Account(budget, sum(r.spent_flops for r in runs), sum(r.committed_flops for r in runs))
 
 
-def told_runs(runs: Iterable[Run], *, up_to: int | None = None) -> list[Run]:
+def told_runs(runs: Iterable[Run]) -> list[Run]:
     """Runs that say something (completed, diverged), in the order in which they were told."""
-    told = [r for r in runs if r.result is not None and r.state in ("completed", "diverged")]
-    return sorted((r for r in told if up_to is None or r.result.order <= up_to), key=lambda r: r.result.order)  # type: ignore[union-attr]
+    told = [(r.result.order, r) for r in runs if r.result is not None and r.state in ("completed", "diverged")]
+    return [r for _, r in sorted(told, key=lambda pair: pair[0])]
 
 
 def row_of(run: Run, settings: Settings) -> dict[str, Any]:

@@ -81,7 +81,7 @@ def limits_from(draws: LawDraws, target: Cells, *, flops_max: float) -> Limits:
 
 
 def grid_candidates(
-    draws: LawDraws, target: Cells, limits: Limits, *, mini_sweeps: bool = True, not_the_target: bool = False
+    draws: LawDraws, target: Cells, limits: Limits, *, mini_sweeps: bool = True
 ) -> Candidates:
     """Single runs and mini-sweeps in the target's group, inside the limits.
 
@@ -113,11 +113,9 @@ def grid_candidates(
     reasons["the price of a run"] = int(fits.sum())
     fits &= d / batches[0] >= limits.steps_min
     reasons["the fewest steps"] = int(fits.sum())
-    if not_the_target:
-        fits &= ~((np.abs(np.log(n / target.n_params[0])) < 1e-3) & (np.abs(np.log(d / target.n_tokens[0])) < 5e-3))
     if not fits.any():
         cheapest = flops_cost(a, d).min() if len(a) else np.nan
-        which = next((k for k, left in reasons.items() if not left), "the target's own cell is left out")
+        which = next(k for k, left in reasons.items() if not left)
         more = "more memory (--device-memory)" if "memory" in which else "dearer runs (--run-max)"
         raise UserError(
             f"no run lies inside the limits (none is left after {which}); the cheapest of the {len(n)} sizes and "

@@ -72,7 +72,7 @@ _RANGE = {
 }
 
 
-def write_netcdf(tree: Any, path: Path, *, compress: bool = True) -> None:
+def write_netcdf(tree: Any, path: Path) -> None:
     """Write a DataTree to `path`: to a temporary file beside it first, then renamed over it."""
     if not path.parent.is_dir():
         raise UserError(f"{path}: the folder {path.parent} does not exist; make it, or choose another --out")
@@ -86,7 +86,6 @@ def write_netcdf(tree: Any, path: Path, *, compress: bool = True) -> None:
                 if v.dtype.kind == "f" and v.size > 1000
             }
             for node in tree.subtree
-            if compress
         }
         tree.to_netcdf(temporary, engine="h5netcdf", encoding=encoding)
         os.chmod(temporary, 0o644)

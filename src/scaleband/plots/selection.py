@@ -32,10 +32,10 @@ def one_cell(cells: Cells, c: int) -> Cells:
     )
 
 
-def cell_label(cells: Cells, c: int = 0) -> str:
-    """Target `c` in words: its group, size and tokens."""
-    group = group_label(cells.source[c], cells.arch[c], cells.data[c])
-    return f"{group}  {quantity(cells.n_params[c])} parameters, {quantity(cells.n_tokens[c])} tokens"
+def cell_label(cell: Cells) -> str:
+    """One target in words: its group, size and tokens."""
+    group = group_label(cell.source[0], cell.arch[0], cell.data[0])
+    return f"{group}  {quantity(cell.n_params[0])} parameters, {quantity(cell.n_tokens[0])} tokens"
 
 
 def runs_of(runs: pd.DataFrame | None, cell: Cells) -> pd.DataFrame:
