@@ -514,7 +514,7 @@ def test_an_interrupt_leaves_no_draws(table: LossTable, monkeypatch: pytest.Monk
     monkeypatch.setattr(nutpie, "sample", sample)
     layout = layout_for(table, LAWS["chinchilla"])
     compiled = CompiledLoss(
-        layout, reference_of(table), model_arrays(table, layout), np.zeros(1), np.eye(1), None
+        layout, model_arrays(table, layout), np.zeros(1), np.eye(1), None
     )
     with pytest.raises(KeyboardInterrupt):
         sample_loss(compiled, SamplerSettings(draws=20, tune=20))

@@ -29,7 +29,6 @@ from numpy.typing import NDArray
 from scaleband.laws.loss import LossLaw
 from scaleband.laws.loss.table import (
     LossTable,
-    Reference,
     covariates,
     reference_of,
     size_names,
@@ -110,9 +109,9 @@ def one_hot(names: Sequence[str], levels: Sequence[str]) -> Array:
     return np.array([[float(n == level) for level in levels] for n in names]).reshape(len(names), len(levels))
 
 
-def model_arrays(table: LossTable, layout: Layout, *, reference: Reference | None = None) -> dict[str, Any]:
+def model_arrays(table: LossTable, layout: Layout) -> dict[str, Any]:
     """The rows as arrays: everything here is data of the compiled model. A row with `weight` 0 is left out."""
-    x = covariates(table.cells, reference or reference_of(table), table.batch_tokens, table.unique_tokens)
+    x = covariates(table.cells, reference_of(table), table.batch_tokens, table.unique_tokens)
     x = x._replace(b=np.where(np.isfinite(x.b), x.b, 0.0))  # the graph has every covariate, asked for or not
     trunk = {name: k for k, name in enumerate(layout.trunks)}
     names = trunk_names(table)

@@ -143,11 +143,13 @@ def thin(theta: Array, count: int) -> Array:
 
 
 def quick_stack(
-    table: LossTable, laws: Sequence[str], *, keep: Array | None = None, settings: SamplerSettings | None = None,
-    n_samples: int = 2000,
+    table: LossTable, laws: Sequence[str], *, keep: Array | None = None
 ) -> tuple[LossDraws, dict[str, float]]:
-    """Stacked draws without a compiled model where importance sampling holds: for benchmarks with many refits."""
-    settings = quick(settings or LOSS_SETTINGS)
+    """Stacked draws without a compiled model where importance sampling holds: for benchmarks with many refits.
+
+    Rows with keep 0 are left out of everything, weights included. Also gives every law's weight, 0 among them.
+    """
+    settings = quick(LOSS_SETTINGS)
     keep = np.ones(len(table)) if keep is None else keep
     scale = scales_of(table.take(np.flatnonzero(keep > 0)))
     every = np.full(len(table), -1)
@@ -158,7 +160,7 @@ def quick_stack(
     names = {n: layout_for(table, LAWS[n]).names for n in theta}
     used = {n: weights[n] for n in theta}
     seen = table.take(np.flatnonzero(keep > 0))
-    return mixed(theta, names, used, seen, reference_of(table), {"weights": weights}, n_samples), weights
+    return mixed(theta, names, used, seen, reference_of(table), {"weights": weights}), weights
 
 
 def mixed(
@@ -237,8 +239,7 @@ def enough(n_observations: int) -> None:
 
 def fit_loss(
     table: LossTable, *, laws: Sequence[str] | None = None, settings: SamplerSettings | None = None,
-    keep: Array | None = None, meta: dict[str, object] | None = None,
-    progress: Callable[[str, int, int], None] | None = None,
+    meta: dict[str, object] | None = None, progress: Callable[[str, int, int], None] | None = None,
 ) -> LossFit:
     """Fit and stack loss laws.
 
@@ -250,8 +251,6 @@ def fit_loss(
         Names of `laws.loss.LAWS`; by default those of `laws_for`.
     settings
         Sampler; refits for scores use fewer draws.
-    keep
-        (observation,) 0 for rows that are left out of everything, weights included: for benchmarks.
     meta
         Facts to travel with the draws.
     progress
@@ -263,31 +262,26 @@ def fit_loss(
         A law that this table cannot identify, or too few observations.
     """
     settings = settings or LOSS_SETTINGS
-    enough(len(table) if keep is None else int((keep > 0).sum()))
+    enough(len(table))
     chosen = laws_for(table, laws)
     say = progress or (lambda stage, done, total: None)
     started = time.perf_counter()
-    kept_rows = np.flatnonzero(np.ones(len(table)) if keep is None else keep)
-    scale = np.full(len(table), -1)
-    scale[kept_rows] = scales_of(table.take(kept_rows))
+    scale, reference = scales_of(table), reference_of(table)
     theta: dict[str, Array] = {}
     gates, scores, names = {}, {}, {}
-    reference = None
     for k, name in enumerate(chosen):
         say(f"loss law {name}", k, len(chosen))
         compiled = compile_loss(table, LAWS[name])
-        reference, names[name] = compiled.reference, compiled.layout.names
-        theta[name], diverging = sample_loss(compiled, settings, weight=keep)
+        names[name] = compiled.layout.names
+        theta[name], diverging = sample_loss(compiled, settings)
         gates[name] = diagnose({"theta": theta[name]}, diverging, names={"theta": names[name]})
         if len(chosen) > 1:
-            scores[name] = held_out_scores(table, name, scale, quick(settings), keep=keep, compiled=compiled)
+            scores[name] = held_out_scores(table, name, scale, quick(settings), compiled=compiled)
     if len(chosen) > 1:
         stacked = np.stack([scores[name] for name in chosen], axis=1)
-        stacked = stacked[np.isfinite(stacked).all(axis=1)]
         weights = dict(zip(chosen, (float(w) for w in form_weights(stacked)), strict=True))
     else:
         weights = {chosen[0]: 1.0}
-    assert reference is not None  # at least one law was fitted
     used = [name for name in chosen if weights[name] > 0]
     facts = dict(meta or {}) | {
         "weights": weights,
@@ -295,7 +289,7 @@ def fit_loss(
             "passed": all(gates[n].passed for n in used),
             "messages": [f"{n}: {m}" for n in used for m in gates[n].messages],
         },
-        "score": {n: float(np.nansum(v)) for n, v in scores.items()},
+        "score": {n: float(v.sum()) for n, v in scores.items()},
     }
-    draws = mixed(theta, names, weights, table.take(kept_rows), reference, facts)
+    draws = mixed(theta, names, weights, table, reference, facts)
     return LossFit(draws, theta, gates, weights, scores, scale, time.perf_counter() - started)

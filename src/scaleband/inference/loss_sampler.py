@@ -14,7 +14,7 @@ from scaleband.bayes.loss_model import Layout, build_loss_model, layout_for, mod
 from scaleband.inference.loss_mode import importance_sample
 from scaleband.inference.sampler import SamplerSettings, all_draws
 from scaleband.laws.loss import LossLaw
-from scaleband.laws.loss.table import LossTable, Reference, reference_of
+from scaleband.laws.loss.table import LossTable
 
 Array = NDArray[np.float64]
 
@@ -24,7 +24,6 @@ class CompiledLoss:
     """A law compiled for one table's dims; rows may be weighted or replaced by as many others."""
 
     layout: Layout
-    reference: Reference
     arrays: dict[str, Any]
     centre: Array
     factor: Array
@@ -37,8 +36,8 @@ def compile_loss(table: LossTable, law: LossLaw) -> CompiledLoss:
     import jax
     import nutpie
 
-    layout, reference = layout_for(table, law), reference_of(table)
-    arrays = model_arrays(table, layout, reference=reference)
+    layout = layout_for(table, law)
+    arrays = model_arrays(table, layout)
     pilot = importance_sample(layout, arrays, rounds=8, count=8000)
     centre, factor = pilot.centre, pilot.factor
     with warnings.catch_warnings():
@@ -48,7 +47,7 @@ def compile_loss(table: LossTable, law: LossLaw) -> CompiledLoss:
             build_loss_model(layout, arrays, centre, factor), freeze_model=False, jitter_rvs=set(),
             initial_points={"theta_std": np.full(len(centre), 0.05)}, backend="jax", gradient_backend="jax",
         )  # fmt: skip
-    return CompiledLoss(layout, reference, arrays, centre, factor, code)
+    return CompiledLoss(layout, arrays, centre, factor, code)
 
 
 def sample_loss(
