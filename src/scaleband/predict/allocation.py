@@ -210,6 +210,18 @@ def share_of_form(values: Array, law_of_sample: NDArray[np.str_]) -> float:
     return float(((mean[at] - values.mean()) ** 2).mean() / total) if total > 1e-16 else 0.0
 
 
+def check_loss(loss: float) -> None:
+    """Refuse what no loss can be that is to be reached.
+
+    Raises
+    ------
+    UserError
+        It is not positive and finite.
+    """
+    if not 0 < loss < np.inf:
+        raise UserError(f"a loss to reach must be positive, not {loss:g}")
+
+
 def tokens_to_reach(
     draws: LossDraws, cells: Cells, loss: float, *, most: float = MOST_TOKENS, unique_tokens: float | None = None,
     batch_tokens: float | None = None, size_effects: bool = False,
@@ -224,10 +236,9 @@ def tokens_to_reach(
     Raises
     ------
     UserError
-        A loss that is not positive.
+        A loss that is not positive and finite.
     """
-    if not 0 < loss < np.inf:
-        raise UserError(f"a loss to reach must be positive, not {loss:g}")
+    check_loss(loss)
     out = np.full((draws.n_samples, len(cells)), np.inf)
     ref, counted = draws.reference, tokens_that_count(draws)
     distinct = np.inf if unique_tokens is None else np.log(unique_tokens / ref.n_tokens)

@@ -7,11 +7,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from scaleband.errors import UserError
 from scaleband.laws import REFERENCE, Cells, LawDraws, conditional_log_lr, excess
 from scaleband.laws.loss import Covariates
 from scaleband.laws.loss.draws import LossDraws
-from scaleband.predict.allocation import effect_of_fitted_size
+from scaleband.predict.allocation import check_loss, effect_of_fitted_size
 from scaleband.predict.repeats import tokens_that_count
 from scaleband.predict.targets import basins, target_cells
 
@@ -113,10 +112,9 @@ def reach(
     Raises
     ------
     UserError
-        A loss that is not positive.
+        A loss that is not positive and finite.
     """
-    if not 0 < loss < np.inf:
-        raise UserError(f"a loss to reach must be positive, not {loss:g}")
+    check_loss(loss)
     active = float(n_params if n_active is None else n_active)
     low, high = tokens_range or (active, 2e4 * active)
     logs = np.linspace(np.log(low), np.log(high), n_horizons)
