@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from scaleband.campaign.diverged import PARTICLES, weighed
+from scaleband.campaign.proposers import target_of
 from scaleband.campaign.settings import Settings
 from scaleband.campaign.storage import write_json
 from scaleband.errors import UserError
 from scaleband.laws import LawDraws
-from scaleband.predict import target_cells
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -224,31 +224,22 @@ def prior_draws_of(settings: Settings, key: str, count: int | None = None) -> La
     from scaleband.bayes import default_beliefs
     from scaleband.bayes.beliefs import fixed_offset_scales
     from scaleband.bayes.simulate import simulate_states
-    from scaleband.laws import DRAWN, FORMS, RESPONSES, ROLES, design_for
+    from scaleband.laws import FORMS, design_for
 
-    t = settings.target
-    cells = target_cells(
-        float(t["n_params"]), float(t["n_tokens"]), n_active=float(t["n_active"]),
-        source=str(t["source"]), arch=str(t["arch"]), data=str(t["data"]),
-    )  # fmt: skip
+    cells = target_of(settings.target)
     design = design_for(cells)
     make = _beliefs(settings)
     beliefs = default_beliefs(design, FORMS[settings.form]) if make is None else make(design)
     rng = np.random.default_rng([settings.seed, int(key[:8], 16)])
     count = settings.draws * settings.chains if count is None else count
     flat = simulate_states(cells, design, beliefs, rng, count)
-    offset = np.zeros((count, len(RESPONSES), len(ROLES)))
-    offset[:, :2, 1:] = flat["offset_scale"]
-    offset[:, 2:, 1:] = fixed_offset_scales()[2:]
     meta: dict[str, object] = {
         "name": f"campaign {settings.name}, nothing told yet", "prior": beliefs.origin, "conventions": {},
         "gate": {"passed": True, "messages": []}, "n_runs": 0, "n_cells": 0,
         "form": beliefs.form or settings.form,
     }  # fmt: skip
-    drawn: dict[str, Any] = {k: flat[k] for k in DRAWN if k in flat}
-    return LawDraws(
-        design=design, cells=cells, offset_scale=offset, sources=tuple(sorted(set(cells.source))), meta=meta, **drawn,
-    )  # fmt: skip
+    sources = tuple(sorted(set(cells.source)))
+    return LawDraws.of(flat, fixed_offset_scales(), design=design, cells=cells, sources=sources, meta=meta)
 
 
 def data_digest(history: pd.DataFrame | None, settings: Settings) -> str:

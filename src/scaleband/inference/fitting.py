@@ -24,7 +24,6 @@ from scaleband.inference.stacking import mix
 from scaleband.inference.store import to_tree
 from scaleband.inference.unpack import unpack
 from scaleband.laws import (
-    DRAWN,
     FORMS,
     HYPERPARAMETERS,
     RESPONSES,
@@ -95,20 +94,11 @@ class Fit:
 
     def draws(self) -> LawDraws:
         """The posterior as draws for `predict`."""
-        flat = {name: v.reshape(-1, *v.shape[2:]) for name, v in self.posterior.items()}
-        offset = np.zeros((len(flat["rho"]), len(RESPONSES), len(ROLES)))
-        offset[:, :2, 1:] = flat["offset_scale"]
-        offset[:, 2:, 1:] = fixed_offset_scales()[2:]
-        drawn: dict[str, Any] = {k: flat[k] for k in DRAWN if k in flat}
-        return LawDraws(
-            design=self.inputs.design,
-            cells=self.inputs.cells,
-            offset_scale=offset,
-            sources=self.inputs.sources,
-            meta=self.meta,
-            trunked=self.inputs.trunked,
-            **drawn,
-        )
+        flat, i = {name: v.reshape(-1, *v.shape[2:]) for name, v in self.posterior.items()}, self.inputs
+        return LawDraws.of(
+            flat, fixed_offset_scales(), design=i.design, cells=i.cells, sources=i.sources, meta=self.meta,
+            trunked=i.trunked,
+        )  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -158,7 +158,7 @@ def _read(file: Any, path: Path) -> LawDraws:
         "cell": len(cells),
         "coefficient": len(design.columns),
     }
-    values: dict[str, Any] = {name: _draws(posterior, name, sizes, path) for name in _NEEDED}
+    values = {name: _draws(posterior, name, sizes, path) for name in _NEEDED}
     # Fits of one source have no ratio; those of several from before 2026-11-28 neither, and from before 2026-11-26 no
     # scatter of a source's levels. Without trunks there is no scale of their errors.
     for name in ("scatter_level", "scatter_ratio", "trunk_scale"):
@@ -167,14 +167,10 @@ def _read(file: Any, path: Path) -> LawDraws:
     if len({len(v) for v in values.values()}) != 1:
         raise damaged(path, "its variables differ in their number of draws")
     fixed = numbers(constant, "fixed_offset_scale", path, (len(RESPONSES), len(ROLES) - 1))
-    offset = np.zeros((len(values["rho"]), len(RESPONSES), len(ROLES)))
-    offset[:, :2, 1:] = values.pop("offset_scale")
-    offset[:, 2:, 1:] = fixed[2:]
     trunked = _trunked(constant, sources, meta, path) if "trunk_scale" in values else ()
-    return LawDraws(
-        design=design, cells=cells, offset_scale=offset, sources=sources, meta=meta | {"path": str(path)},
-        trunked=trunked, **values,
-    )  # fmt: skip
+    return LawDraws.of(
+        values, fixed, design=design, cells=cells, sources=sources, meta=meta | {"path": str(path)}, trunked=trunked
+    )
 
 
 def _trunked(constant: Any, sources: tuple[str, ...], meta: Mapping[str, Any], path: Path) -> tuple[str, ...]:

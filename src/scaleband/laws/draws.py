@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +15,7 @@ from scaleband.laws.design import (
     FEATURES,
     HYPERPARAMETERS,
     LEVEL,
+    RESPONSES,
     ROLES,
     SCATTER_RATIO_SD,
     Cells,
@@ -29,7 +31,7 @@ TOKENS_TOLERANCE = 5e-3
 
 DRAWN = ("law", "scatter", "scatter_level", "scatter_ratio", "state", "angle", "skew", "sigma", "trunk_scale", "rho",
          "nu", "shared")  # fmt: skip
-"""Fields of `LawDraws` that a posterior holds under the same names; `offset_scale` is put together."""
+"""Fields of `LawDraws` that a posterior holds under the same names; `offset_scale` is put together (`LawDraws.of`)."""
 
 
 @dataclass(frozen=True)
@@ -91,6 +93,32 @@ class LawDraws:
     origin: tuple[int, NDArray[np.int64]] | None = None
     trunk_scale: Array | None = None
     trunked: tuple[str, ...] = ()
+
+    @classmethod
+    def of(
+        cls, flat: Mapping[str, Array], fixed_offset_scale: Array, *, design: Design, cells: Cells,
+        sources: tuple[str, ...], meta: Mapping[str, object], trunked: tuple[str, ...] = (),
+    ) -> LawDraws:
+        """From a posterior's entries by name.
+
+        Parameters
+        ----------
+        flat
+            `DRAWN`, as far as the posterior has them, and `offset_scale` (sample, hyperparameter, role without
+            `shared`), which is learned; a leading sample dim each, other entries are not looked at.
+        fixed_offset_scale (response, role without `shared`)
+            Of all other responses, whose pooling is not learned (`bayes.beliefs.fixed_offset_scales`).
+        design, cells, sources, meta, trunked
+            As in the class.
+        """
+        n_learned = len(HYPERPARAMETERS)
+        offset = np.zeros((len(flat["rho"]), len(RESPONSES), len(ROLES)))
+        offset[:, :n_learned, 1:] = flat["offset_scale"]
+        offset[:, n_learned:, 1:] = fixed_offset_scale[n_learned:]
+        drawn: dict[str, Any] = {name: flat[name] for name in DRAWN if name in flat}
+        return cls(
+            design=design, cells=cells, offset_scale=offset, sources=sources, meta=meta, trunked=trunked, **drawn
+        )
 
     @property
     def n_samples(self) -> int:
