@@ -34,6 +34,12 @@ DRAWN = ("law", "scatter", "scatter_level", "scatter_ratio", "state", "angle", "
 """Fields of `LawDraws` that a posterior holds under the same names; `offset_scale` is put together (`LawDraws.of`)."""
 
 
+def keyed_rng(*key: str) -> np.random.Generator:
+    """A stream that depends on `key` alone: two questions about one new name share its luck, whatever else is asked."""
+    digest = hashlib.sha256("\x1f".join(key).encode()).digest()
+    return np.random.default_rng(np.frombuffer(digest, dtype=np.uint32))
+
+
 @dataclass(frozen=True)
 class LawDraws:
     """Posterior draws of the laws, chains already stacked.
@@ -179,8 +185,7 @@ class LawDraws:
         A level never seen (a new source, a new cell) gets one draw of its offset per posterior draw. Keyed by
         its name, two questions about the same new source share that draw, whatever else is asked.
         """
-        digest = hashlib.sha256("\x1f".join(key).encode()).digest()
-        rng = np.random.default_rng(np.frombuffer(digest, dtype=np.uint32))
+        rng = keyed_rng(*key)
         if self.origin is None:
             return rng.standard_normal((self.n_samples, self.law.shape[1]))
         return rng.standard_normal((self.origin[0], self.law.shape[1]))[self.origin[1]]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -11,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scaleband.laws.design import Cells
+from scaleband.laws.draws import keyed_rng
 from scaleband.laws.far import FarDraws
 from scaleband.laws.loss.form import Covariates, LossLaw
 from scaleband.laws.loss.table import (
@@ -50,8 +50,7 @@ class LawSamples:
 
 def keyed_normal(count: int, *key: str) -> Array:
     """N(0, 1) draws that depend on `key` alone: two questions about one new group share its offset."""
-    digest = hashlib.sha256("\x1f".join(key).encode()).digest()
-    return np.random.default_rng(np.frombuffer(digest, dtype=np.uint32)).standard_normal(count)
+    return keyed_rng(*key).standard_normal(count)
 
 
 @dataclass(frozen=True)
@@ -254,8 +253,7 @@ class LossDraws:
 
     def scatter(self, source: str, *key: str) -> Array:
         """One observation's distance from the law, log units, (sample,): Student t for runs, normal for cells."""
-        digest = hashlib.sha256("\x1f".join(("scatter", *key)).encode()).digest()
-        rng = np.random.default_rng(np.frombuffer(digest, dtype=np.uint32))
+        rng = keyed_rng("scatter", *key)
         sigma = self._sigma(source, rng)
         if self._size_effects:
             return sigma * rng.standard_normal(len(sigma))
