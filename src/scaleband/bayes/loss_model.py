@@ -31,7 +31,6 @@ from scaleband.laws.loss.table import (
     LossTable,
     covariates,
     reference_of,
-    size_names,
     sizes_told_apart,
     trunk_names,
 )
@@ -126,7 +125,7 @@ def model_arrays(table: LossTable, layout: Layout) -> dict[str, Any]:
         "source": np.array([layout.sources.index(s) for s in table.cells.source], np.int64),
         "trunk": np.array([trunk.get(t, len(trunk)) for t in names], np.int64),
         "alone": (~shares & np.isin(sources, sources[shares])).astype(float),
-        "of_size": one_hot(size_names(table.cells), layout.sizes),
+        "of_size": one_hot(table.cells.labels("size"), layout.sizes),
     }
 
 

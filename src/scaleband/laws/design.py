@@ -92,6 +92,11 @@ STACKED = ("linear", "curved-tokens", "interaction", "quadratic")
 """Forms that are stacked by default: power laws, one term of second order, all of them."""
 
 
+def size_label(source: str, arch: str, n_params: float) -> str:
+    """A level of the role `size`, three digits: what shares a model's depth and width."""
+    return f"{source}/{arch}/{n_params:.3g}"
+
+
 @dataclass(frozen=True)
 class Cells:
     """Targets or fitted cells, one entry each, every field of shape (cell,).
@@ -129,8 +134,7 @@ class Cells:
         if role == "variant":
             return ["" if a == f else a for a, f in zip(self.arch, family, strict=True)]
         if role == "size":
-            parts = zip(self.source, self.arch, self.n_params, strict=True)
-            return [f"{source}/{arch}/{n:.3g}" for source, arch, n in parts]
+            return [size_label(*part) for part in zip(self.source, self.arch, self.n_params, strict=True)]
         raise KeyError(role)
 
 

@@ -8,10 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scaleband.errors import UserError
-from scaleband.laws.design import Cells
+from scaleband.laws.design import Cells, size_label
 from scaleband.laws.loss import Covariates, minimise_each
 from scaleband.laws.loss.draws import LossDraws
-from scaleband.laws.loss.table import size_names
 from scaleband.predict.repeats import tokens_that_count
 
 Array = NDArray[np.float64]
@@ -190,8 +189,8 @@ def allocate(draws: LossDraws, group: str, flops: float, limits: Limits | None =
 def effect_of_fitted_size(draws: LossDraws, group: str, n_params: float) -> Array:
     """(sample,) what all cells of a size that was fitted share beside the law (`LossDraws.size_effect`); else 0."""
     source, arch, _ = group.split("/")
-    name = f"{source}/{arch}/{n_params:.3g}"
-    return draws.size_effect(name) if name in size_names(draws.table.cells) else np.zeros(draws.n_samples)
+    name = size_label(source, arch, n_params)
+    return draws.size_effect(name) if name in draws.table.cells.labels("size") else np.zeros(draws.n_samples)
 
 
 def allocation_exponent(draws: LossDraws, group: str, flops: float) -> Array:

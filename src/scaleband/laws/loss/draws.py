@@ -18,7 +18,6 @@ from scaleband.laws.loss.table import (
     Reference,
     covariates,
     group_names,
-    size_names,
     sizes_told_apart,
 )
 
@@ -153,7 +152,7 @@ class LossDraws:
         """Mean and standard deviation (sample,) of the effect of every fitted size; '' is a size never seen."""
         if not self.table.of_cells or any(p.entry("log_size_scale") is None for p in self.parts):
             return {}
-        names = np.array(size_names(self.table.cells))
+        names = np.array(self.table.cells.labels("size"))
         d, rest = np.empty((2, self.n_samples, len(self.table)))
         for group in self.groups():
             at = np.flatnonzero(np.array(self.table.groups()) == group)
@@ -175,7 +174,7 @@ class LossDraws:
         return out
 
     def size_effect(self, name: str) -> Array:
-        """(sample,) what all cells of a size (`table.size_names`) share beside the law; 0 where runs were fitted."""
+        """(sample,) what all cells of a size (`Cells.labels`) share beside the law; 0 where runs were fitted."""
         known = self._size_effects
         if not known:
             return np.zeros(self.n_samples)
@@ -217,7 +216,7 @@ class LossDraws:
             where it is '' or no other run shared it. Left out where targets are new runs.
         """
         x = covariates(cells, self.reference, batch_tokens, unique_tokens)
-        out, sizes = np.empty((self.n_samples, len(cells))), size_names(cells)
+        out, sizes = np.empty((self.n_samples, len(cells))), cells.labels("size")
         shared = {n.removeprefix("trunk:") for n in self.parts[0].names if n.startswith("trunk:")}
         for t, group in enumerate(group_names(cells)):
             levels, values = self.evaluator(group)

@@ -82,14 +82,9 @@ def trunk_names(table: LossTable) -> list[str]:
     return [f"{s}/{t}" if t else "" for s, t in zip(table.cells.source, table.trunk, strict=True)]
 
 
-def size_names(cells: Cells) -> list[str]:
-    """source/arch/n_params of each entry, three digits: what shares a model's depth and width."""
-    return [f"{s}/{a}/{n:.3g}" for s, a, n in zip(cells.source, cells.arch, cells.n_params, strict=True)]
-
-
 def sizes_told_apart(cells: Cells) -> tuple[str, ...]:
     """Names of the sizes whose effect can be told from their group's level: of recipes with three sizes or more."""
-    names = set(size_names(cells))
+    names = set(cells.labels("size"))
     count = {own: sum(n.startswith(f"{own}/") for n in names) for own in {n.rsplit("/", 1)[0] for n in names}}
     return tuple(sorted(n for n in names if count[n.rsplit("/", 1)[0]] >= 3))
 
