@@ -108,11 +108,7 @@ def predicted(
     out = np.empty((len(points.cells), 3))
     for begin in range(0, len(out), CHUNK):
         rows = slice(begin, begin + CHUNK)
-        c = points.cells
-        part = Cells(
-            c.source[rows], c.arch[rows], c.data[rows], c.n_params[rows], c.n_active[rows], c.n_tokens[rows]
-        )
-        b = basins(draws, part)
+        b = basins(draws, points.cells.take(rows))
         if laws is not None:
             b = with_loss_law(draws, b, laws, points.unique_tokens[rows])
         logs = predict_log_loss(

@@ -114,6 +114,12 @@ class Cells:
     def __len__(self) -> int:
         return len(self.n_params)
 
+    def take(self, at: slice | NDArray[np.int64]) -> Cells:
+        """The cells at these positions, in this order."""
+        rows = np.arange(len(self))[at]
+        source, arch, data = (tuple(part[i] for i in rows) for part in (self.source, self.arch, self.data))
+        return Cells(source, arch, data, self.n_params[rows], self.n_active[rows], self.n_tokens[rows])
+
     def n(self) -> Array:
         """log(n_params / 5e8)."""
         return np.log(self.n_params / REFERENCE["n_params"])

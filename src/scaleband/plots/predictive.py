@@ -13,7 +13,7 @@ from scipy.special import ndtri, stdtr
 from scipy.stats import binom
 
 from scaleband.errors import UserError
-from scaleband.laws import CENSOR_ABOVE, Cells, LawDraws, noise_scale
+from scaleband.laws import CENSOR_ABOVE, LawDraws, noise_scale
 from scaleband.plots.canvas import COLOURS, DASHES, GREY, INK, MARKERS, log_x, new_figure, percent_label
 from scaleband.plots.selection import some_draws
 from scaleband.predict import basins, regret
@@ -102,12 +102,7 @@ def predictive_data(draws: LawDraws, runs: pd.DataFrame, *, mass: float = 0.9) -
     done, cell, y = known[kept], cell[kept], y[kept]
 
     some = some_draws(draws, _DRAWS)
-    own = draws.cells
-    targets = Cells(
-        [own.source[k] for k in cell], [own.arch[k] for k in cell], [own.data[k] for k in cell],
-        own.n_params[cell], own.n_active[cell], own.n_tokens[cell],
-    )  # fmt: skip
-    b = basins(some, targets)
+    b = basins(some, draws.cells.take(cell))
     excess = regret(b, done["lr_peak"].to_numpy(float), done["batch_tokens"].to_numpy(float))
     source = np.array([draws.sources.index(s) for s in done["source"]], dtype=np.int64)
     se = 100 * (done["loss_se"] / done["loss"]).to_numpy(float) if "loss_se" in done else 0.0

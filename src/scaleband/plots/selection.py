@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from scaleband.errors import UserError
 from scaleband.labels import quantity
 from scaleband.laws import Cells, LawDraws
@@ -26,10 +28,7 @@ def one_cell(cells: Cells, c: int) -> Cells:
     """
     if not -len(cells) <= c < len(cells):
         raise UserError(f"there is no target {c}: there are {len(cells)}, counted from 0; give one of them")
-    at = slice(c, c + 1) if c >= 0 else slice(c, c + 1 or None)
-    return Cells(
-        cells.source[at], cells.arch[at], cells.data[at], cells.n_params[at], cells.n_active[at], cells.n_tokens[at]
-    )
+    return cells.take(np.array([c]))
 
 
 def cell_label(cell: Cells) -> str:

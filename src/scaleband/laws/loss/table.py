@@ -61,13 +61,8 @@ class LossTable:
 
     def take(self, at: NDArray[np.int64]) -> LossTable:
         """The observations at these positions."""
-        c = self.cells
-        cells = Cells(
-            [c.source[i] for i in at], [c.arch[i] for i in at], [c.data[i] for i in at],
-            c.n_params[at], c.n_active[at], c.n_tokens[at],
-        )  # fmt: skip
         return LossTable(
-            cells, self.batch_tokens[at], self.unique_tokens[at], self.log_loss[at], self.log_loss_se[at],
+            self.cells.take(at), self.batch_tokens[at], self.unique_tokens[at], self.log_loss[at], self.log_loss_se[at],
             [self.kind[i] for i in at], [self.trunk[i] for i in at], self.of_cells,
         )  # fmt: skip
 
