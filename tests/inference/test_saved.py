@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pandas as pd
 import pytest
@@ -104,3 +105,24 @@ def test_what_has_no_runs_or_several_forms_is_refused(fitted: Fit, tmp_path: Pat
     write_netcdf(tree_of(replace(fitted, meta=fitted.meta | said)), tmp_path / "fit.nc")
     with pytest.raises(UserError, match="this fit is of form stack, not of one form; fit the longer table anew"):
         read_fit(tmp_path / "fit.nc", small_frame(0))
+
+
+def test_runs_that_were_cut_or_are_no_numbers_are_one_sentence(fitted: Fit, tmp_path: Path) -> None:
+    path = tmp_path / "fit.nc"
+    for change, says in (
+        (lambda seen: seen.pop("run"), "observed_data/run is missing"),
+        (lambda seen: seen.update(run=seen["run"][:-1]), "its runs differ in their number from their names"),
+        (lambda seen: seen.update(log_lr=seen["log_lr"][:-1]), "observed_data/log_lr has shape"),
+        (lambda seen: seen["log_loss"].__setitem__(0, np.nan), "observed_data/log_loss holds numbers that are not"),
+    ):
+        write_netcdf(tree_of(fitted), path)
+        with h5py.File(path, "r+") as file:
+            group = file["observed_data"]
+            seen = {name: group[name][()] for name in group}
+            change(seen)
+            del file["observed_data"]
+            for name, value in seen.items():
+                kind = h5py.string_dtype() if name == "run" else value.dtype
+                file.create_dataset(f"observed_data/{name}", data=value, dtype=kind)
+        with pytest.raises(UserError, match=says):
+            read_fit(path, small_frame(0))

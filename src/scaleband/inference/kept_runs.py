@@ -3,16 +3,35 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from scaleband.errors import UserError
-from scaleband.inference.stored import UNREADABLE, any_numbers, damaged, member, numbers, texts
+from scaleband.inference.stored import any_numbers, damaged, member, numbers, opened, texts
 from scaleband.laws import REFERENCE
 
 if TYPE_CHECKING:
     import pandas as pd
+
+
+SEEN = ("log_loss", "log_lr", "log_batch", "censored", "run_cell")
+"""What a fit's file says of every run."""
+
+
+def seen_runs(file: Any, path: Path) -> dict[str, NDArray[np.float64]] | None:
+    """`SEEN` of an open file, each (run,), as `fitting.tree_of` writes them; None for a released model, which has none.
+
+    Raises
+    ------
+    UserError
+        They are not as the format has them.
+    """
+    if "observed_data" not in file:
+        return None
+    group = member(file, "observed_data", path)
+    shape = any_numbers(group, SEEN[0], path).shape
+    return {name: numbers(group, name, path, shape) for name in SEEN}
 
 
 def kept_runs(path: str | Path) -> pd.DataFrame | None:
@@ -28,26 +47,19 @@ def kept_runs(path: str | Path) -> pd.DataFrame | None:
     UserError
         Its runs are not as the format has them.
     """
-    import h5py
     import pandas as pd
 
     path = Path(path)
-    try:
-        with h5py.File(path, "r") as file:
-            if "observed_data" not in file:
-                return None
-            seen, constant = member(file, "observed_data", path), member(file, "constant_data", path)
-            shape = any_numbers(seen, "log_loss", path).shape
-            names = ("log_loss", "censored", "log_lr", "log_batch", "run_cell")
-            y, censored, log_lr, log_batch, at = (numbers(seen, name, path, shape) for name in names)
-            group = {part: texts(constant, f"cell_{part}", path) for part in ("source", "arch", "data")}
-            n = (len(group["source"]),)
-            counts = {k: numbers(constant, f"cell_{k}", path, n) for k in ("n_params", "n_active", "n_tokens")}
-    except UserError:
-        raise
-    except UNREADABLE as error:
-        raise damaged(path, f"its runs cannot be read ({type(error).__name__})") from None
-    cell = at.astype(np.int64)
+    with opened(path, "its runs") as file:
+        seen = seen_runs(file, path)
+        if seen is None:
+            return None
+        constant = member(file, "constant_data", path)
+        group = {part: texts(constant, f"cell_{part}", path) for part in ("source", "arch", "data")}
+        n = (len(group["source"]),)
+        counts = {k: numbers(constant, f"cell_{k}", path, n) for k in ("n_params", "n_active", "n_tokens")}
+    y, log_lr, log_batch, censored = (seen[name] for name in ("log_loss", "log_lr", "log_batch", "censored"))
+    cell = seen["run_cell"].astype(np.int64)
     if cell.size and (cell.min() < 0 or cell.max() >= n[0]):
         raise damaged(path, "its runs lie in cells that it does not have")
     if not (np.abs(np.stack([y / 100, log_lr, log_batch])) < 50).all():

@@ -21,12 +21,12 @@ import numpy as np
 
 from scaleband.errors import UserError
 from scaleband.inference.stored import (
-    UNREADABLE,
     any_numbers,
     attribute,
     checked_meta,
     damaged,
     member,
+    opened,
     texts,
 )
 from scaleband.laws.design import Cells
@@ -117,15 +117,10 @@ def read_loss(path: str | Path) -> LossDraws | None:
 
     if not h5py.is_hdf5(path):
         raise damaged(path, "it is not a NetCDF 4 file")
-    try:
-        with h5py.File(path, "r") as file:
-            if not isinstance(file.get("loss", getlink=True), h5py.HardLink):
-                return None
-            return _read(file["loss"], path)
-    except UserError:
-        raise
-    except UNREADABLE as error:
-        raise damaged(path, f"they cannot be read ({type(error).__name__})") from None
+    with opened(path, "they") as file:
+        if not isinstance(file.get("loss", getlink=True), h5py.HardLink):
+            return None
+        return _read(file["loss"], path)
 
 
 def holds_basins(path: Path) -> bool:

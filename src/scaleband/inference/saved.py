@@ -17,17 +17,15 @@ from scaleband.bayes.beliefs import STATED
 from scaleband.errors import UserError
 from scaleband.inference.fitting import Fit, prepared
 from scaleband.inference.gate import Gate
+from scaleband.inference.kept_runs import seen_runs
 from scaleband.inference.store import DIMS, read_draws
-from scaleband.inference.stored import UNREADABLE, any_numbers, damaged, member, texts
+from scaleband.inference.stored import any_numbers, damaged, member, opened, texts
 from scaleband.laws import FORMS
 
 if TYPE_CHECKING:
     import pandas as pd
 
 Array = NDArray[np.float64]
-
-_SEEN = ("log_loss", "log_lr", "log_batch", "censored", "run_cell")
-"""What the file says of every run."""
 
 _CELLS = ("source", "arch", "data", "n_params", "n_active", "n_tokens")
 
@@ -64,22 +62,14 @@ def read_fit(
         raise UserError(f"{path}: this fit is of form {form}, not of one form; fit the longer table anew")
     if origin != STATED and beliefs is None:
         raise UserError(f"{path}: this fit's prior is {origin}; give beliefs that make it")
-    import h5py
-
-    try:
-        with h5py.File(path, "r") as file:
-            if "observed_data" not in file:
-                raise UserError(f"{path}: this file holds no runs (it is a released model); fit your table anew")
-            posterior = {
-                name: any_numbers(file["posterior"], name, path) for name in DIMS if name in file["posterior"]
-            }
-            observed = member(file, "observed_data", path)
-            runs = texts(observed, "run", path)
-            seen = {name: any_numbers(observed, name, path) for name in _SEEN}
-    except UserError:
-        raise
-    except UNREADABLE as error:
-        raise damaged(path, f"its runs cannot be read ({type(error).__name__})") from None
+    with opened(path, "its runs") as file:
+        seen = seen_runs(file, path)
+        if seen is None:
+            raise UserError(f"{path}: this file holds no runs (it is a released model); fit your table anew")
+        posterior = {name: any_numbers(file["posterior"], name, path) for name in DIMS if name in file["posterior"]}
+        runs = texts(member(file, "observed_data", path), "run", path)
+    if len(runs) != len(seen["log_loss"]):
+        raise damaged(path, "its runs differ in their number from their names")
     its_own = frame[frame["run_id"].isin(runs)]
     named = form if form in FORMS else next(iter(FORMS))  # not looked at beside a prior
     _, _, prior, inputs = prepared(its_own, str(named), beliefs)

@@ -33,7 +33,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scaleband.errors import UserError
-from scaleband.inference.stored import UNREADABLE, attribute, checked_meta, damaged, member, numbers, texts
+from scaleband.inference.stored import attribute, checked_meta, damaged, member, numbers, opened, texts
 from scaleband.laws import FEATURES, RESPONSES, ROLES, Cells, Design, LawDraws
 
 FORMAT = "scaleband-fit"
@@ -115,15 +115,8 @@ def read_draws(path: str | Path) -> LawDraws:
         raise UserError(f"{path}: {error.strerror or 'cannot be opened'}; check the path and its permissions") from None
     if head != b"\x89HDF\r\n\x1a\n":
         raise damaged(path, "it is not a NetCDF 4 file" if head else "it is empty")
-    import h5py
-
-    try:
-        with h5py.File(path, "r") as file:
-            return _read(file, path)
-    except UserError:
-        raise
-    except UNREADABLE as error:
-        raise damaged(path, f"it cannot be read ({type(error).__name__})") from None
+    with opened(path) as file:
+        return _read(file, path)
 
 
 def _read(file: Any, path: Path) -> LawDraws:

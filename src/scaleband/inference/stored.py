@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +26,24 @@ def damaged(path: Path, what: str) -> UserError:
         f"{path}: {what}; it is not a fit that scaleband wrote, or it or its loss laws are damaged: fit again with "
         "`scaleband fit RUNS --out FIT.nc`"
     )
+
+
+@contextmanager
+def opened(path: Path, what: str = "it") -> Iterator[Any]:
+    """An HDF5 file to read; what h5py raises of one that is not what it seems is one sentence about `what` is read.
+
+    Raises
+    ------
+    UserError
+        `what` cannot be read; or what the block raises.
+    """
+    import h5py
+
+    try:
+        with h5py.File(path, "r") as file:
+            yield file
+    except UNREADABLE as error:
+        raise damaged(path, f"{what} cannot be read ({type(error).__name__})") from None
 
 
 def attribute(node: Any, name: str) -> Any:
