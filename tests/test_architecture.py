@@ -14,8 +14,8 @@ import pytest
 SOURCE = Path(__file__).resolve().parents[1] / "src"
 PACKAGE = SOURCE / "scaleband"
 
-# Room -> the rooms it may import, written out in full. `errors` and `labels` are open to all; the root `__init__` may
-# reach every room, lazily. A room that is missing here fails the tests, so a new one is one line.
+# Room -> the rooms it may import, written out in full. Files beside the rooms (`errors`, ...) are open to all;
+# the root `__init__` may reach every room, lazily. A room that is missing here fails the tests: a new one is one line.
 ROOMS: dict[str, set[str]] = {
     "runs": set(),
     "laws": {"runs"},

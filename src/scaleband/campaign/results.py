@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
-from difflib import get_close_matches
 from typing import Any
 
 from scaleband.campaign.records import Result, Run
 from scaleband.campaign.settings import UNIT, Settings
 from scaleband.errors import UserError
+from scaleband.nearest import nearest
 from scaleband.slips import LOSS_RANGE
 
 STATUSES = ("completed", "diverged", "failed")
@@ -81,8 +81,8 @@ def checked_result(
 
 def unknown_run(run_id: str, known: Sequence[str]) -> UserError:
     """What is said of an id that no run has."""
-    near = get_close_matches(run_id, known, n=1)
-    hint = f" (did you mean {near[0]}?)" if near else ""
+    near = nearest(run_id, known)
+    hint = f" (did you mean {near}?)" if near else ""
     count = f"this campaign proposed {len(known)} runs"
     return UserError(
         f"there is no run {run_id!r}{hint}; {count}, `scaleband campaign status --runs-out` writes them"

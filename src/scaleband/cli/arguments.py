@@ -6,11 +6,11 @@ import argparse
 import math
 import re
 from collections.abc import Callable, Collection
-from difflib import get_close_matches
 from pathlib import Path
 
 from scaleband.cli.verb import UsageError
 from scaleband.cli.words import REGRET_UNIT
+from scaleband.nearest import did_you_mean
 
 _COUNT = re.compile(r"([0-9][0-9_]*(?:\.[0-9]*)?|\.[0-9]+)(?:[eE]([+-]?[0-9]{1,3}))?\s*([kKmMbBtT]?)")
 _POWERS = {"": 0, "k": 3, "m": 6, "b": 9, "t": 12}
@@ -41,10 +41,8 @@ def names_among(flag: str, text: str, known: Collection[str], kind: str) -> list
     names = [w.strip() for w in text.split(",") if w.strip()]
     wrong = [w for w in names if w not in known]
     if wrong or not names:
-        near = get_close_matches(wrong[0], known, n=1) if wrong else []
-        hint = f"; did you mean {near[0]}?" if near else ""
         said = f"{flag}: there is no {kind} {wrong[0]!r}" if wrong else f"{flag} names no {kind.split()[-1]}"
-        raise UsageError(f"{said}; choose of {', '.join(known)}{hint}")
+        raise UsageError(f"{said}; choose of {', '.join(known)}{did_you_mean(wrong[0], known) if wrong else ''}")
     return names
 
 

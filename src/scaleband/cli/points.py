@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,6 +13,7 @@ from scaleband.cli.printing import say
 from scaleband.cli.question import with_usual_active
 from scaleband.errors import UserError
 from scaleband.laws import Cells
+from scaleband.nearest import nearest
 from scaleband.predict import target_cells
 from scaleband.predict.targets import UNSEEN
 from scaleband.slips import (
@@ -142,16 +142,16 @@ def misspelt(name: str, header: list[str], also: Sequence[str] = ()) -> list[str
     out = []
     for column in header:
         small = column.lower()
-        near = [meant[small]] if small in meant else get_close_matches(small, free, n=1, cutoff=0.8)
-        if near and near[0] in free and column not in read:
-            out.append(f"{name}: column {column} is not read; rename it {near[0]}, or to something else if it is not")
+        near = meant[small] if small in meant else nearest(small, free, cutoff=0.8)
+        if near in free and column not in read:
+            out.append(f"{name}: column {column} is not read; rename it {near}, or to something else if it is not")
     return out
 
 
 def missing_column(name: str, column: str, header: list[str]) -> str:
     """The sentence about a column that is not there."""
-    near = get_close_matches(column, header, n=1)
-    hint = f' (rename "{near[0]}"?)' if near else ""
+    near = nearest(column, header)
+    hint = f' (rename "{near}"?)' if near else ""
     shown = ", ".join(header[:12]) + (", ..." if len(header) > 12 else "")
     return f"{name}: there is no column {column}; add it{hint}; the columns are {shown}"
 

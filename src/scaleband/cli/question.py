@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from difflib import get_close_matches
 from typing import Any
 
 import numpy as np
@@ -19,6 +18,7 @@ from scaleband.labels import quantity
 from scaleband.laws import Cells, LawDraws
 from scaleband.laws.draws import PARAMS_TOLERANCE
 from scaleband.laws.loss.draws import LossDraws
+from scaleband.nearest import nearest
 from scaleband.predict import Basins, Extrapolation, basins, extrapolation, target_cells
 from scaleband.predict.targets import usual_sparsity
 
@@ -138,8 +138,8 @@ def names_like(part: str, known: Sequence[str]) -> list[str]:
 def meant(name: str, known: Sequence[str]) -> str:
     """The end of a sentence about a name that is not known: the nearest that is, or nothing."""
     small = {k.lower(): k for k in reversed(known)}
-    near = get_close_matches(name.lower(), list(small), n=1)
-    return f"; did you mean {small[near[0]]}?" if near else ""
+    near = nearest(name.lower(), small)
+    return f"; did you mean {small[near]}?" if near else ""
 
 
 def gate_of(draws: LawDraws | LossDraws) -> dict[str, Any]:

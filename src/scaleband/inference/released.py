@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from difflib import get_close_matches
 from pathlib import Path
 
 import scaleband
 from scaleband.errors import UserError
+from scaleband.nearest import nearest
 
 POSTERIOR = "posterior.nc"
 CARD = "card.md"
@@ -37,8 +37,8 @@ def _folder(name: str) -> Path:
         raise UserError(
             f"no released model {shown!r}: none is installed; fit your own runs and give FIT.nc"
         )
-    near = get_close_matches(name, names, n=1)
-    hint = f" (did you mean {near[0]}?)" if near else ""
+    near = nearest(name, names)
+    hint = f" (did you mean {near}?)" if near else ""
     raise UserError(
         f"no released model {shown!r}{hint}; choose one of {', '.join(names)}, or give a file of your own"
     )

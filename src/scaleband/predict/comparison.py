@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from difflib import get_close_matches
 
 import numpy as np
 from numpy.typing import NDArray
 
 from scaleband.errors import UserError
 from scaleband.laws.loss.draws import LossDraws
+from scaleband.nearest import did_you_mean
 from scaleband.predict.allocation import SMALLEST_BUDGET, Limits, allocate
 
 Array = NDArray[np.float64]
@@ -80,10 +80,9 @@ def compare(
     known = draws.groups()
     unknown = [g for g in (a, b) if g not in known]
     if unknown:
-        near = get_close_matches(unknown[0], known, n=1)
         raise UserError(
             f"{unknown[0]!r} was not fitted, so its loss level is unknown; choose among {', '.join(known)}"
-            + (f"; did you mean {near[0]}?" if near else "")
+            f"{did_you_mean(unknown[0], known)}"
         )
     kind = dict(zip(draws.table.groups(), draws.table.kind, strict=True))
     if kind[a] != kind[b]:

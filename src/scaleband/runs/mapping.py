@@ -7,12 +7,12 @@ import sys
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from difflib import get_close_matches
 from pathlib import Path
 
 import pandas as pd
 
 from scaleband.errors import UserError
+from scaleband.nearest import nearest
 from scaleband.runs.columns import BY_NAME, NUMBERS
 from scaleband.runs.problems import Problem, shown_value
 
@@ -127,8 +127,8 @@ def is_number(value: object) -> bool:
 
 def unknown_name(name: str, section: str, key: str) -> str:
     """The sentence about a key that is no column of a run table."""
-    near = get_close_matches(key, BY_NAME, n=1)
-    hint = f"did you mean {near[0]}?" if near else "the names are " + ", ".join(BY_NAME)
+    near = nearest(key, BY_NAME)
+    hint = f"did you mean {near}?" if near else "the names are " + ", ".join(BY_NAME)
     return f"{name}: [{section}] {shown_value(key)} is not a column of a run table; {hint}"
 
 
@@ -145,8 +145,8 @@ def renamed(raw: pd.DataFrame, file: str, plan: ColumnMap) -> tuple[pd.DataFrame
             continue
         if foreign not in raw.columns:
             if known not in raw.columns:  # several files may share one map: some already use our names
-                near = get_close_matches(foreign, [str(c) for c in raw.columns], n=1)
-                hint = f'did you mean "{near[0]}"?' if near else "its columns are " + column_list(raw)
+                near = nearest(foreign, map(str, raw.columns))
+                hint = f'did you mean "{near}"?' if near else "its columns are " + column_list(raw)
                 refuse(known, f'{plan.name} maps {known} to "{foreign}", which is not in the file', hint)
             else:
                 message = f'{plan.name} maps {known} to "{foreign}", which is not in the file; its {known} is read'
@@ -177,9 +177,9 @@ def misspelt(raw: pd.DataFrame, file: str) -> list[Problem]:
     problems = []
     for column in (str(c) for c in raw.columns if c not in BY_NAME):
         plain = re.sub("[^a-z0-9]+", "_", column.lower()).strip("_")
-        near = [plain] if plain in BY_NAME else get_close_matches(plain, absent, n=1, cutoff=0.8)
+        near = plain if plain in BY_NAME else nearest(plain, absent, cutoff=0.8)
         if near:
-            remedy = f"rename it {near[0]}, or to something else if it is not"
+            remedy = f"rename it {near}, or to something else if it is not"
             problems.append(Problem("warning", file, None, column, "", f"the column {column} is not read", remedy))
     return problems
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Literal
 
@@ -12,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from scaleband.errors import UserError
+from scaleband.nearest import nearest
 from scaleband.runs.columns import BY_NAME, required_columns
 from scaleband.runs.defaults import batch_from_sequences, with_defaults
 from scaleband.runs.files import read_raw
@@ -217,8 +217,8 @@ def one_file(
     unmapped = {problem.column for problem in found}
     for column in required_columns(purpose):
         if column not in raw.columns and column not in unmapped:
-            near = get_close_matches(column, [str(c) for c in raw.columns], n=1)
-            hint = f' ("{near[0]}"?)' if near else ""
+            near = nearest(column, map(str, raw.columns))
+            hint = f' ("{near}"?)' if near else ""
             problems.append(
                 Problem(
                     "error",
