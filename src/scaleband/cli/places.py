@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from scaleband.errors import UserError
+from scaleband.whole import whole
 
 
 def check_output(out: Path, flag: str, *, inputs: Iterable[Path] = ()) -> None:
@@ -48,15 +49,8 @@ def write_whole(out: Path, flag: str, write: Callable[[Path], object]) -> None:
         The disk is full, or the place cannot be written after all.
     """
     try:
-        handle, name = tempfile.mkstemp(prefix=f".{out.stem[:40]}.", suffix=out.suffix[:20], dir=out.parent)
-        os.close(handle)
-        temporary = Path(name)
-        try:
-            write(temporary)
-            os.chmod(temporary, 0o644)  # mkstemp makes it private
-            os.replace(temporary, out)
-        finally:
-            temporary.unlink(missing_ok=True)
+        with whole(out) as part:
+            write(part)
     except OSError as error:
         why = error.strerror or type(error).__name__
         raise UserError(

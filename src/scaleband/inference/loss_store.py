@@ -11,9 +11,7 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +32,7 @@ from scaleband.laws.far import NAMES, FarDraws
 from scaleband.laws.loss import LAWS
 from scaleband.laws.loss.draws import LawSamples, LossDraws
 from scaleband.laws.loss.table import LossTable, Reference
+from scaleband.whole import whole
 
 LOSS_FORMAT, LOSS_VERSION = "scaleband-loss", 1
 _TEXTS = ("source", "arch", "data", "kind", "trunk")
@@ -49,28 +48,28 @@ def write_loss(draws: LossDraws, path: Path, *, beside: Path | None = None) -> N
     ----------
     beside
         A fit whose other groups are kept: the file is copied and gets the group `loss`.
+
+    Raises
+    ------
+    UserError
+        Its folder does not exist, or cannot be written.
     """
     import h5py
 
     if not path.parent.is_dir():
         raise UserError(f"{path}: the folder {path.parent} does not exist; make it, or choose another --out")
-    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
-    os.close(handle)
     try:
-        if beside is not None:
-            shutil.copyfile(beside, temporary)
-        with h5py.File(temporary, "a" if beside is not None else "w") as file:
-            if "loss" in file:
-                del file["loss"]
-            _write(file.create_group("loss"), draws)
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
+        with whole(path) as part:
+            if beside is not None:
+                shutil.copyfile(beside, part)
+            with h5py.File(part, "a" if beside is not None else "w") as file:
+                if "loss" in file:
+                    del file["loss"]
+                _write(file.create_group("loss"), draws)
     except OSError as error:
         raise UserError(
             f"{path}: cannot be written ({error.strerror or type(error).__name__}); free some space, or choose another"
         ) from None
-    finally:
-        Path(temporary).unlink(missing_ok=True)
 
 
 def _write(group: Any, draws: LossDraws) -> None:

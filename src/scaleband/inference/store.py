@@ -23,8 +23,6 @@ executes nothing from the file.
 from __future__ import annotations
 
 import json
-import os
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -35,6 +33,7 @@ from numpy.typing import NDArray
 from scaleband.errors import UserError
 from scaleband.inference.stored import attribute, checked_meta, damaged, member, numbers, opened, texts
 from scaleband.laws import FEATURES, RESPONSES, ROLES, Cells, Design, LawDraws
+from scaleband.whole import whole
 
 FORMAT = "scaleband-fit"
 VERSION = 1
@@ -73,25 +72,27 @@ _RANGE = {
 
 
 def write_netcdf(tree: Any, path: Path) -> None:
-    """Write a DataTree to `path`: to a temporary file beside it first, then renamed over it."""
+    """Write a DataTree to `path`, whole or not at all.
+
+    Raises
+    ------
+    UserError
+        Its folder does not exist.
+    OSError
+        The place cannot be written.
+    """
     if not path.parent.is_dir():
         raise UserError(f"{path}: the folder {path.parent} does not exist; make it, or choose another --out")
-    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
-    os.close(handle)
-    try:
-        encoding = {
-            node.path: {
-                name: {"zlib": True, "complevel": 4, "shuffle": True}
-                for name, v in node.dataset.data_vars.items()
-                if v.dtype.kind == "f" and v.size > 1000
-            }
-            for node in tree.subtree
+    encoding = {
+        node.path: {
+            name: {"zlib": True, "complevel": 4, "shuffle": True}
+            for name, v in node.dataset.data_vars.items()
+            if v.dtype.kind == "f" and v.size > 1000
         }
-        tree.to_netcdf(temporary, engine="h5netcdf", encoding=encoding)
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    finally:
-        Path(temporary).unlink(missing_ok=True)
+        for node in tree.subtree
+    }
+    with whole(path) as part:
+        tree.to_netcdf(part, engine="h5netcdf", encoding=encoding)
 
 
 def read_draws(path: str | Path) -> LawDraws:

@@ -7,8 +7,6 @@ shape or dash, so that a grey print still tells.
 from __future__ import annotations
 
 import io
-import os
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -22,6 +20,7 @@ from numpy.typing import ArrayLike
 
 from scaleband.errors import UserError
 from scaleband.labels import quantity
+from scaleband.whole import whole
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#AA4499", "#56B4E9", "#E69F00")
 MARKERS = ("o", "s", "^", "D", "v", "P")
@@ -121,7 +120,7 @@ def span(*values: ArrayLike, margin: float = 0.06) -> tuple[float, float]:
 
 
 def save(figure: Figure, path: str | Path, *, dpi: int = 150) -> Path:
-    """Write a figure: to a temporary file beside `path` first, then renamed over it.
+    """Write a figure, whole or not at all.
 
     Parameters
     ----------
@@ -151,13 +150,6 @@ def save(figure: Figure, path: str | Path, *, dpi: int = 150) -> Path:
         raise UserError(f"{path}: this is a folder; give a file name")
     # No dates and no random ids inside: the same picture gives the same bytes.
     undated = {"png": {}, "svg": {"Date": None}, "pdf": {"CreationDate": None}}[kind]
-    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
-    os.close(handle)
-    try:
-        with rc_context({"svg.hashsalt": "scaleband"}):
-            figure.savefig(temporary, format=kind, dpi=dpi, metadata=undated)
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    finally:
-        Path(temporary).unlink(missing_ok=True)
+    with whole(path) as part, rc_context({"svg.hashsalt": "scaleband"}):
+        figure.savefig(part, format=kind, dpi=dpi, metadata=undated)
     return path
