@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,6 +16,7 @@ from scaleband.campaign.proposers import target_of
 from scaleband.campaign.settings import Settings
 from scaleband.campaign.storage import write_json
 from scaleband.errors import UserError
+from scaleband.inference.released import prior_path
 from scaleband.laws import LawDraws
 
 if TYPE_CHECKING:
@@ -60,19 +60,6 @@ class Posterior:
     n_completed: int = 0
 
 
-def prior_path(prior: str) -> Path:
-    """The file behind a prior: a path if it looks like one, else a released model's.
-
-    Raises
-    ------
-    UserError
-        No released model has this name.
-    """
-    from scaleband.inference.released import model_path
-
-    return Path(prior) if prior.endswith(".nc") or "/" in prior else model_path(prior)
-
-
 def check_prior(settings: Settings) -> None:
     """Read the prior now, so that a campaign never starts with one that cannot be used.
 
@@ -90,11 +77,9 @@ def check_prior(settings: Settings) -> None:
     if given is None:
         return
     from scaleband.inference.prior import overlapping_runs
+    from scaleband.runs.defaults import is_filled
 
-    # Numbered by us for want of names, row 1 of one table is not row 1 of another.
-    twice = overlapping_runs(
-        prior, [i for i in map(str, given["run_id"]) if not re.fullmatch(r"row-\d{6,}", i)]
-    )
+    twice = overlapping_runs(prior, [i for i in map(str, given["run_id"]) if not is_filled(i)])
     if twice:
         raise UserError(
             f"{len(twice):,} of the given runs (run_id {twice[0]}, ...) are among those that {settings.prior} was "

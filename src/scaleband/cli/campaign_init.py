@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 
 from scaleband.cli.arguments import add_json, add_target, count, path, trust, whole
-from scaleband.cli.fit import path_of_prior
 from scaleband.cli.grid_limits import (
     add_limits,
     flops,
@@ -22,6 +21,7 @@ from scaleband.cli.prices import add_prices, device_of
 from scaleband.cli.printing import print_json, say
 from scaleband.cli.verb import Exit, UsageError
 from scaleband.errors import UserError
+from scaleband.inference.released import is_path, prior_path
 
 STRATEGIES = ("evsi", "random", "cost-weighted", "cheapest-first")
 
@@ -130,7 +130,7 @@ def usual_active(asked: argparse.Namespace, given: dict[str, list[Any]]) -> floa
     arch = asked.arch or "dense"
     if arch.split("-")[0] == "dense":
         return float(asked.params)
-    known = [] if asked.prior is None else [read_draws(path_of_prior(asked.prior)).cells]
+    known = [] if asked.prior is None else [read_draws(prior_path(asked.prior)).cells]
     if given:
         params, active, tokens = (np.asarray(given[name], float) for name in ("n_params", "n_active", "n_tokens"))
         known.insert(0, Cells(given["source"], given["arch"], given["data"], params, active, tokens))
@@ -140,8 +140,8 @@ def usual_active(asked: argparse.Namespace, given: dict[str, list[Any]]) -> floa
 
 def prior_of(text: str) -> str:
     """A released model's name as it is; a file by its whole path, since the next command may run elsewhere."""
-    found = path_of_prior(text)
-    return text if not (text.endswith(".nc") or "/" in text) else str(found.resolve())
+    found = prior_path(text)  # refuses a name that no released model has
+    return str(found.resolve()) if is_path(text) else text
 
 
 def stated_of(words: list[str]) -> dict[str, str]:

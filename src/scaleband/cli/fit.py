@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
-import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -29,7 +27,7 @@ from scaleband.cli.progress import progress
 from scaleband.cli.question import form_words, mark
 from scaleband.cli.verb import Exit, UsageError, Verb
 from scaleband.errors import UserError
-from scaleband.inference.released import model_path
+from scaleband.inference.released import prior_path
 from scaleband.inference.store import read_draws, write_netcdf
 from scaleband.laws import FORMS, STACK, STACKED, LawDraws
 from scaleband.laws.loss import LAWS
@@ -82,14 +80,14 @@ def run(asked: argparse.Namespace) -> int:
         )
     laws_asked(asked)  # before the work
     forms = forms_asked(asked)
-    prior_path = None if asked.prior is None else path_of_prior(asked.prior)
-    given = [*asked.runs, asked.map, prior_path]
+    prior_file = None if asked.prior is None else prior_path(asked.prior)
+    given = [*asked.runs, asked.map, prior_file]
     check_output(asked.out, "--out", inputs=[p for p in given if p is not None])
     if asked.plot is not None:
         check_picture(asked.plot, inputs=[p for p in given if p is not None])
         if asked.plot.resolve() == asked.out.resolve():
             raise UsageError("--plot and --out name the same file; give the picture another name")
-    prior = None if prior_path is None else read_draws(prior_path)
+    prior = None if prior_file is None else read_draws(prior_file)
     if prior is not None and asked.trust != 0 and asked.form not in (None, prior.meta.get("form")):
         raise UsageError(
             f"--prior {asked.prior} is of form {prior.meta.get('form')}, and that is what is fitted, not --form "
@@ -174,12 +172,6 @@ def forms_asked(asked: argparse.Namespace) -> list[str]:
     return list(dict.fromkeys(names_among("--forms", asked.forms or ",".join(STACKED), FORMS, "form")))
 
 
-def path_of_prior(text: str) -> Path:
-    """The file behind --prior: a path if it looks like one, else a released model's."""
-    looks = text.endswith(".nc") or "/" in text or os.sep in text
-    return path(text) if looks else model_path(text)
-
-
 def beliefs_of(prior: LawDraws, table: RunTable, asked: argparse.Namespace) -> Callable[[Any], Beliefs]:
     """From a design to a prior that starts at the model.
 
@@ -189,9 +181,9 @@ def beliefs_of(prior: LawDraws, table: RunTable, asked: argparse.Namespace) -> C
         Runs of the table are among those that the model was fitted to.
     """
     from scaleband.inference.prior import beliefs_from, overlapping_runs
+    from scaleband.runs.defaults import is_filled
 
-    # Numbered by us for want of names, row 1 of one table is not row 1 of another.
-    names = [str(v) for v in table.frame["run_id"] if not re.fullmatch(r"row-\d{6,}", str(v))]
+    names = [str(v) for v in table.frame["run_id"] if not is_filled(str(v))]
     if len(names) < len(table.frame):
         say(
             f"note: some runs have no run_id, so whether {asked.prior} was fitted to them already cannot be seen"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import scaleband
@@ -53,6 +54,22 @@ def model_path(name: str) -> Path:
         There is no model of that name; the message lists those there are.
     """
     return _folder(name) / POSTERIOR
+
+
+def is_path(text: str) -> bool:
+    """Whether a prior is named by its file, and not by a released model's name: that has neither ending nor folder."""
+    return text.endswith(".nc") or "/" in text or os.sep in text
+
+
+def prior_path(text: str) -> Path:
+    """The file behind a prior: a path if it looks like one, else a released model's.
+
+    Raises
+    ------
+    UserError
+        No released model has this name.
+    """
+    return Path(text) if is_path(text) else model_path(text)
 
 
 def model_card(name: str) -> str:

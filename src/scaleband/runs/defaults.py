@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pandas as pd
 
@@ -59,10 +61,18 @@ def with_defaults(frame: pd.DataFrame, places: Places) -> pd.DataFrame:
     return pd.DataFrame(ordered | extras)
 
 
+_FILLED = "row-"
+
+
+def is_filled(run_id: str) -> bool:
+    """Whether an id looks like one of `filled_ids`, which names no run: row 1 of one table is not row 1 of another."""
+    return re.fullmatch(rf"{_FILLED}\d{{6,}}", run_id) is not None
+
+
 def filled_ids(ids: pd.Series, places: Places) -> pd.Series:
     """Ids for runs without one: their position in the whole table, so that two files never collide."""
     absent = (ids == "").to_numpy()
     if not absent.any():
         return ids
-    made = pd.Series(np.char.mod("row-%06d", np.arange(1, len(ids) + 1)), index=ids.index).astype(str)
+    made = pd.Series(np.char.mod(f"{_FILLED}%06d", np.arange(1, len(ids) + 1)), index=ids.index).astype(str)
     return ids.where(~absent, made)
