@@ -21,10 +21,19 @@ from scaleband.cli.arguments import (
     path,
 )
 from scaleband.cli.doubts import doubt_batch
-from scaleband.cli.loss_laws import loss_model_json, mark_loss
+from scaleband.cli.loss_laws import loss_model_json
 from scaleband.cli.places import check_output, write_whole
 from scaleband.cli.printing import print_json, print_rows, say
-from scaleband.cli.question import PARTS, band_json, convention_lines, conventions_for, gate_of, meant
+from scaleband.cli.question import (
+    PARTS,
+    band_json,
+    band_text,
+    behind_rows,
+    conventions_for,
+    gate_of,
+    mark,
+    meant,
+)
 from scaleband.cli.reaching import reach_json, reach_rows, tell_repeats
 from scaleband.cli.splits import open_laws, refuse_sparse_dense, split_json, split_words
 from scaleband.cli.verb import UsageError, Verb
@@ -36,6 +45,7 @@ from scaleband.predict.comparison import own_sparsity
 from scaleband.predict.targets import UNSEEN
 
 flops = between(1e12, 1e32, "FLOP", "write 1e21")
+sparsity = between(1, 1e4, "times", "n_params / n_active, 1 for dense")
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -50,8 +60,7 @@ def add(parser: argparse.ArgumentParser) -> None:
                         help="distinct tokens there are; more are repeats, worth less and less")  # fmt: skip
     parser.add_argument("--inference-tokens", type=n_tokens, metavar="T",
                         help="tokens of inference paid from the budget, 2 FLOP per active parameter")  # fmt: skip
-    parser.add_argument("--sparsity", type=between(1, 1e4, "times", "n_params / n_active, 1 for dense"),
-                        metavar="S",
+    parser.add_argument("--sparsity", type=sparsity, metavar="S",
                         help="n_params / n_active of a MoE; that of the group's fitted cells, else 1")  # fmt: skip
     parser.add_argument("--reach", type=loss_value, metavar="LOSS",
                         help="also: tokens, FLOP and steps to reach this loss at the recommended size, and the "
@@ -130,7 +139,7 @@ def run(asked: argparse.Namespace) -> int:
         print_json(answer)
     else:
         print_rows(f"{asked.flops:.3g} FLOP, group {group}", rows_of(answer))
-    return mark_loss(draws)
+    return mark(draws)
 
 
 def write_draws(found: Allocation, asked: argparse.Namespace) -> None:
@@ -173,20 +182,16 @@ def answer_of(draws: LossDraws, group: str, found: Allocation, asked: argparse.N
 
 def rows_of(answer: Mapping[str, Any]) -> list[tuple[str, str]]:
     """The answer for people."""
-    share = mass(answer["interval"])
-
-    def band(value: Mapping[str, float], show: Any) -> str:
-        return f"{show(value['median'])} ({show(value['lower'])} to {show(value['upper'])})"
-
+    share, four = mass(answer["interval"]), "{:.4g}".format
     r, form = answer["recommended"], answer["share_of_form"]
     weights = {k: v for k, v in answer["model"]["weights"].items() if v > 0}
     rows = [
         ("split", f"n_params {quantity(r['n_params'])}, n_tokens {quantity(r['n_tokens'])}: "
-                  f"loss {band(r['loss'], lambda v: f'{v:.4g}')}"),
-        ("best n_params", f"{band(answer['n_params'], quantity)} ({share} intervals)"),
-        ("best n_tokens", band(answer["n_tokens"], quantity)),
-        ("tokens per param", band(answer["tokens_per_param"], lambda v: f"{v:.3g}")),
-        ("loss", band(answer["loss"], lambda v: f"{v:.4g}")),
+                  f"loss {band_text(r['loss'], four)}"),
+        ("best n_params", f"{band_text(answer['n_params'], quantity)} ({share} intervals)"),
+        ("best n_tokens", band_text(answer["n_tokens"], quantity)),
+        ("tokens per param", band_text(answer["tokens_per_param"], "{:.3g}".format)),
+        ("loss", band_text(answer["loss"], four)),
         ("form", f"the law's form makes {100 * form['loss']:.0f} % of the loss band's variance, "
                  f"{100 * form['n_params']:.0f} % of the size's: "
                  + ", ".join(f"{k} {v:.2f}" for k, v in weights.items())),
@@ -194,11 +199,7 @@ def rows_of(answer: Mapping[str, Any]) -> list[tuple[str, str]]:
     ]  # fmt: skip
     if "reach" in answer:
         rows += reach_rows(answer["reach"])
-    lines = convention_lines(answer["conventions"])
-    rows += [("conventions" if k == 0 else "", line) for k, line in enumerate(lines)]
-    gate = answer["gate"]
-    rows.append(("gate", "passed" if gate["passed"] else "FAILED: " + "; ".join(gate["messages"])))
-    return rows
+    return rows + behind_rows(answer["conventions"], answer["gate"])
 
 
 VERB = Verb("allocate", "Split a compute budget between parameters and tokens.", add, run)

@@ -8,18 +8,16 @@ from typing import Any
 
 import numpy as np
 
-from scaleband.cli.allocate import flops
-from scaleband.cli.arguments import add_fit, add_interval, add_json, between
-from scaleband.cli.loss_laws import loss_model_json, mark_loss
+from scaleband.cli.allocate import flops, sparsity
+from scaleband.cli.arguments import add_fit, add_interval, add_json
+from scaleband.cli.loss_laws import loss_model_json
 from scaleband.cli.printing import print_json, print_rows
-from scaleband.cli.question import band_json, convention_lines, conventions_for, gate_of
+from scaleband.cli.question import band_json, band_text, behind_rows, conventions_for, gate_of, mark
 from scaleband.cli.splits import open_laws, refuse_sparse_dense, split_json, split_words
 from scaleband.cli.verb import UsageError, Verb
 from scaleband.cli.words import chance, mass
 from scaleband.predict.allocation import Limits, allocate
 from scaleband.predict.comparison import compare, own_sparsity
-
-SPARSITY = between(1, 1e4, "times", "n_params / n_active, 1 for dense")
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -28,8 +26,8 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--a", required=True, metavar="GROUP", help="source/arch/data")
     parser.add_argument("--b", required=True, metavar="GROUP", help="source/arch/data")
     parser.add_argument("--flops", type=flops, required=True, metavar="C", help="the budget: 6 n_active n_tokens")
-    parser.add_argument("--sparsity-a", type=SPARSITY, metavar="S", help="n_params / n_active of a; its cells' own")
-    parser.add_argument("--sparsity-b", type=SPARSITY, metavar="S", help="n_params / n_active of b; its cells' own")
+    parser.add_argument("--sparsity-a", type=sparsity, metavar="S", help="n_params / n_active of a; its cells' own")
+    parser.add_argument("--sparsity-b", type=sparsity, metavar="S", help="n_params / n_active of b; its cells' own")
     add_interval(parser)
     add_json(parser)
 
@@ -41,15 +39,15 @@ def run(asked: argparse.Namespace) -> int:
     for name, group, given in (("a", asked.a, asked.sparsity_a), ("b", asked.b, asked.sparsity_b)):
         refuse_sparse_dense(f"--sparsity-{name}", group, given, remedy=f"name a moe group in --{name}")
     draws = open_laws(asked)
-    sparsity = [own_sparsity(draws, g) if s is None else s
+    each = [own_sparsity(draws, g) if s is None else s
                 for g, s in ((asked.a, asked.sparsity_a), (asked.b, asked.sparsity_b))]  # fmt: skip
-    found = compare(draws, asked.a, asked.b, asked.flops, sparsity_a=sparsity[0], sparsity_b=sparsity[1])
+    found = compare(draws, asked.a, asked.b, asked.flops, sparsity_a=each[0], sparsity_b=each[1])
     crosses = np.isfinite(found.crossover)
     # An unbounded multiplier stays in the quantiles as a very large, or small, number.
     multiplier = np.clip(found.compute_multiplier, 1e-9, 1e9)
     splits = [allocate(draws, g, asked.flops, Limits(sparsity=s)).chosen
-              for g, s in zip((asked.a, asked.b), sparsity, strict=True)]  # fmt: skip
-    far = [split_json(draws, g, *split, s) for g, split, s in zip((asked.a, asked.b), splits, sparsity, strict=True)]
+              for g, s in zip((asked.a, asked.b), each, strict=True)]  # fmt: skip
+    far = [split_json(draws, g, *split, s) for g, split, s in zip((asked.a, asked.b), splits, each, strict=True)]
     answer: dict[str, Any] = {
         "a": asked.a,
         "b": asked.b,
@@ -75,15 +73,14 @@ def run(asked: argparse.Namespace) -> int:
         print_json(answer)
     else:
         print_rows(f"{asked.a} against {asked.b} at {asked.flops:.3g} FLOP", rows_of(answer))
-    return mark_loss(draws)
+    return mark(draws)
 
 
 def rows_of(answer: dict[str, Any]) -> list[tuple[str, str]]:
     """The answer for people."""
 
     def band(name: str) -> str:
-        v = answer[name]
-        return f"{v['median']:.4g} ({v['lower']:.4g} to {v['upper']:.4g})"
+        return band_text(answer[name], "{:.4g}".format)
 
     c, far = answer["crossover"], answer["extrapolation"]
     low, high = c["searched"]
@@ -96,8 +93,6 @@ def rows_of(answer: dict[str, Any]) -> list[tuple[str, str]]:
         crossing += f"P(they cross {where}): {chance(c['probability'])}"
         beyond = math.log10(v["median"] / min(far[x]["largest_fitted_flops"] for x in ("a", "b")))
         crossing += f"; {beyond:.2g} decades beyond the largest budget that both were run at" if beyond > 0 else ""
-    gate = answer["gate"]
-    stated = convention_lines(answer["conventions"])
     return [
         ("P(a is better)", chance(answer["p_a_better"])),
         ("loss of a", f"{band('loss_a')} ({mass(answer['interval'])} intervals)"),
@@ -107,8 +102,7 @@ def rows_of(answer: dict[str, Any]) -> list[tuple[str, str]]:
         ("crossover", crossing),
         ("extrapolation", f"a: {split_words(far['a'])}"),
         ("", f"b: {split_words(far['b'])}"),
-        *(("conventions" if k == 0 else "", line) for k, line in enumerate(stated)),
-        ("gate", "passed" if gate["passed"] else "FAILED: " + "; ".join(gate["messages"])),
+        *behind_rows(answer["conventions"], answer["gate"]),
     ]
 
 

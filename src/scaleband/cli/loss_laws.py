@@ -13,6 +13,7 @@ from scaleband.cli.arguments import names_among
 from scaleband.cli.check import tell_warnings
 from scaleband.cli.printing import say
 from scaleband.cli.progress import interruptible
+from scaleband.cli.question import mark
 from scaleband.cli.verb import Exit, UsageError
 from scaleband.errors import UserError
 from scaleband.inference.loss_store import read_loss, write_loss
@@ -160,10 +161,7 @@ def add_loss(asked: argparse.Namespace, fitted: Fit, table: RunTable) -> int:
 def tell_loss(fitted: LossFit) -> int:
     """Weights on stderr, and what failed of the laws that have any."""
     say("weights: " + ", ".join(f"{name} {weight:.2f}" for name, weight in fitted.weights.items()))
-    gate: Any = fitted.draws.meta["gate"]
-    for message in gate["messages"]:
-        say(f"warning: the diagnostic gate failed: {message}")
-    return Exit.DONE if gate["passed"] else Exit.GATE_FAILED
+    return mark(fitted.draws)
 
 
 def loss_path(asked: argparse.Namespace) -> Path:
@@ -196,14 +194,6 @@ def open_loss(asked: argparse.Namespace) -> LossDraws:
 def knows_batch(draws: LossDraws) -> bool:
     """Whether a law of the fit asks for the batch."""
     return any("b" in p.law.needs for p in draws.parts)
-
-
-def mark_loss(draws: LossDraws) -> int:
-    """Repeat a failed gate's mark on stderr; the exit code that goes with it."""
-    gate: Any = draws.meta["gate"]
-    for message in gate["messages"]:
-        say(f"warning: the diagnostic gate failed: {message}")
-    return Exit.DONE if gate["passed"] else Exit.GATE_FAILED
 
 
 def loss_model_json(draws: LossDraws, asked: argparse.Namespace) -> dict[str, object]:

@@ -10,7 +10,7 @@ from functools import partial
 import numpy as np
 
 from scaleband.cli.arguments import add_fit, add_interval, path
-from scaleband.cli.loss_laws import knows_batch, loss_path, mark_loss
+from scaleband.cli.loss_laws import knows_batch, loss_path
 from scaleband.cli.places import check_output, write_whole
 from scaleband.cli.points import ADDED, Points, read_points, with_known_active
 from scaleband.cli.printing import say
@@ -70,14 +70,14 @@ def run(asked: argparse.Namespace) -> int:
         tell_new_groups(laws.table.cells, points.cells)
         tell_distance(partial(outside, laws.table.cells), points.cells)
         bands = predicted_by_laws(laws, points, asked.mean, asked.interval)
-        done = mark_loss(laws)
+        done = mark(laws)
     else:
         behind = draws = open_draws(asked)[0]
         points = with_known_active(points, draws.cells)
         tell_new_groups(draws.cells, points.cells)
         tell_distance(partial(extrapolation, draws), points.cells)
         bands = predicted(draws, points, asked.mean, asked.interval, laws)
-        done = mark(draws) if laws is None else max(mark(draws), mark_loss(laws))
+        done = mark(draws) if laws is None else max(mark(draws), mark(laws))
     if (points.unique_tokens < points.cells.n_tokens).any():
         if laws is None:
             say("note: this fit has no loss laws to say what repeats cost, so the points' unique_tokens are left aside")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -148,7 +148,7 @@ def gate_of(draws: LawDraws | LossDraws) -> dict[str, Any]:
     return {"passed": gate["passed"], "messages": list(gate["messages"])}
 
 
-def mark(draws: LawDraws, whose: str = "the diagnostic gate") -> int:
+def mark(draws: LawDraws | LossDraws, whose: str = "the diagnostic gate") -> int:
     """Repeat a failed gate's mark on stderr; the exit code that goes with it."""
     gate = gate_of(draws)
     if gate["passed"]:
@@ -230,13 +230,25 @@ def common_json(q: Question, asked: argparse.Namespace) -> dict[str, object]:
 
 def common_rows(q: Question, asked: argparse.Namespace) -> list[tuple[str, str]]:
     """The same for people."""
-    rows = [("extrapolation", q.where.sentence())]
-    lines = convention_lines(conventions_for(q.draws, q.group))
-    rows += [("conventions" if k == 0 else "", line) for k, line in enumerate(lines)]
-    gate = gate_of(q.draws)
-    rows.append(("gate", "passed" if gate["passed"] else "FAILED: " + "; ".join(gate["messages"])))
-    rows.append(("model", model_line(model_of(q.draws, q.card, asked))))
-    return rows
+    return [
+        ("extrapolation", q.where.sentence()),
+        *behind_rows(conventions_for(q.draws, q.group), gate_of(q.draws)),
+        ("model", model_line(model_of(q.draws, q.card, asked))),
+    ]
+
+
+def behind_rows(conventions: Mapping[str, Mapping[str, str]], gate: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """What is behind any answer, for people: conventions of the runs, and the gate's mark."""
+    lines = convention_lines(conventions)
+    return [
+        *(("conventions" if k == 0 else "", line) for k, line in enumerate(lines)),
+        ("gate", "passed" if gate["passed"] else "FAILED: " + "; ".join(gate["messages"])),
+    ]
+
+
+def band_text(band: Mapping[str, float], show: Callable[[float], str]) -> str:
+    """median (lower to upper)."""
+    return f"{show(band['median'])} ({show(band['lower'])} to {show(band['upper'])})"
 
 
 def band_json(draws: Any, mass: float) -> dict[str, float]:

@@ -20,7 +20,7 @@ from scaleband.cli.arguments import (
 )
 from scaleband.cli.doubts import doubt_batch, doubt_distance, doubt_rate
 from scaleband.cli.printing import print_json, print_rows
-from scaleband.cli.question import Question, ask, band_json, common_json, common_rows, mark
+from scaleband.cli.question import Question, ask, band_json, band_text, common_json, common_rows, mark
 from scaleband.cli.verb import UsageError, Verb
 from scaleband.cli.words import chance, mass, rate, tokens
 from scaleband.errors import UserError
@@ -194,11 +194,6 @@ def rows_of(answer: Mapping[str, Any]) -> list[tuple[str, str]]:
                      f"(expected regret <= {PLATEAU} %{', cut at --batch-max' if p['cut_at_batch_max'] else ''})"
                      f"{'' if p['holds_recommended'] else '; the recommended setting is outside'}"))  # fmt: skip
     return rows
-
-
-def band_text(band: Mapping[str, float], show: Any) -> str:
-    """median (lower to upper)."""
-    return f"{show(band['median'])} ({show(band['lower'])} to {show(band['upper'])})"
 
 
 VERB = Verb("recommend", "Recommend a peak learning rate and a batch size, with bands.", add, run)
