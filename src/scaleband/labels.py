@@ -1,8 +1,18 @@
-"""Numbers as people write them, for every room."""
+"""Numbers and groups as people write them, for every room."""
 
 from __future__ import annotations
 
 import math
+
+
+def group_label(source: str, arch: str, data: str) -> str:
+    """A group as written everywhere: ``source/arch/data``."""
+    return f"{source}/{arch}/{data}"
+
+
+def arch_family(arch: str) -> str:
+    """The family a variant is pooled under: the text before the first "-" ("moe-1in89" -> "moe")."""
+    return arch.split("-", 1)[0]
 
 
 def quantity(value: float, digits: int = 3) -> str:

@@ -38,7 +38,7 @@ from scaleband.cli.reaching import reach_json, reach_rows, tell_repeats
 from scaleband.cli.splits import open_laws, refuse_sparse_dense, split_json, split_words
 from scaleband.cli.verb import UsageError, Verb
 from scaleband.cli.words import mass
-from scaleband.labels import quantity
+from scaleband.labels import arch_family, quantity
 from scaleband.laws.loss.draws import LossDraws
 from scaleband.predict.allocation import Allocation, Limits, allocate, share_of_form
 from scaleband.predict.comparison import own_sparsity
@@ -124,7 +124,7 @@ def run(asked: argparse.Namespace) -> int:
     refuse_sparse_dense("--sparsity", group, asked.sparsity, remedy="add --arch moe")
     if asked.sparsity is None:
         asked.sparsity = own_sparsity(draws, group)
-        if asked.sparsity == 1 and group.split("/")[1].split("-")[0] != "dense":
+        if asked.sparsity == 1 and arch_family(group.split("/")[1]) != "dense":
             say(f"note: {group.split('/')[1]} without --sparsity: as if every parameter were used for every token")
     limits = Limits(asked.params, asked.tokens_max, asked.unique_tokens, asked.inference_tokens or 0.0, asked.sparsity)
     found = allocate(draws, group, asked.flops, limits)

@@ -22,6 +22,7 @@ from scaleband.cli.printing import print_json, say
 from scaleband.cli.verb import Exit, UsageError
 from scaleband.errors import UserError
 from scaleband.inference.released import is_path, prior_path
+from scaleband.labels import arch_family
 
 STRATEGIES = ("evsi", "random", "cost-weighted", "cheapest-first")
 
@@ -128,7 +129,7 @@ def usual_active(asked: argparse.Namespace, given: dict[str, list[Any]]) -> floa
     from scaleband.predict import target_cells
 
     arch = asked.arch or "dense"
-    if arch.split("-")[0] == "dense":
+    if arch_family(arch) == "dense":
         return float(asked.params)
     known = [] if asked.prior is None else [read_draws(prior_path(asked.prior)).cells]
     if given:

@@ -12,6 +12,7 @@ import numpy as np
 from scaleband.cli.printing import say
 from scaleband.cli.question import with_usual_active
 from scaleband.errors import UserError
+from scaleband.labels import arch_family
 from scaleband.laws import Cells
 from scaleband.nearest import nearest
 from scaleband.predict import target_cells
@@ -211,7 +212,7 @@ def row_problems(
     remedy = "n_params is the total; swap them?"
     refuse(active > value["n_params"] * (1 + 1e-9), "n_active", "is larger than n_params", remedy)
     named = frame["arch"].where(frame["arch"] != "", arch) if "arch" in frame else np.full(len(frame), arch)
-    dense = np.array([str(v).split("-")[0] == "dense" for v in named], dtype=bool)
+    dense = np.array([arch_family(str(v)) == "dense" for v in named], dtype=bool)
     remedy = "give arch, moe for one, or leave n_active empty"
     few = dense & (active < value["n_params"] * (1 - 1e-9))
     refuse(few, "n_active", "is smaller than n_params, and dense uses all", remedy)

@@ -14,7 +14,7 @@ from scaleband.cli.verb import Exit, UsageError
 from scaleband.cli.words import REGRET_UNIT
 from scaleband.inference.released import card_line, model_path
 from scaleband.inference.store import read_draws
-from scaleband.labels import quantity
+from scaleband.labels import arch_family, quantity
 from scaleband.laws import Cells, LawDraws
 from scaleband.laws.draws import PARAMS_TOLERANCE
 from scaleband.laws.loss.draws import LossDraws
@@ -59,7 +59,7 @@ def open_draws(asked: argparse.Namespace) -> tuple[LawDraws, str]:
 def ask(asked: argparse.Namespace) -> Question:
     """Load the fit, place the target, tell on stderr what of its group is not known."""
     arch = asked.arch or "dense"
-    family = arch.split("-")[0]
+    family = arch_family(arch)
     if asked.active_params is not None:
         if asked.active_params > asked.params * (1 + 1e-9):
             raise UsageError("--active-params is larger than --params; --params is the total, swap them?")
@@ -79,7 +79,7 @@ def ask(asked: argparse.Namespace) -> Question:
     where = extrapolation(draws, cells)
     tell_unknown(draws, {p: getattr(asked, p) for p in PARTS}, where.unseen)
     if "arch" not in where.unseen and arch not in draws.cells.arch and arch != family:
-        known = sorted({a for a in draws.cells.arch if a.split("-")[0] == family})
+        known = sorted({a for a in draws.cells.arch if arch_family(a) == family})
         say(f"note: {arch} is answered as a new variant of {family}; the fit knows {', '.join(known[:8])}"
             f"{meant(arch, known)}")  # fmt: skip
     return Question(draws, cells, basins(draws, cells), where, card)
@@ -102,7 +102,7 @@ def with_usual_active(fitted: Sequence[Cells], cells: Cells, name: str, missing:
     active = np.array(cells.n_active, float)
     said: dict[str, None] = {}  # each sentence once
     for c in np.flatnonzero(np.broadcast_to(missing, active.shape)).tolist():
-        if cells.arch[c].split("-")[0] == "dense":
+        if arch_family(cells.arch[c]) == "dense":
             continue
         found = next((f for known in fitted if (f := usual_sparsity(known, cells, c))), None)
         if found is not None and found[0] > 1 + PARAMS_TOLERANCE:
@@ -132,7 +132,7 @@ def tell_unknown(draws: LawDraws, given: Mapping[str, str | None], unseen: Seque
 
 def names_like(part: str, known: Sequence[str]) -> list[str]:
     """Names that a name may have been meant to be: of architectures their families too."""
-    return list(dict.fromkeys([*known, *(k.split("-")[0] for k in known)])) if part == "arch" else list(known)
+    return list(dict.fromkeys([*known, *(arch_family(k) for k in known)])) if part == "arch" else list(known)
 
 
 def meant(name: str, known: Sequence[str]) -> str:

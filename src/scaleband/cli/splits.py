@@ -13,6 +13,7 @@ from scaleband.cli.question import extrapolation_json
 from scaleband.cli.verb import UsageError
 from scaleband.errors import UserError
 from scaleband.inference.released import model_names
+from scaleband.labels import arch_family
 from scaleband.laws.loss.draws import LossDraws
 from scaleband.predict.targets import outside, peers, target_cells
 
@@ -69,5 +70,5 @@ def refuse_sparse_dense(flag: str, group: str, sparsity: float | None, *, remedy
         A sparsity above 1 of a dense group.
     """
     parts = group.split("/")
-    if sparsity is not None and sparsity > 1 + 1e-9 and len(parts) == 3 and parts[1].split("-")[0] == "dense":
+    if sparsity is not None and sparsity > 1 + 1e-9 and len(parts) == 3 and arch_family(parts[1]) == "dense":
         raise UsageError(f"{flag} is {sparsity:g}, and {parts[1]} uses all parameters; {remedy}, or leave {flag} out")

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from scaleband.design.candidates import Candidates, with_mini_sweeps
 from scaleband.design.costs import flops_cost
 from scaleband.errors import UserError
+from scaleband.labels import arch_family
 from scaleband.laws import REFERENCE, Cells, LawDraws
 from scaleband.predict import basins
 
@@ -61,11 +62,11 @@ class Limits:
 def limits_from(draws: LawDraws, target: Cells, *, flops_max: float) -> Limits:
     """Limits read off a fit: sizes and token counts of the target's group, else of its family, else of all cells."""
     own = draws.cells
-    family = target.arch[0].split("-")[0]
+    family = arch_family(target.arch[0])
     group = (target.source[0], target.arch[0], target.data[0])
     choices = (
         [k for k in range(len(own)) if (own.source[k], own.arch[k], own.data[k]) == group],
-        [k for k in range(len(own)) if own.arch[k].split("-")[0] == family],
+        [k for k in range(len(own)) if arch_family(own.arch[k]) == family],
         list(range(len(own))),
     )
     for chosen in choices:

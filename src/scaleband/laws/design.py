@@ -16,6 +16,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from scaleband.labels import arch_family
+
 Array = NDArray[np.float64]
 
 REFERENCE: Mapping[str, float] = {
@@ -134,7 +136,7 @@ class Cells:
             return list(self.source)
         if role == "data":
             return list(self.data)
-        family = [a.split("-")[0] for a in self.arch]
+        family = [arch_family(a) for a in self.arch]
         if role == "family":
             return family
         if role == "variant":

@@ -22,6 +22,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from scaleband.labels import arch_family
 from scaleband.laws.design import LEVEL, Cells
 from scaleband.laws.draws import LawDraws
 
@@ -97,11 +98,11 @@ def towards_family(draws: LawDraws, cells: Cells, state: Array, *, as_new: bool 
     Optimum and level stay what they are; so do cells that were fitted.
     """
     out = np.array(state)
-    family = [a.split("-")[0] for a in draws.cells.arch]
+    family = [arch_family(a) for a in draws.cells.arch]
     shape = [k for k in range(state.shape[1]) if k not in (0, 1, LEVEL)]
     for c in range(len(cells)):
         if as_new or draws.matching_cell(cells, c) is None:
-            own = np.array([f == cells.arch[c].split("-")[0] for f in family], dtype=bool)
+            own = np.array([f == arch_family(cells.arch[c]) for f in family], dtype=bool)
             middle = draws.state[:, :, own if own.any() else slice(None)].mean(2)
             out[:, shape, c] += FAMILY_SHARE * (middle[:, shape] - state[:, shape, c])
     return out

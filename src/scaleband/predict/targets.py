@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from scaleband.errors import UserError
+from scaleband.labels import arch_family
 from scaleband.laws import ANGLE, CENSOR_ABOVE, CURVATURE, LEVEL, REFERENCE, SKEW, Cells, Ends, LawDraws, ends
 from scaleband.laws.draws import PARAMS_TOLERANCE
 
@@ -230,9 +231,9 @@ def peers(fitted: Cells, cells: Cells, c: int = 0) -> tuple[str, NDArray[np.bool
     -------
     Their name, and the mask.
     """
-    wanted, family = (cells.source[c], cells.arch[c], cells.data[c]), cells.arch[c].split("-")[0]
+    wanted, family = (cells.source[c], cells.arch[c], cells.data[c]), arch_family(cells.arch[c])
     own = np.array([g == wanted for g in zip(fitted.source, fitted.arch, fitted.data, strict=True)], dtype=bool)
-    alike = np.array([a.split("-")[0] == family for a in fitted.arch], dtype=bool)
+    alike = np.array([arch_family(a) == family for a in fitted.arch], dtype=bool)
     masks = {"/".join(wanted): own, f"the fitted {family} cells": alike, "the fitted cells": np.ones(len(fitted), bool)}
     return next((k, m) for k, m in masks.items() if m.any())
 
@@ -267,7 +268,7 @@ def outside(fitted: Cells, cells: Cells, c: int = 0) -> Extrapolation:
         name
         for name, value, known in (
             ("source", cells.source[c], fitted.source),
-            ("arch", cells.arch[c].split("-")[0], [a.split("-")[0] for a in fitted.arch]),
+            ("arch", arch_family(cells.arch[c]), [arch_family(a) for a in fitted.arch]),
             ("data", cells.data[c], fitted.data),
         )
         if value not in known

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
+from scaleband.labels import arch_family, group_label
 from scaleband.runs.catalogue import CATALOGUE, DataSet, data_set, fetch
 from scaleband.runs.cells import (
-    arch_family,
     cell_index,
     cell_table,
     comparable,
-    group_label,
     rows_of_settings,
     usable,
     without_level,

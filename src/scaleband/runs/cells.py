@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from scaleband.labels import quantity
+from scaleband.labels import group_label, quantity
 from scaleband.runs.columns import GRID_TOLERANCE, GROUP
 
 #: Sizes closer than this are one size: counts of one model differ by what was rounded.
@@ -15,16 +15,6 @@ PARAMS_TOLERANCE = 1e-3
 #: Token counts are often steps * batch, so they differ by a part of one step between batches. Half a percent
 #: of tokens moves the loss by about 0.02 %, well below the noise between seeds.
 TOKENS_TOLERANCE = 5e-3
-
-
-def group_label(source: str, arch: str, data: str) -> str:
-    """A group as written everywhere: ``source/arch/data``."""
-    return f"{source}/{arch}/{data}"
-
-
-def arch_family(arch: str) -> str:
-    """The family a variant is pooled under: the text before the first "-" ("moe-1in89" -> "moe")."""
-    return arch.split("-", 1)[0]
 
 
 def usable(frame: pd.DataFrame) -> pd.DataFrame:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 
-from scaleband.runs.cells import group_label
+from scaleband.labels import group_label
 from scaleband.runs.columns import CONVENTIONS, GROUP
 
 NOT_STATED = "not stated"

@@ -7,7 +7,8 @@ from collections.abc import Iterator
 import numpy as np
 import pandas as pd
 
-from scaleband.runs.cells import arch_family, cell_table, group_label, n_distinct, usable
+from scaleband.labels import arch_family, group_label
+from scaleband.runs.cells import cell_table, n_distinct, usable
 from scaleband.runs.columns import GRID_TOLERANCE, GROUP, MUST_AGREE, SHOULD_AGREE
 from scaleband.runs.problems import ROWS_LISTED, Places, Problem, Severity, shown_value
 from scaleband.runs.repeats import repeated_losses, same_rows
