@@ -15,13 +15,13 @@ from scaleband.campaign import pool
 from scaleband.campaign.offers import affordable, numbered, pending_table, table_digest
 from scaleband.campaign.proposers import PROPOSERS, grid_in_limits, whole_bundles
 from scaleband.campaign.records import (
-    GIVEN_BACK,
     LATE,
     Account,
     Attempt,
-    Result,
     Run,
     account_of,
+    count_told,
+    given_back,
     runs_of,
     table_of,
     told_late,
@@ -299,7 +299,7 @@ class Campaign:
                 run, self.settings, list(runs.values()), loss=loss,
                 status=status or ("completed" if loss is not None else "none given"), loss_se=loss_se, flops=flops,
                 unit=unit, loss_kind=loss_kind, sure=sure, facts=known,
-                order=1 + max((a.result.order for a in attempts if a.result is not None), default=0),
+                order=1 + count_told(attempts),
             )  # fmt: skip
             pool.finish(self.place, tries[-1], result)
             attempts = pool.mended(self.place, self.settings, self.attempts())
@@ -327,9 +327,8 @@ class Campaign:
             if run.state != "pending" or trial_id not in (None, run.trial_id):
                 is_ = run.state if run.state != "pending" else "another worker's"
                 raise UserError(f"run {run_id} is {is_}, not pending: only a run that is out can be given back")
-            order = 1 + max((a.result.order for a in attempts if a.result is not None), default=0)
             last = next(a for a in reversed(attempts) if a.run_id == run_id)
-            pool.finish(self.place, last, Result("failed", None, 0.0, 0.0, order, {GIVEN_BACK: True}))
+            pool.finish(self.place, last, given_back(1 + count_told(attempts)))
             attempts = pool.mended(self.place, self.settings, self.attempts())
         return next(r for r in runs_of(attempts) if r.run_id == run_id)
 
@@ -341,9 +340,8 @@ class Campaign:
     def request(self, attempts: Sequence[Attempt], progress: Progress | None = None) -> Request:
         """What a proposer would be asked now."""
         runs = runs_of(attempts)
-        told = max((a.result.order for a in attempts if a.result is not None), default=0)
         history = table_of(told_runs(runs), self.settings)
-        seed = np.random.SeedSequence([self.settings.seed, len(attempts), told]).generate_state(1)[0]
+        seed = np.random.SeedSequence([self.settings.seed, len(attempts), count_told(attempts)]).generate_state(1)[0]
         return Request(
             target=self.settings.target,
             candidates=self.settings.candidate_frame(),
@@ -387,7 +385,7 @@ class Campaign:
             "strategy": self.settings.strategy,
             "n": n,
             "seed": request.seed,
-            "told": max((a.result.order for a in seen if a.result is not None), default=0),
+            "told": count_told(seen),
             "attempts": len(seen),
             "history": table_digest(request.history),
             "pending": sorted(r.run_id for r in runs if r.state in ("waiting", "pending")),

@@ -18,7 +18,6 @@ from typing import Any
 
 from scaleband.campaign.records import (
     FOR_GOOD,
-    GIVEN_BACK,
     PROPOSAL,
     RESULT,
     STARTED,
@@ -27,6 +26,8 @@ from scaleband.campaign.records import (
     Result,
     account_of,
     attempts_of,
+    count_told,
+    given_back,
     pays,
     runs_of,
 )
@@ -142,10 +143,10 @@ def mended(
     lost = silent and any(a.state == "RUNNING" for a in found)
     if lost:
         _fail_silent(place)
-    order = 1 + max((a.result.order for a in found if a.result is not None), default=0)
+    order = 1 + count_told(found)
     held = [a for a in found if a.state == "WAITING" and a.watched and a.result is None]
     for k, attempt in enumerate(held):
-        finish(place, attempt, Result("failed", None, 0.0, 0.0, order + k, {GIVEN_BACK: True}))
+        finish(place, attempt, given_back(order + k))
     made = {a.run_id for a in found}
     planned = place.storage.get_study_user_attrs(place.study_id).get(PLAN, ())
     missing = [record for record in planned if record["run_id"] not in made]

@@ -174,6 +174,16 @@ def attempts_of(trials: Iterable[Any]) -> list[Attempt]:
     return out
 
 
+def given_back(order: int) -> Result:
+    """What is written of an attempt that had not begun."""
+    return Result("failed", None, 0.0, 0.0, order, {GIVEN_BACK: True})
+
+
+def count_told(attempts: Iterable[Attempt]) -> int:
+    """How many things were told in a campaign: the largest `Result.order`."""
+    return max((a.result.order for a in attempts if a.result is not None), default=0)
+
+
 def attempt_cost(attempt: Attempt) -> float:
     """What an ended attempt cost, FLOP.
 
