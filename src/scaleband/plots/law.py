@@ -14,7 +14,17 @@ from numpy.typing import NDArray
 from scaleband.errors import UserError
 from scaleband.labels import quantity
 from scaleband.laws import REFERENCE, ROLES, Cells, LawDraws, published_optimum
-from scaleband.plots.canvas import COLOURS, GREY, MARKERS, log_x, log_y, new_figure, rate_label, span
+from scaleband.plots.canvas import (
+    COLOURS,
+    GREY,
+    MARKERS,
+    figure_of,
+    log_x,
+    log_y,
+    new_figure,
+    rate_label,
+    span,
+)
 from scaleband.predict import interval
 from scaleband.runs import group_label
 
@@ -206,6 +216,4 @@ def plot_law(
 ) -> Figure:
     """The law of one group as a figure; parameters as in `law_data`."""
     left, _ = draw_law(law_data(draws, source=source, arch=arch, data=data, along=along, mass=mass))
-    figure = left.figure
-    assert isinstance(figure, Figure)  # made here, so no sub-figure
-    return figure
+    return figure_of(left)

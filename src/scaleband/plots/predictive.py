@@ -14,7 +14,17 @@ from scipy.stats import binom
 
 from scaleband.errors import UserError
 from scaleband.laws import CENSOR_ABOVE, LawDraws, noise_scale
-from scaleband.plots.canvas import COLOURS, DASHES, GREY, INK, MARKERS, log_x, new_figure, percent_label
+from scaleband.plots.canvas import (
+    COLOURS,
+    DASHES,
+    GREY,
+    INK,
+    MARKERS,
+    figure_of,
+    log_x,
+    new_figure,
+    percent_label,
+)
 from scaleband.plots.selection import some_draws
 from scaleband.predict import basins, regret
 from scaleband.predict.contrasts import positions
@@ -214,7 +224,4 @@ def _left_out(data: PredictiveData) -> str:
 
 def plot_predictive(draws: LawDraws, runs: pd.DataFrame, *, mass: float = 0.9) -> Figure:
     """Residuals and PIT as a figure; parameters as in `predictive_data`."""
-    left, _ = draw_predictive(predictive_data(draws, runs, mass=mass))
-    figure = left.figure
-    assert isinstance(figure, Figure)  # made here, so no sub-figure
-    return figure
+    return figure_of(draw_predictive(predictive_data(draws, runs, mass=mass))[0])

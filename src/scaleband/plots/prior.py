@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.stats import gaussian_kde
 
 from scaleband.errors import UserError
-from scaleband.plots.canvas import COLOURS, GREY, new_figure
+from scaleband.plots.canvas import COLOURS, GREY, figure_of, new_figure
 
 Array = NDArray[np.float64]
 
@@ -124,6 +124,4 @@ def draw_prior(data: PriorData, axes: list[Axes] | None = None, *, columns: int 
 
 def plot_prior(prior: Mapping[str, ArrayLike], posterior: Mapping[str, ArrayLike]) -> Figure:
     """Prior against posterior as a figure; parameters as in `prior_data`."""
-    figure = draw_prior(prior_data(prior, posterior))[0].figure
-    assert isinstance(figure, Figure)  # made here, so no sub-figure
-    return figure
+    return figure_of(draw_prior(prior_data(prior, posterior))[0])
