@@ -26,7 +26,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from scaleband.laws.loss import LossLaw
+from scaleband.laws.loss import Covariates, LossLaw
+from scaleband.laws.loss.form import LEVEL_BELIEF
 from scaleband.laws.loss.table import (
     LossTable,
     covariates,
@@ -36,9 +37,6 @@ from scaleband.laws.loss.table import (
 )
 
 Array = NDArray[np.float64]
-
-LEVEL_BELIEF = (1.0, 0.7)
-"""Mean and standard deviation of log loss at a table's centre: losses of 0.9 to 8 nats."""
 
 SCALES: dict[str, tuple[float, float, str]] = {
     "log_spread_level": (float(np.log(0.2)), 0.8, "groups of one loss kind differ by 5-80 % in level"),
@@ -168,8 +166,6 @@ def log_prior(xp: Any, theta: Any, layout: Layout) -> Any:
 
 def fitted_log_loss(xp: Any, theta: Any, layout: Layout, a: Any) -> Any:
     """The law's log loss at every row, effects included: (..., row)."""
-    from scaleband.laws.loss import Covariates
-
     values = {}
     for p in layout.law.parameters:
         if p.grouped:

@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import minimize
 
-from scaleband.bayes.loss_model import LEVEL_BELIEF, SCALES, Layout, log_density, sheared
+from scaleband.bayes.loss_model import SCALES, Layout, log_density, sheared
+from scaleband.laws.loss.form import LEVEL_BELIEF
 
 Array = NDArray[np.float64]
 

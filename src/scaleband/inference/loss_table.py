@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from scaleband.bayes import cells_of
 from scaleband.errors import UserError
-from scaleband.laws import LEVEL, Cells, LawDraws
+from scaleband.laws import LEVEL, REFERENCE, Cells, LawDraws
 from scaleband.laws.loss.table import LossTable, group_names
 from scaleband.runs import cell_index, cell_table
 
@@ -74,7 +74,7 @@ def table_from_basins(draws: LawDraws) -> LossTable:
     """
     level = draws.state[:, LEVEL] / 100
     stated = draws.meta.get("conventions", {})
-    batch = 524_288.0 * np.exp(np.median(draws.state[:, 1], axis=0))
+    batch = REFERENCE["batch_tokens"] * np.exp(np.median(draws.state[:, 1], axis=0))
     return table_of_cells(draws.cells, level.mean(0), level.std(0), batch, stated if isinstance(stated, dict) else {})
 
 

@@ -98,7 +98,8 @@ def predict_log_loss(
     if lr_peak is not None and batch_tokens is not None:
         lr, batch = np.broadcast_arrays(np.asarray(lr_peak, float), np.asarray(batch_tokens, float))
         given = np.isfinite(lr) & np.isfinite(batch)
-        lr, batch = np.where(given, lr, 1e-3), np.where(given, batch, 524_288.0)
+        # a setting that was left out is any one here: its cost is not looked at
+        lr, batch = np.where(given, lr, REFERENCE["lr_peak"]), np.where(given, batch, REFERENCE["batch_tokens"])
         cost = regret(b, lr, batch) if far is None else far_regret(far_shape(draws, b), far, lr, batch)
         excess_loss = np.where(given, cost, 0.0)
     value = b.level + excess_loss

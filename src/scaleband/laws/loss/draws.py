@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from scaleband.laws.design import Cells
 from scaleband.laws.draws import keyed_rng
 from scaleband.laws.far import FarDraws
-from scaleband.laws.loss.form import Covariates, LossLaw
+from scaleband.laws.loss.form import LEVEL_BELIEF, Covariates, LossLaw
 from scaleband.laws.loss.table import (
     LossTable,
     Reference,
@@ -112,7 +112,7 @@ class LossDraws:
         levels: list[Array] = []
         values: list[Mapping[str, Array]] = []
         for part in self.parts:
-            levels.append(self._grouped(part, "level", group, 1.0, 0.7))
+            levels.append(self._grouped(part, "level", group, *LEVEL_BELIEF))
             values.append(
                 {
                     p.name: p.value(

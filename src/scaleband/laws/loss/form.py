@@ -128,6 +128,9 @@ def power(xp: Any, exponent: Any) -> Any:
     return xp.exp(xp.clip(exponent, -_MAX_EXPONENT, _MAX_EXPONENT))
 
 
+LEVEL_BELIEF = (1.0, 0.7)
+"""Mean and standard deviation of log loss at a table's centre: losses of 0.9 to 8 nats."""
+
 REDUCIBLE = Parameter(
     "reducible", -0.6, 0.8, "logistic", True, "10-70 % of the loss at the reference can still be removed"
 )

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from scaleband.laws.design import Cells
+from scaleband.laws.design import REFERENCE, Cells
 from scaleband.laws.loss.form import Covariates
 
 Array = NDArray[np.float64]
@@ -16,7 +16,7 @@ Array = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Reference:
-    """The point that a table's laws are written around: counts, not logs. `share` scales with them."""
+    """The point that a table's laws are written around: parameters used per token, tokens, tokens per step; no logs."""
 
     n_active: float
     n_tokens: float
@@ -85,11 +85,14 @@ def sizes_told_apart(cells: Cells) -> tuple[str, ...]:
 
 
 def reference_of(table: LossTable) -> Reference:
-    """The table's centre: medians of the logs, rounded to two digits so that it reads well."""
+    """The table's centre: medians of the logs, rounded to two digits so that it reads well.
+
+    Where no batch is stated any will do: `laws.REFERENCE`'s.
+    """
 
     def middle(value: Array) -> float:
         value = value[np.isfinite(value)]
-        return float(f"{np.exp(np.median(np.log(value))):.2g}") if value.size else 524_288.0
+        return float(f"{np.exp(np.median(np.log(value))):.2g}") if value.size else REFERENCE["batch_tokens"]
 
     return Reference(
         middle(table.cells.n_active), middle(table.cells.n_tokens), middle(np.asarray(table.batch_tokens))
