@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from scaleband.laws import FEATURES, HYPERPARAMETERS, RESPONSES, ROLES, SCATTER_RATIO_SD, Design, Form
+from scaleband.laws import FEATURES, HYPERPARAMETERS, LEVEL, RESPONSES, ROLES, SCATTER_RATIO_SD, Design, Form
 
 Array = NDArray[np.float64]
 
@@ -50,7 +50,7 @@ STATED = "stated beliefs"
 
 SHARED_INDEX = {name: k for k, name in enumerate(SHARED)}
 
-SCATTER_NAMES = tuple(f"log_scatter_{name.removesuffix('_1').removesuffix('_2') if k > 4 else name}"
+SCATTER_NAMES = tuple(f"log_scatter_{name.removesuffix('_1').removesuffix('_2') if k > LEVEL else name}"
                       for k, name in enumerate(RESPONSES))  # fmt: skip
 """Which parameter is a response's scatter: both angles share one, and both skews; of levels it is each source's own.
 In a table of several sources that of rate and batch is the one here times the source's own ratio."""

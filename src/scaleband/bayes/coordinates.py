@@ -30,7 +30,7 @@ from numpy.typing import NDArray
 from scaleband.bayes.beliefs import Beliefs
 from scaleband.bayes.inputs import ModelInputs
 from scaleband.bayes.mode import Law, Rows, at_anchor, information, joint_mode, measured, tied, typical
-from scaleband.laws import RESPONSES
+from scaleband.laws import LEVEL, RESPONSES
 
 Array = NDArray[np.float64]
 
@@ -177,7 +177,7 @@ def coordinates(inputs: ModelInputs, beliefs: Beliefs) -> Coordinates:
     law, keep = Law(inputs, beliefs, at), ~inputs.censored
     rows = Rows.of(inputs, at)
     start = law.mean.copy()
-    start[[0, 1, 4]] = inputs.best.T
+    start[[0, 1, LEVEL]] = inputs.best.T
     mode, errors = joint_mode(rows, law, start, np.zeros(inputs.n_trunks + 1))
     for _ in range(_ROUNDS):
         before, rows = rows.typical, measured(rows, law, mode, errors, at)

@@ -85,14 +85,14 @@ def plain(z: Array, anchor: Array, one_batch: Array) -> Array:
     """From a state with rate and level at the anchor to the state: (response, cell) for anchor (2, cell)."""
     z = z.copy()
     z[0] -= _rate_shift(z, anchor, one_batch)
-    z[4] -= _excess(anchor[0], anchor[1], sliced(z, one_batch))
+    z[LEVEL] -= _excess(anchor[0], anchor[1], sliced(z, one_batch))
     return z
 
 
 def at_anchor(z: Array, anchor: Array, one_batch: Array) -> Array:
     """The inverse of `plain`."""
     z = z.copy()
-    z[4] += _excess(anchor[0], anchor[1], sliced(z, one_batch))
+    z[LEVEL] += _excess(anchor[0], anchor[1], sliced(z, one_batch))
     z[0] += _rate_shift(z, anchor, one_batch)
     return z
 
@@ -129,7 +129,7 @@ class Rows:
         """100 log loss and excess of every row for a state (response, cell), at the anchor or plain."""
         own = sliced(z if anchor is None else plain(z, anchor, self.one_batch), self.one_batch)[:, self.cell]
         e = _excess(self.x, self.b, own)
-        return own[4] + e, e
+        return own[LEVEL] + e, e
 
     def own_variance(self, e: Array) -> Array:
         """Variance of a row beside the error of a trunk that it shares."""

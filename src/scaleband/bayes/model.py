@@ -22,7 +22,7 @@ import pymc as pm
 import pytensor.tensor as pt
 
 from scaleband.bayes.basin import excess, rate_at, sliced, straight
-from scaleband.bayes.beliefs import OWN, SHARED, Beliefs, role_index
+from scaleband.bayes.beliefs import OWN, SHARED, SHARED_INDEX, Beliefs, role_index
 from scaleband.bayes.coordinates import ORDER, coordinates
 from scaleband.bayes.inputs import ModelInputs
 from scaleband.bayes.mode import information
@@ -132,7 +132,6 @@ def build_model(inputs: ModelInputs, beliefs: Beliefs) -> pm.Model:
     coefficient; in units of its prior) and `trunk_effect` (trunk) are computed from them.
     """
     data = model_data(inputs, beliefs)
-    index = {name: k for k, name in enumerate(SHARED)}
     n_roles = len(ROLES) - 1
     coords = {
         "shared": list(SHARED),
@@ -145,9 +144,9 @@ def build_model(inputs: ModelInputs, beliefs: Beliefs) -> pm.Model:
 
         shared_std = pm.Normal("shared_std", 0, 1, dims="shared")
         shared = d["shared_mean"] + pt.dot(d["shared_factor"], shared_std)
-        rho = pt.exp(shared[index["log_rho"]])
-        nu = 1 + pt.exp(shared[index["log_nu_minus_1"]])
-        start = index["log_scatter_log_lr"]
+        rho = pt.exp(shared[SHARED_INDEX["log_rho"]])
+        nu = 1 + pt.exp(shared[SHARED_INDEX["log_nu_minus_1"]])
+        start = SHARED_INDEX["log_scatter_log_lr"]
         scatter = [shared[start + r] for r in range(4)]  # log_lr, log_batch, log_curvature_1, log_curvature_2
         if inputs.several_sources:
             mean, sd, _ = OWN["log_scatter_ratio"]
@@ -155,11 +154,11 @@ def build_model(inputs: ModelInputs, beliefs: Beliefs) -> pm.Model:
             scatter[:2] = [scatter[h] + ratio[h, d["cell_source"]] for h in range(len(HYPERPARAMETERS))]
         mean, sd, _ = OWN["log_scatter_level"]
         scatter.append((mean + sd * pm.Normal("log_scatter_level_std", 0, 1, dims="source"))[d["cell_source"]])
-        scatter += [shared[index[f"log_scatter_{name}"]] for name in ("angle", "angle", "skew", "skew")]
+        scatter += [shared[SHARED_INDEX[f"log_scatter_{name}"]] for name in ("angle", "angle", "skew", "skew")]
         spread = pt.exp(pt.stack([s * pt.ones(len(inputs.cells)) for s in scatter]))  # (response, cell)
         if inputs.some_one_batch:
             spread = spread * d["scatter_share"]
-        start = index["log_offset_source_log_lr"]
+        start = SHARED_INDEX["log_offset_source_log_lr"]
         offset = pt.exp(shared[start : start + 2 * n_roles].reshape((2, n_roles)))
 
         mean, sd, _ = OWN["log_sigma"]

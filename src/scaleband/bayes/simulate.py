@@ -150,7 +150,7 @@ def simulate_losses(inputs: ModelInputs, truth: Mapping[str, Array], rng: np.ran
         np.exp(state[CURVATURE]),
         state[SKEW],
     )
-    base = state[4]
+    base = state[LEVEL]
     if inputs.n_trunks:
         base = base + np.append(truth["trunk_effect"], 0.0)[inputs.trunk]
     se = inputs.own_se(truth["trunk_scale"]) if inputs.n_trunks else inputs.y_se

@@ -17,6 +17,7 @@ from scaleband.laws.design import (
     ANGLE,
     CURVATURE,
     FEATURES,
+    LEVEL,
     REFERENCE,
     RESPONSES,
     ROLES,
@@ -116,9 +117,9 @@ def simulated_sweep(seed: int = 0, *, noise: float = 1.0) -> SimulatedSweep:
         np.exp(state[CURVATURE, cell]),
         state[SKEW, cell],
     )
-    y = state[4, cell] + above
+    y = state[LEVEL, cell] + above
     y = y + noise * noise_scale(above, _SIGMA, _RHO) * rng.standard_t(_NU, size=y.shape)
-    diverged = y - state[4, cell] > CENSOR_ABOVE
+    diverged = y - state[LEVEL, cell] > CENSOR_ABOVE
     columns = {
         "run_id": np.array([f"sim-{k:03d}" for k in range(len(cell))]),
         "source": np.full(len(cell), SOURCE),
