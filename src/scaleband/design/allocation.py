@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from scaleband.design.candidates import Candidates, Index
 from scaleband.design.decisions import CurveDecision, allocation_decision
 from scaleband.design.outcomes import SEED_SHARE
+from scaleband.design.verdict import an_efold
 from scaleband.laws import Cells
 from scaleband.laws.loss.draws import LossDraws
 
@@ -86,20 +87,10 @@ def loss_outcomes(draws: LossDraws, candidates: Candidates, *, seed_share: float
     return LossOutcomes(draws, candidates, 100 * draws.log_loss(candidates.cells), seed_share)
 
 
-def loss_law_slope(draws: LossDraws, target: Cells, t: int = 0) -> float:
+def loss_law_slope(draws: LossDraws, target: Cells) -> float:
     """Percent of loss that an e-fold of compute buys at a target, half of it in size, half in tokens: median draw.
 
     For `design.propose(slope=...)`: the stop verdict under fitted loss laws, where there are some.
     """
-    half = np.exp(0.25 * np.array([-1.0, 1.0]))
-    pair = replace(
-        target,
-        source=(target.source[t],) * 2,
-        arch=(target.arch[t],) * 2,
-        data=(target.data[t],) * 2,
-        n_params=target.n_params[t] * half,
-        n_active=target.n_active[t] * half,
-        n_tokens=target.n_tokens[t] * half,
-    )
-    loss = 100 * draws.log_loss(pair, size_effects=False)
+    loss = 100 * draws.log_loss(an_efold(target), size_effects=False)
     return float(np.median(loss[:, 0] - loss[:, 1]))

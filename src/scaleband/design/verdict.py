@@ -8,6 +8,7 @@ what it would be worth if it were certain is several times too much.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,7 +27,16 @@ cells). Used where a fit cannot tell."""
 _SANE = (0.3, 15.0)
 
 
-def frontier_slope(draws: LawDraws, target: Cells, t: int = 0) -> float:
+def an_efold(target: Cells) -> Cells:
+    """The target with half an e-fold of compute less, and more: half of it in parameters, half in tokens; (2,)."""
+    half = np.exp(0.25 * np.array([-1.0, 1.0]))
+    twice = target.take(np.zeros(2, np.int64))
+    return replace(
+        twice, n_params=twice.n_params * half, n_active=twice.n_active * half, n_tokens=twice.n_tokens * half
+    )
+
+
+def frontier_slope(draws: LawDraws, target: Cells) -> float:
     """Percent of loss that an e-fold of compute buys at the target, half of it in parameters, half in tokens.
 
     On the compute frontier both halves buy the same, so there this is the frontier's own slope. The fit's law of the
@@ -36,12 +46,7 @@ def frontier_slope(draws: LawDraws, target: Cells, t: int = 0) -> float:
     -------
     Percent of loss per e-fold of FLOPs, > 0.
     """
-    half = np.exp(0.25 * np.array([-1.0, 1.0]))
-    pair = Cells(
-        (target.source[t],) * 2, (target.arch[t],) * 2, (target.data[t],) * 2,
-        target.n_params[t] * half, target.n_active[t] * half, target.n_tokens[t] * half,
-    )  # fmt: skip
-    x = draws.design.matrix(pair)
+    x = draws.design.matrix(an_efold(target))
     law = np.array([role in ("shared", "exponent") for role in draws.design.roles])
     fall = -(draws.law[:, LEVEL] * law) @ (x[1] - x[0])
     low, middle, high = np.quantile(fall, [0.1, 0.5, 0.9])
