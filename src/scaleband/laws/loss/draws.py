@@ -219,14 +219,7 @@ class LossDraws:
         out, sizes = np.empty((self.n_samples, len(cells))), cells.labels("size")
         shared = {n.removeprefix("trunk:") for n in self.parts[0].names if n.startswith("trunk:")}
         for t, group in enumerate(group_names(cells)):
-            levels, values = self.evaluator(group)
-            at = Covariates(*(v[t] for v in x))
-            out[:, t] = np.concatenate(
-                [
-                    level + np.log(np.maximum(part.law.relative(np, value, part.law.tuned(value, at)), 1e-6))
-                    for part, level, value in zip(self.parts, levels, values, strict=True)
-                ]
-            )
+            out[:, t] = self.law_log_loss(group)(Covariates(*(v[t] for v in x)))
             if size_effects:
                 out[:, t] += self.size_effect(sizes[t])
             if new_run:
