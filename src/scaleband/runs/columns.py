@@ -26,7 +26,7 @@ class Column:
     required
         True if a table that asks for an optimum must have it.
     default
-        What an absent column or an empty field means, in words; the code of it is in ``table.py``.
+        What an absent column or an empty field means, in words; the code of it is in ``defaults.py``.
     meaning
         One line.
     sign

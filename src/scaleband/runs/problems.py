@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -97,8 +96,3 @@ def shown_value(value: object, limit: int = 60) -> str:
     text = str(value)
     text = text if text.isprintable() else repr(text)[1:-1]
     return text if len(text) <= limit else text[: limit - 3] + "..."
-
-
-def sentences(problems: Iterable[Problem]) -> list[str]:
-    """Problems as printed lines."""
-    return [str(problem) for problem in problems]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NoReturn
 
 import numpy as np
 import pandas as pd
@@ -17,7 +17,7 @@ from scaleband.runs.defaults import batch_from_sequences, with_defaults
 from scaleband.runs.files import read_raw
 from scaleband.runs.groups import content_problems, convention_problems
 from scaleband.runs.mapping import ColumnMap, column_list, misspelt, read_map, renamed, scales_for
-from scaleband.runs.problems import Places, Problem, sentences
+from scaleband.runs.problems import Places, Problem
 from scaleband.runs.schema import row_problems
 from scaleband.runs.steplaw import flag_diverged, from_steplaw, is_steplaw
 from scaleband.runs.values import normalised
@@ -191,10 +191,9 @@ def assembled(
     return RunTable(frame, tuple(sorted(problems, key=lambda p: order[p.severity])))
 
 
-def raise_errors(errors: list[str], problems: list[Problem]) -> None:
-    """Raise all that is wrong, doubts last."""
-    wrong = [p for p in problems if p.severity == "error"]
-    raise UserError([*errors, *sentences(wrong)])
+def raise_errors(errors: list[str], problems: list[Problem]) -> NoReturn:
+    """Raise all that is wrong; doubts and notes are not said beside it."""
+    raise UserError([*errors, *(str(p) for p in problems if p.severity == "error")])
 
 
 def one_file(

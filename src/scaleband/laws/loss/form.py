@@ -101,7 +101,8 @@ class LossLaw:
     needs
         Covariates without which the law says nothing new: "s", "b", "u".
     optimal_size
-        Closed form of the best log size at a fixed log compute c = n + d (both relative), or None: numerical then.
+        Closed form of the best log size at a fixed log compute c = n + d (both relative), or None: what the search for
+        it (`optimum.minimise_each`), which answers, is held against.
     optimal_batch
         Of a law that asks for the batch: the best log batch at log tokens d (both relative). None: it does not ask.
     """
