@@ -60,7 +60,7 @@ def number_rules(purpose: str) -> list[Rule]:
         def infinite(frame: pd.DataFrame, name: str = name) -> np.ndarray:
             bad = np.isinf(frame[name].to_numpy())
             # a diverged run has no final loss, and many trainers write inf for it
-            return bad & (frame["status"] == "completed").to_numpy() if name == "loss" else bad
+            return bad & completed(frame) if name == "loss" else bad
 
         def low(frame: pd.DataFrame, name: str = name, positive: bool = positive) -> np.ndarray:
             values = frame[name].to_numpy()
@@ -68,7 +68,7 @@ def number_rules(purpose: str) -> list[Rule]:
 
         def absent(frame: pd.DataFrame, name: str = name) -> np.ndarray:
             bad = np.isnan(frame[name].to_numpy())
-            return bad & (frame["status"] == "completed").to_numpy() if name == "loss" else bad
+            return bad & completed(frame) if name == "loss" else bad
 
         def says_infinite(frame: pd.DataFrame, i: int, name: str = name) -> str:
             return f"{field(frame, name, i)} is not finite"
