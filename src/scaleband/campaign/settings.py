@@ -10,7 +10,9 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any
 
+from scaleband.design.proposals import INPUTS
 from scaleband.errors import UserError
+from scaleband.runs.columns import CONVENTIONS
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -23,21 +25,10 @@ VERSION = 1
 UNIT = "nats per token"
 """The one unit in which a campaign keeps losses, that of the run table."""
 
-INPUTS = ("source", "arch", "data", "n_params", "n_active", "n_tokens", "lr_peak", "batch_tokens")
-"""What makes two runs the same setting."""
-
 TARGET = ("source", "arch", "data", "n_params", "n_active", "n_tokens")
 
-STATED = (
-    "schedule",
-    "lr_final",
-    "warmup",
-    "optimizer",
-    "weight_decay",
-    "tokenizer",
-    "loss_kind",
-    "n_params_kind",
-)
+STATED = CONVENTIONS
+"""What may be stated of all runs of a campaign."""
 
 OPTIONS = ("replicates", "mini_sweeps")
 """Options of the strategy "evsi": may a setting be run again, are mini-sweeps offered. Both are true by default."""

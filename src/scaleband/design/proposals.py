@@ -13,7 +13,7 @@ from typing import Any, Literal
 from scaleband.errors import UserError
 
 INPUTS = ("source", "arch", "data", "n_params", "n_active", "n_tokens", "lr_peak", "batch_tokens")
-"""Columns of the run table that a proposal fills."""
+"""Columns of the run table that a proposal fills, and that make two runs the same setting."""
 
 
 @dataclass(frozen=True)
