@@ -10,17 +10,23 @@ from scaleband.bayes.inputs import SHAPE
 from scaleband.bayes.one_batch import BENDS
 from scaleband.bayes.stop_gradient import stop_gradient
 from scaleband.laws import RESPONSES
+from scaleband.laws.basin import MAX_EXPONENT
 
 _NEWTON_STEPS = 12
 
 
 def linex(v, h, s):  # type: ignore[no-untyped-def]
     """`laws.linex` in PyTensor; the series branch keeps value and gradient finite at s v = 0."""
-    a = pt.minimum(s * v, 40.0)
-    small = pt.abs(a) < 1e-2
-    safe = pt.switch(small, 1.0, a)
+    a, small, safe = _bounded(s, v)
     ratio = pt.switch(small, 0.5 + a / 6 + a * a / 24, (pt.exp(safe) - 1 - safe) / (safe * safe))
     return h * v * v * ratio
+
+
+def _bounded(s, v):  # type: ignore[no-untyped-def]
+    """As in `laws.basin`: s v; where it is small; and what stands in the closed form, 1 there."""
+    a = pt.minimum(s * v, MAX_EXPONENT)
+    small = pt.abs(a) < 1e-2
+    return a, small, pt.switch(small, 1.0, a)
 
 
 def _axes(state):  # type: ignore[no-untyped-def]
@@ -47,9 +53,7 @@ def _along_rate(state, log_batch, x):  # type: ignore[no-untyped-def]
     slope, curvature = 0.0, 0.0
     for h, c, s, k in _axes(state):
         v = c * x + s * (log_batch - state["log_batch"])
-        a = pt.minimum(k * v, 40.0)
-        small = pt.abs(a) < 1e-2
-        safe = pt.switch(small, 1.0, a)
+        a, small, safe = _bounded(k, v)
         ratio = pt.switch(small, 1 + a / 2 + a * a / 6 + a**3 / 24, (pt.exp(safe) - 1) / safe)
         slope, curvature = slope + c * h * v * ratio, curvature + c * c * h * pt.exp(a)
     return slope, curvature

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from scaleband.errors import UserError
 from scaleband.laws import LEVEL, Cells, Ends, LawDraws, ends
+from scaleband.laws.basin import away_from_flat, rise_of
 from scaleband.predict import Basins
 
 Array = NDArray[np.float64]
@@ -22,8 +23,6 @@ Array = NDArray[np.float64]
 WASTED = 3.0
 """Percent of the loss, along one direction of a basin, from which a regret grows in a straight line (see
 `setting_decision`). An e-fold of compute buys about as much (`verdict.USUAL_SLOPE`): such a run is mostly wasted."""
-
-_FLAT = 1e-5  # a skew below this is a parabola to ten digits
 
 
 class Slopes(NamedTuple):
@@ -83,7 +82,7 @@ class SettingDecision:
     @cached_property
     def _walls(self) -> tuple[tuple[Array, Array, Array, Array], ...]:
         """Cosine and sine of each direction, curvature over skew, skew: none of it depends on the action."""
-        skew = np.where(np.abs(self.skew) < _FLAT, _FLAT, self.skew)
+        skew = away_from_flat(self.skew)
         return tuple(
             (np.cos(self.angle[j]), np.sin(self.angle[j]), self.curvature[j] / skew[j], skew[j]) for j in (0, 1)
         )
@@ -101,8 +100,7 @@ class SettingDecision:
         for j, (cos, sin, _, skew) in enumerate(self._walls):
             v = cos * dx + sin * db
             inside = np.clip(v, self._ends.below[j], self._ends.above[j]) if np.isfinite(self.straight_above) else v
-            a = np.minimum(skew * inside, 40.0)
-            out.append((np.expm1(a), a, v - inside))
+            out.append((*rise_of(skew, inside), v - inside))
         return tuple(out)
 
     def regret(self, action: Array) -> Array:

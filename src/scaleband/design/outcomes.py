@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from scaleband.design.candidates import COUNTS, Candidates, Index, unique_cells
 from scaleband.laws import ANGLE, CENSOR_ABOVE, CURVATURE, LEVEL, SKEW, LawDraws, noise_scale
+from scaleband.laws.basin import away_from_flat, rise_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -115,10 +116,9 @@ class LawOutcomes:
         dx, db = x[:, 0] - own[:, 0], x[:, 1] - own[:, 1]
         out = np.zeros_like(dx)
         for j in (0, 1):
-            angle, h, s = own[:, ANGLE][:, j], np.exp(own[:, CURVATURE][:, j]), own[:, SKEW][:, j]
-            s = np.where(np.abs(s) < 1e-5, 1e-5, s)
-            a = np.minimum(s * (np.cos(angle) * dx + np.sin(angle) * db), 40.0)
-            out += h / (s * s) * (np.expm1(a) - a)
+            angle, h, s = own[:, ANGLE][:, j], np.exp(own[:, CURVATURE][:, j]), away_from_flat(own[:, SKEW][:, j])
+            rise, a = rise_of(s, np.cos(angle) * dx + np.sin(angle) * db)
+            out += h / (s * s) * (rise - a)
         return out
 
     def _normal(self, run: int, repeat: int) -> Array:
