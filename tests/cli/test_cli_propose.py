@@ -131,9 +131,16 @@ def test_pending_runs_are_told_apart(scaleband: Command, candidates_csv: Path, t
     after = scaleband(*words, "--pending", tmp_path / "pending.csv").json()
     assert after["pending"] == under_way["run_id"].tolist()
     assert after["verdict"]["evpi"] < fresh["verdict"]["evpi"]
-    again = [row for row in after["proposals"] if row["replicate"]]
-    assert all(row["run_id"].rsplit("-r", 1)[0] in after["pending"] for row in again if "-r" in row["run_id"])
+    assert after["proposals"]
     assert not {row["run_id"] for row in after["proposals"]} & set(after["pending"])
+    # Where nothing but these can be run, what is proposed is one of them again, under a name of its own.
+    alone = (*ASK, "--candidates", tmp_path / "pending.csv", "--pending", tmp_path / "pending.csv")
+    again = scaleband(*alone, "--budget", "1e19", "--json").json()["proposals"]
+    assert again
+    for row in again:
+        assert row["replicate"]
+        assert row["run_id"].removesuffix("-r1") in after["pending"]
+        assert row["run_id"].endswith("-r1")
 
 
 def test_nothing_affordable_is_an_answer(scaleband: Command, candidates_csv: Path) -> None:

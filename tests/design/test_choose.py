@@ -54,9 +54,8 @@ def test_replicates_only_where_allowed() -> None:
         repeats = np.concatenate([c.repeats for c in chosen])
         pairs = set(zip(runs.tolist(), repeats.tolist(), strict=True))
         assert len(pairs) == len(runs)  # a replicate is another seed, never the same run
-        if not allowed:
-            assert len(set(runs.tolist())) == len(runs)
-            assert not repeats.any()
+        assert repeats.any() == allowed
+        assert (len(set(runs.tolist())) < len(runs)) == allowed
 
 
 def test_pending_runs_lower_what_is_left_to_learn() -> None:
