@@ -26,6 +26,12 @@ def test_small_budgets_are_compared_as_far_down_as_there_are_models() -> None:
     np.testing.assert_allclose(near.loss_a, wide.loss_a, rtol=1e-6)
 
 
+def test_the_one_split_for_all_draws_lies_where_the_best_ones_were_searched() -> None:
+    least = allocate(made_laws(60), GROUPS[1], 1e12)
+    assert least.chosen[0] == pytest.approx(np.median(least.n_params), rel=1e-3)  # the smallest model of all
+    assert (least.loss_at_chosen >= least.loss * (1 - 1e-6)).all()
+
+
 def test_a_given_size_that_was_fitted_has_its_luck_and_a_chosen_one_has_not() -> None:
     laws = made_laws(60)
     given, new = (allocate(laws, GROUPS[1], 6 * n * 3e10, Limits(n_params=n)) for n in (2e9, 4e9))
