@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from command import Command
+
+from made_laws import made_laws
+from scaleband.inference.loss_store import write_loss
 
 BUDGET = ("--model", "step-law", "--flops", "1e21")
 
@@ -68,3 +73,18 @@ def test_a_dense_model_is_not_sparse(words: tuple[str, ...], says: str, scaleban
     done = scaleband(*words)
     assert (done.code, done.out) == (2, "")
     assert says in " ".join(done.err.split())
+
+
+def test_a_recipe_that_is_far_better_is_worth_more_than_was_searched(scaleband: Command, tmp_path: Path) -> None:
+    fit = tmp_path / "fit.nc"
+    write_loss(made_laws(40, of_cells=False), fit)
+    words = ("compare", "--fit", fit, "--flops", "1e20", "--a", "a/dense/code", "--b", "a/dense/web")
+    answer = scaleband(*words, "--json").json()
+    worth, told = answer["compute_multiplier"], scaleband(*words).out
+    assert worth["searched"] == pytest.approx([1e-4, 1e4])
+    assert worth["lower"] == worth["upper"] == worth["searched"][1]
+    assert "b needs more than 1e+04 times a's compute\n" in told
+    difference = answer["difference_percent"]["median"]
+    assert difference == pytest.approx(100 * (1.6 / 2.7 - 1), abs=0.5)
+    assert f"{difference:.4g} (" in told
+    assert "% of b's loss" in told

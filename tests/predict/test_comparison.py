@@ -8,7 +8,7 @@ import pytest
 from made_laws import made_laws
 from scaleband.errors import UserError
 from scaleband.predict.allocation import Limits, allocate, tokens_to_reach
-from scaleband.predict.comparison import compare
+from scaleband.predict.comparison import budget_for, compare
 from scaleband.predict.targets import target_cells
 
 GROUPS = ("a/dense/code", "a/dense/web")
@@ -24,6 +24,18 @@ def test_small_budgets_are_compared_as_far_down_as_there_are_models() -> None:
     wide = compare(laws, *GROUPS, 1e18)
     near = compare(laws, *GROUPS, 1e18, decades=2.0, n_budgets=21)
     np.testing.assert_allclose(near.loss_a, wide.loss_a, rtol=1e-6)
+
+
+def test_of_the_budgets_that_reach_a_loss_the_nearest_one_answers() -> None:
+    logs = np.linspace(0.0, 6.0, 7)
+    falling = np.array([4.0, 3.5, 3.0, 2.5, 2.0, 1.5, 1.0])
+    goals = np.array([3.2, 2.5, 1.1, 0.9, 4.1])
+    found = budget_for(goals, np.tile(falling, (5, 1)), logs, 3)
+    np.testing.assert_allclose(np.log(found[:3]), [1.6, 3.0, 5.8])
+    assert (found[3], found[4]) == (np.inf, 0.0)
+    odd = np.array([[2.4, 3.5, 3.0, 2.5, 2.0, 1.5, 1.0]])  # far below its runs a law need not fall
+    np.testing.assert_allclose(np.log(budget_for(np.array([2.45]), odd, logs, 3)), 3.1)
+    np.testing.assert_allclose(np.log(budget_for(np.array([2.75]), odd, logs, 3)), 2.5)
 
 
 def test_the_one_split_for_all_draws_lies_where_the_best_ones_were_searched() -> None:

@@ -19,6 +19,7 @@ from scaleband.cli.words import chance, mass
 from scaleband.predict.allocation import Limits, allocate
 from scaleband.predict.comparison import compare, own_sparsity
 
+_AT_MOST = 1 + 1e-6  # rounding of a number at the end of what was searched
 
 def add(parser: argparse.ArgumentParser) -> None:
     """Flags."""
@@ -43,8 +44,9 @@ def run(asked: argparse.Namespace) -> int:
                 for g, s in ((asked.a, asked.sparsity_a), (asked.b, asked.sparsity_b))]  # fmt: skip
     found = compare(draws, asked.a, asked.b, asked.flops, sparsity_a=each[0], sparsity_b=each[1])
     crosses = np.isfinite(found.crossover)
-    # An unbounded multiplier stays in the quantiles as a very large, or small, number.
-    multiplier = np.clip(found.compute_multiplier, 1e-9, 1e9)
+    # A multiplier beyond what was searched stays in the quantiles as the end of it: "more than", or "less than" that.
+    ends = [v / asked.flops for v in found.searched]
+    multiplier = np.clip(found.compute_multiplier, *ends)
     splits = [allocate(draws, g, asked.flops, Limits(sparsity=s)).chosen
               for g, s in zip((asked.a, asked.b), each, strict=True)]  # fmt: skip
     far = [split_json(draws, g, *split, s) for g, split, s in zip((asked.a, asked.b), splits, each, strict=True)]
@@ -55,8 +57,8 @@ def run(asked: argparse.Namespace) -> int:
         "p_a_better": found.p_a_better,
         "loss_a": band_json(found.loss_a, asked.interval),
         "loss_b": band_json(found.loss_b, asked.interval),
-        "difference_percent": band_json(100 * np.log(found.loss_a / found.loss_b), asked.interval),
-        "compute_multiplier": band_json(multiplier, asked.interval),
+        "difference_percent": band_json(100 * (found.loss_a / found.loss_b - 1), asked.interval),
+        "compute_multiplier": {**band_json(multiplier, asked.interval), "searched": ends},
         "crossover": {
             "probability": float(crosses.mean()),
             "flops": band_json(found.crossover[crosses], asked.interval) if crosses.any() else None,
@@ -82,6 +84,13 @@ def rows_of(answer: dict[str, Any]) -> list[tuple[str, str]]:
     def band(name: str) -> str:
         return band_text(answer[name], "{:.4g}".format)
 
+    def times(value: float) -> str:
+        first, last = answer["compute_multiplier"]["searched"]
+        if first * _AT_MOST < value < last / _AT_MOST:
+            return f"{value:.4g}"
+        return f"more than {last:.2g}" if value > 1 else f"less than {first:.2g}"
+
+    m = [times(answer["compute_multiplier"][end]) for end in ("median", "lower", "upper")]
     c, far = answer["crossover"], answer["extrapolation"]
     low, high = c["searched"]
     where = f"between {low:.2g} and {high:.2g} FLOP"
@@ -97,8 +106,9 @@ def rows_of(answer: dict[str, Any]) -> list[tuple[str, str]]:
         ("P(a is better)", chance(answer["p_a_better"])),
         ("loss of a", f"{band('loss_a')} ({mass(answer['interval'])} intervals)"),
         ("loss of b", band("loss_b")),
-        ("a over b", f"{band('difference_percent')} % of the loss"),
-        ("multiplier", f"b needs {band('compute_multiplier')} times a's compute"),
+        ("a over b", f"{band('difference_percent')} % of b's loss"),
+        ("multiplier", f"b needs {m[0]} ({m[1]} to {m[2]}) times a's compute" if m[1] != m[2]
+                       else f"b needs {m[0]} times a's compute"),
         ("crossover", crossing),
         ("extrapolation", f"a: {split_words(far['a'])}"),
         ("", f"b: {split_words(far['b'])}"),

@@ -29,7 +29,7 @@ class Comparison:
         FLOP at which the lower loss changes sides, NaN in draws without one inside `searched`.
     compute_multiplier (sample,)
         b's FLOP over a's for the loss that a reaches at the budget: above 1, a is the better recipe; inf or 0 where b
-        reaches it nowhere, or everywhere, inside `searched`.
+        reaches it nowhere above the budget, or everywhere below it, inside `searched`.
     searched
         Smallest and largest budget looked at, FLOP.
     """
@@ -53,6 +53,38 @@ def frontier(draws: LossDraws, group: str, flops: Array, sparsity: float = 1.0) 
     """Log loss along the compute-optimal frontier: (sample, budget)."""
     limits = Limits(sparsity=sparsity)
     return np.stack([np.log(allocate(draws, group, float(c), limits).loss) for c in flops], axis=1)
+
+
+def budget_for(goal: Array, falling: Array, logs: Array, middle: int) -> Array:
+    """FLOP for which a frontier comes down to a goal, (sample,): of several, the one nearest the budget at `middle`.
+
+    Parameters
+    ----------
+    goal (sample,)
+        Log loss to reach.
+    falling (sample, budget)
+        Log loss along the frontier. Far below their runs laws need not fall: what lies there may not answer.
+    logs (budget,)
+        Log budgets, ascending.
+
+    Returns
+    -------
+    inf where no larger budget searched reaches the goal, 0 where every smaller one does.
+    """
+    out = np.empty(len(goal))
+    for s, above in enumerate(falling > goal[:, None]):
+        if above[middle]:
+            there = np.flatnonzero(~above[middle:])
+            k = middle + int(there[0]) - 1 if len(there) else None
+        else:
+            there = np.flatnonzero(above[:middle])
+            k = int(there[-1]) if len(there) else None
+        if k is None:
+            out[s] = np.inf if above[middle] else 0.0
+            continue
+        share = (falling[s, k] - goal[s]) / (falling[s, k] - falling[s, k + 1])
+        out[s] = np.exp(logs[k] + share * (logs[k + 1] - logs[k]))
+    return out
 
 
 def compare(
@@ -102,16 +134,7 @@ def compare(
         k = int(np.argmin(nearest[s]))
         share = gap[s, k] / (gap[s, k] - gap[s, k + 1])
         crossover[s] = np.exp(logs[k] + share * (logs[k + 1] - logs[k]))
-    goal = losses[0][:, middle]
-    multiplier = np.empty(draws.n_samples)
-    for s in range(draws.n_samples):
-        falling = losses[1][s]
-        if goal[s] < falling[-1]:
-            multiplier[s] = np.inf
-        elif goal[s] > falling[0]:
-            multiplier[s] = 0.0
-        else:
-            multiplier[s] = np.exp(np.interp(-goal[s], -falling, logs)) / flops
+    multiplier = budget_for(losses[0][:, middle], losses[1], logs, middle) / flops
     loss_a, loss_b = np.exp(losses[0][:, middle]), np.exp(losses[1][:, middle])
     return Comparison(
         loss_a, loss_b, float((loss_a < loss_b).mean()), crossover, multiplier, (float(budgets[0]), float(budgets[-1]))
