@@ -88,3 +88,5 @@ def test_a_recipe_that_is_far_better_is_worth_more_than_was_searched(scaleband: 
     assert difference == pytest.approx(100 * (1.6 / 2.7 - 1), abs=0.5)
     assert f"{difference:.4g} (" in told
     assert "% of b's loss" in told
+    assert answer["shared_exponents"] == 1.0
+    assert "exponents          the same for all groups in 100 % of the draws" in told

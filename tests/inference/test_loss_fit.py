@@ -22,7 +22,15 @@ from scaleband.bayes.loss_model import (
     sheared,
 )  # fmt: skip
 from scaleband.errors import UserError
-from scaleband.inference.loss_fit import fit_loss, held_out_scores, laws_for, mixed, quick_stack, scales_of
+from scaleband.inference.loss_fit import (
+    fit_loss,
+    held_out_scores,
+    laws_for,
+    mixed,
+    quick_stack,
+    refit,
+    scales_of,
+)
 from scaleband.inference.loss_mode import importance_sample, unsheared
 from scaleband.inference.loss_sampler import CompiledLoss, sample_loss
 from scaleband.inference.loss_store import read_loss, write_loss
@@ -32,7 +40,7 @@ from scaleband.laws.loss import GENERAL, LAWS
 from scaleband.laws.loss.draws import LossDraws
 from scaleband.laws.loss.table import LossTable, reference_of
 from scaleband.predict.allocation import Limits, allocate, allocation_exponent, share_of_form, tokens_to_reach
-from scaleband.predict.comparison import compare
+from scaleband.predict.comparison import compare, shared_exponents
 from scaleband.predict.downstream import fit_downstream
 from scaleband.predict.targets import target_cells
 from scaleband.runs import column_map, run_table
@@ -234,6 +242,31 @@ def test_comparison_of_groups(stacked: LossDraws) -> None:
     np.testing.assert_allclose(same.compute_multiplier, 1.0, rtol=1e-6)
     with pytest.raises(UserError, match="was not fitted"):
         compare(stacked, "sim/dense/books", WEB, 1e21)
+
+
+def test_recipes_with_exponents_of_their_own_are_compared_by_a_law_that_lets_them() -> None:
+    recipes = {"web": (1.8, 420.0, 1500.0, 0.34, 0.355), "code": (1.65, 200.0, 1200.0, 0.29, 0.335)}
+
+    def loss_of(data: str, n: np.ndarray, d: np.ndarray) -> np.ndarray:
+        e, a, b, alpha, beta = recipes[data]
+        return e + a * n**-alpha + b * d**-beta
+
+    frame = simulated_losses()
+    clean = [loss_of(g, n, d) for g, n, d in zip(frame["data"], frame.n_params, frame.n_tokens, strict=True)]
+    frame["loss"] = np.array(clean) * np.exp(0.002 * np.random.default_rng(6).standard_normal(len(frame)))
+    made = table_from_runs(run_table(frame, purpose="loss").frame)
+    flops, size = 1e22, np.exp(np.linspace(np.log(1e9), np.log(1e12), 2001))
+    truth = np.log(loss_of("web", size, flops / 6 / size).min() / loss_of("code", size, flops / 6 / size).min())
+    below = {}
+    for law in ("chinchilla", "own-exponents"):
+        theta = refit(made, law, np.ones(len(made)), settings=SamplerSettings(seed=1))[0]
+        names = layout_for(made, LAWS[law]).names
+        draws = mixed({law: theta}, {law: names}, {law: 1.0}, made, reference_of(made), {}, 400)
+        found = compare(draws, WEB, CODE, flops, n_budgets=3)
+        below[law] = float((np.log(found.loss_a / found.loss_b) < truth).mean())
+        assert shared_exponents(draws) == (law == "chinchilla")
+    assert below["chinchilla"] > 0.99  # it knows better, and does not
+    assert 0.05 < below["own-exponents"] < 0.95
 
 
 def test_losses_of_two_kinds_are_not_compared(stacked: LossDraws) -> None:

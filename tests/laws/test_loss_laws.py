@@ -45,7 +45,8 @@ def test_more_size_and_more_tokens_never_hurt(name: str) -> None:
         assert (loss > 0).all()
 
 
-@pytest.mark.parametrize("name", ["chinchilla", "kaplan", "interaction", "overtraining", "moe", "repetition"])
+@pytest.mark.parametrize("name", ["chinchilla", "kaplan", "interaction", "overtraining", "moe", "repetition",
+                                  "own-exponents"])
 def test_with_everything_in_plenty_the_irreducible_loss_is_left(name: str) -> None:
     values = some_values(name)
     left = LAWS[name].relative(np, values, at(n=500.0, d=500.0))
@@ -114,6 +115,8 @@ def test_special_cases_are_chinchilla() -> None:
     }
     for name, more in same.items():
         np.testing.assert_allclose(LAWS[name].relative(np, values | more, x), expected, rtol=1e-5, err_msg=name)
+    own = {"size_exponent": values["alpha"], "tokens_exponent": values["beta"]}
+    np.testing.assert_allclose(LAWS["own-exponents"].relative(np, values | own, x), expected)
     eta = values["alpha"] / 2
     both = {"reducible": values["reducible"], "balance": values["balance"]}
     np.testing.assert_allclose(

@@ -41,6 +41,8 @@ Array = NDArray[np.float64]
 SCALES: dict[str, tuple[float, float, str]] = {
     "log_spread_level": (float(np.log(0.2)), 0.8, "groups of one loss kind differ by 5-80 % in level"),
     "log_spread_parameter": (float(np.log(0.3)), 0.5, "a grouped parameter moves by 0.13-0.7 on its unbounded scale"),
+    "log_spread_size_exponent": (float(np.log(0.15)), 0.5, "exponents of groups differ by 7-35 %"),
+    "log_spread_tokens_exponent": (float(np.log(0.15)), 0.5, "exponents of groups differ by 7-35 %"),
     "log_sigma": (float(np.log(0.004)), 0.9, "an observation misses the law by 0.1-2 %"),
     "log_trunk_scale": (float(np.log(0.002)), 0.8, "what runs off one trunk share, 0.05-0.8 %"),
     "log_size_scale": (float(np.log(0.002)), 0.7, "cells of one model size miss the law together by 0.05-0.8 %"),

@@ -17,9 +17,10 @@ from scaleband.cli.splits import open_laws, refuse_sparse_dense, split_json, spl
 from scaleband.cli.verb import UsageError, Verb
 from scaleband.cli.words import chance, mass
 from scaleband.predict.allocation import Limits, allocate
-from scaleband.predict.comparison import compare, own_sparsity
+from scaleband.predict.comparison import compare, own_sparsity, shared_exponents
 
 _AT_MOST = 1 + 1e-6  # rounding of a number at the end of what was searched
+
 
 def add(parser: argparse.ArgumentParser) -> None:
     """Flags."""
@@ -64,6 +65,7 @@ def run(asked: argparse.Namespace) -> int:
             "flops": band_json(found.crossover[crosses], asked.interval) if crosses.any() else None,
             "searched": list(found.searched),
         },
+        "shared_exponents": shared_exponents(draws),
         "interval": asked.interval,
         "interval_kind": "eti",
         "extrapolation": dict(zip(("a", "b"), far, strict=True)),
@@ -102,6 +104,9 @@ def rows_of(answer: dict[str, Any]) -> list[tuple[str, str]]:
         crossing += f"P(they cross {where}): {chance(c['probability'])}"
         beyond = math.log10(v["median"] / min(far[x]["largest_fitted_flops"] for x in ("a", "b")))
         crossing += f"; {beyond:.2g} decades beyond the largest budget that both were run at" if beyond > 0 else ""
+    shared = answer["shared_exponents"]
+    joint = f"the same for all groups in {100 * shared:.3g} % of the draws: if one recipe gains more from scale than " \
+            "the other, all this is too sure beyond the runs; a fit with --laws own-exponents lets them differ"
     return [
         ("P(a is better)", chance(answer["p_a_better"])),
         ("loss of a", f"{band('loss_a')} ({mass(answer['interval'])} intervals)"),
@@ -110,6 +115,7 @@ def rows_of(answer: dict[str, Any]) -> list[tuple[str, str]]:
         ("multiplier", f"b needs {m[0]} ({m[1]} to {m[2]}) times a's compute" if m[1] != m[2]
                        else f"b needs {m[0]} times a's compute"),
         ("crossover", crossing),
+        *([("exponents", joint)] if shared else []),
         ("extrapolation", f"a: {split_words(far['a'])}"),
         ("", f"b: {split_words(far['b'])}"),
         *behind_rows(answer["conventions"], answer["gate"]),

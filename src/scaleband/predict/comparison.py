@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scaleband.errors import UserError
+from scaleband.laws.loss import own_exponents
 from scaleband.laws.loss.draws import LossDraws
 from scaleband.nearest import did_you_mean
 from scaleband.predict.allocation import SMALLEST_BUDGET, Limits, allocate
@@ -47,6 +48,15 @@ def own_sparsity(draws: LossDraws, group: str) -> float:
     c = draws.table.cells
     own = np.array([g == group for g in draws.table.groups()], dtype=bool)
     return float(np.median((c.n_params / c.n_active)[own])) if own.any() else 1.0
+
+
+def shared_exponents(draws: LossDraws) -> float:
+    """Share of the draws whose law gives all groups the same exponents, 0 to 1.
+
+    These know how recipes differ in level and in what of it can be removed, not that one gains more from scale: where
+    recipes do differ so, the answer of a comparison beyond the runs is far too sure.
+    """
+    return float((draws.form_of_sample() != own_exponents.LAW.name).mean())
 
 
 def frontier(draws: LossDraws, group: str, flops: Array, sparsity: float = 1.0) -> Array:
@@ -93,7 +103,7 @@ def compare(
 ) -> Comparison:
     """Compare two groups at a budget, both at their own optimum.
 
-    Draws are joint: exponents that both groups share cannot make one of them win.
+    Draws are joint: exponents that both groups share (`shared_exponents`) cannot make one of them win.
 
     Parameters
     ----------

@@ -11,6 +11,7 @@ from scaleband.laws.loss import (
     kaplan,
     moe,
     overtraining,
+    own_exponents,
     repetition,
     three_term,
 )
@@ -20,7 +21,7 @@ from scaleband.laws.loss.optimum import minimise_each
 LAWS: dict[str, LossLaw] = {
     module.LAW.name: module.LAW
     for module in (
-        chinchilla, kaplan, interaction, farseer, overtraining, bending, moe, three_term, repetition
+        chinchilla, kaplan, interaction, farseer, overtraining, bending, moe, three_term, repetition, own_exponents
     )
 }
 """Every law by its name."""

@@ -1,0 +1,27 @@
+"""Chinchilla whose exponents are every group's own, partly pooled: recipes that gain differently from scale."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from scaleband.laws.loss.form import BALANCE, REDUCIBLE, Covariates, LossLaw, Parameter, Values, power
+
+SIZE = Parameter("size_exponent", float(np.log(0.35)), 0.45, "exp", True, "as alpha of the other laws, a group's own")
+TOKENS = Parameter("tokens_exponent", float(np.log(0.35)), 0.45, "exp", True, "as beta of the other laws, likewise")
+
+
+def relative(xp: Any, p: Values, x: Covariates) -> Any:
+    """1 - r + r (w e^(-alpha n) + (1 - w) e^(-beta d)), alpha and beta the group's."""
+    r, w = p["reducible"], p["balance"]
+    return 1 - r + r * (w * power(xp, -p["size_exponent"] * x.n) + (1 - w) * power(xp, -p["tokens_exponent"] * x.d))
+
+
+LAW = LossLaw(
+    name="own-exponents",
+    meaning="E + A N^-alpha + B D^-beta, alpha and beta of each group its own",
+    source="Hoffmann et al. 2022, arXiv 2203.15556, for each group; pooled as all grouped parameters are",
+    parameters=(REDUCIBLE, BALANCE, SIZE, TOKENS),
+    relative=relative,
+)
