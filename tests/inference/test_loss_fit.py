@@ -418,6 +418,14 @@ def test_downstream_error_follows_the_loss() -> None:
         fit_downstream(loss, error[:-1])
 
 
+def test_runs_that_do_not_tell_how_the_error_bends_leave_that_to_its_belief() -> None:
+    loss = np.linspace(2.9, 3.1, 12)
+    stage = fit_downstream(loss, 0.6 + 0.02 * np.random.default_rng(2).standard_normal(12), n_draws=4000)
+    middle = np.log(stage.gamma)
+    assert abs(middle.mean()) < 0.06
+    assert middle.std() == pytest.approx(0.6, abs=0.06)
+
+
 @pytest.mark.parametrize("name", GENERAL)
 def test_priors_are_finite_and_fall_off(table: LossTable, name: str) -> None:
     layout = layout_for(table, LAWS[name])
