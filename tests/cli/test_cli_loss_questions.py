@@ -122,6 +122,18 @@ def test_a_loss_that_takes_more_than_the_most_tokens_is_not_reached(scaleband: C
     goal = loss_by("chinchilla", TRUTH, 1e9, 1e10)
     assert reached(scaleband, plain_fit, goal, "--tokens-max", "1.1e10")["probability"] == 1
     assert reached(scaleband, plain_fit, goal, "--tokens-max", "0.9e10")["n_tokens"] is None
+    words = ("allocate", "--fit", plain_fit, "--flops", "1e21", "--params", "1e9", "--reach", goal, "--tokens-max")
+    assert "is not reached at 1B parameters on at most 9B tokens\n" in scaleband(*words, "0.9e10").out
+    assert "P(it is reached on at most 11B tokens): over 99 %" in scaleband(*words, "1.1e10").out
+
+
+def test_a_band_over_the_draws_that_reach_a_loss_or_cross_says_so(scaleband: Command) -> None:
+    words = ("--model", "step-law", "--flops", "1e21")
+    told = scaleband("allocate", *words, "--params", "1e9", "--reach", "1.97").out
+    assert " FLOP, if it is reached; P(it is reached): " in told
+    groups = ("step-law/moe-1in8/steplaw_main", "step-law/dense/steplaw_main")
+    told = scaleband("compare", *words, "--a", groups[0], "--b", groups[1]).out
+    assert "), if they cross; P(they cross between " in told
 
 
 def test_reaching_a_loss_on_repeated_data_beside_basins(scaleband: Command) -> None:

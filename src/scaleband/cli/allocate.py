@@ -198,7 +198,7 @@ def rows_of(answer: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("extrapolation", split_words(answer["extrapolation"])),
     ]  # fmt: skip
     if "reach" in answer:
-        rows += reach_rows(answer["reach"])
+        rows += reach_rows(answer["reach"], answer["constraints"]["tokens_max"])
     return rows + behind_rows(answer["conventions"], answer["gate"])
 
 

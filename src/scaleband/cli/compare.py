@@ -100,7 +100,8 @@ def rows_of(answer: dict[str, Any]) -> list[tuple[str, str]]:
         crossing = f"none {where}"
     else:
         v = c["flops"]
-        crossing = f"{v['median']:.2g} FLOP ({v['lower']:.2g} to {v['upper']:.2g}); "
+        crossing = f"{v['median']:.2g} FLOP ({v['lower']:.2g} to {v['upper']:.2g})"
+        crossing += "; " if c["probability"] > 0.99 else ", if they cross; "
         crossing += f"P(they cross {where}): {chance(c['probability'])}"
         beyond = math.log10(v["median"] / min(far[x]["largest_fitted_flops"] for x in ("a", "b")))
         crossing += f"; {beyond:.2g} decades beyond the largest budget that both were run at" if beyond > 0 else ""

@@ -103,10 +103,12 @@ def reach_json(draws: LossDraws, group: str, n_params: float, asked: argparse.Na
     return out
 
 
-def reach_rows(found: dict[str, Any]) -> list[tuple[str, str]]:
+def reach_rows(found: dict[str, Any], tokens_max: float | None) -> list[tuple[str, str]]:
     """The same for people."""
+    most = "" if tokens_max is None else f" on at most {quantity(tokens_max)} tokens"
     if found["n_tokens"] is None:
-        return [("reach", f"a loss of {found['loss']:g} is not reached at {quantity(found['n_params'])} parameters")]
+        size = quantity(found["n_params"])
+        return [("reach", f"a loss of {found['loss']:g} is not reached at {size} parameters{most}")]
 
     def band(name: str, show: Callable[[float], str] = quantity, first: float = 0.0) -> str:
         def told(value: float) -> str:
@@ -120,9 +122,10 @@ def reach_rows(found: dict[str, Any]) -> list[tuple[str, str]]:
     at = "" if found["batch_tokens"] is None else f" at {quantity(found['batch_tokens'])} tokens per step"
     first = found["first_tokens"]
     cost = band("flops", "{:.3g}".format, first * found["flops"]["median"] / found["n_tokens"]["median"])
+    if_so = "" if found["probability"] > 0.99 else ", if it is reached"
     rows = [("reach", f"loss {found['loss']:g} at {quantity(found['n_params'])} parameters: "
-                      f"{band('n_tokens', first=first)} tokens, {cost} FLOP{at}; "
-                      f"P(it is reached): {chance(found['probability'])}")]  # fmt: skip
+                      f"{band('n_tokens', first=first)} tokens, {cost} FLOP{at}{if_so}; "
+                      f"P(it is reached{most}): {chance(found['probability'])}")]  # fmt: skip
     if found["steps"] is not None:
         rows.append(("steps", band("steps") + ("" if at else " at the best batch")))
     if found["critical_batch"] is not None:
