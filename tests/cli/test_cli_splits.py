@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -90,3 +91,12 @@ def test_a_recipe_that_is_far_better_is_worth_more_than_was_searched(scaleband: 
     assert "% of b's loss" in told
     assert answer["shared_exponents"] == 1.0
     assert "exponents          the same for all groups in 100 % of the draws" in told
+
+
+def test_a_comparison_of_losses_of_no_stated_kind_is_doubted(scaleband: Command, tmp_path: Path) -> None:
+    laws = made_laws(4, of_cells=False)
+    silent = {group: {"loss_kind": "not stated"} for group in laws.groups()}
+    for name, conventions in (("stated", laws.meta["conventions"]), ("silent", silent)):
+        write_loss(replace(laws, meta={**laws.meta, "conventions": conventions}), tmp_path / f"{name}.nc")
+        words = ("--fit", tmp_path / f"{name}.nc", "--flops", "1e20", "--a", "a/dense/code", "--b", "a/dense/web")
+        assert ("do not state loss_kind" in scaleband("compare", *words).err) == (name == "silent")

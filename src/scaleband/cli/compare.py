@@ -11,8 +11,16 @@ import numpy as np
 from scaleband.cli.allocate import flops, sparsity
 from scaleband.cli.arguments import add_fit, add_interval, add_json
 from scaleband.cli.loss_laws import loss_model_json
-from scaleband.cli.printing import print_json, print_rows
-from scaleband.cli.question import band_json, band_text, behind_rows, conventions_for, gate_of, mark
+from scaleband.cli.printing import print_json, print_rows, say
+from scaleband.cli.question import (
+    NOT_STATED,
+    band_json,
+    band_text,
+    behind_rows,
+    conventions_for,
+    gate_of,
+    mark,
+)
 from scaleband.cli.splits import open_laws, refuse_sparse_dense, split_json, split_words
 from scaleband.cli.verb import UsageError, Verb
 from scaleband.cli.words import chance, mass
@@ -44,6 +52,10 @@ def run(asked: argparse.Namespace) -> int:
     each = [own_sparsity(draws, g) if s is None else s
                 for g, s in ((asked.a, asked.sparsity_a), (asked.b, asked.sparsity_b))]  # fmt: skip
     found = compare(draws, asked.a, asked.b, asked.flops, sparsity_a=each[0], sparsity_b=each[1])
+    stated = conventions_for(draws, asked.a) | conventions_for(draws, asked.b)
+    if any(stated.get(g, {}).get("loss_kind", NOT_STATED) == NOT_STATED for g in (asked.a, asked.b)):
+        say("note: the runs do not state loss_kind; losses can be compared only if they are of the same text, in the "
+            "same tokens")  # fmt: skip
     crosses = np.isfinite(found.crossover)
     # A multiplier beyond what was searched stays in the quantiles as the end of it: "more than", or "less than" that.
     ends = [v / asked.flops for v in found.searched]
@@ -69,7 +81,7 @@ def run(asked: argparse.Namespace) -> int:
         "interval": asked.interval,
         "interval_kind": "eti",
         "extrapolation": dict(zip(("a", "b"), far, strict=True)),
-        "conventions": conventions_for(draws, asked.a) | conventions_for(draws, asked.b),
+        "conventions": stated,
         "gate": gate_of(draws),
         "model": loss_model_json(draws, asked),
     }
