@@ -166,8 +166,8 @@ def allocate(draws: LossDraws, group: str, flops: float, limits: Limits | None =
         if high <= low:
             raise UserError(f"{flops:g} FLOP leave no model to train; give a larger budget or less inference")
         best = minimise_each(loss_at, np.full(count, low), np.full(count, high))
-        ends = np.quantile(best, [0.01, 0.99]) + np.array([-0.1, 0.1])
-        grid = np.linspace(*np.clip(ends, low, high), 161)[:, None]
+        first, last = np.clip(np.quantile(best, [0.01, 0.99]) + np.array([-0.1, 0.1]), low, high).tolist()
+        grid = np.linspace(first, last, 161)[:, None]
         chosen = float(grid[loss_at(np.broadcast_to(grid, (161, count))).mean(1).argmin(), 0])
     active = np.exp(best)
     tokens = np.minimum(tokens_for(flops, active, limits.inference_tokens), cap)
