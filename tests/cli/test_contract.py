@@ -120,7 +120,7 @@ def test_recommend_json(scaleband: Command, fit_file: Path) -> None:
     assert answer["plateau"]["threshold"] == 0.25
     assert answer["group"] == "step-law/dense/web"
     assert set(answer["target"]) == {"n_params", "n_active", "n_tokens"}
-    decades = {"decades_n_params", "decades_n_tokens", "decades_sparsity"}
+    decades = {"decades_n_params", "decades_n_tokens", "decades_sparsity", "decades_apart"}
     assert set(answer["extrapolation"]) == decades | {"verdict", "against", "unseen", "sentence"}
     assert set(answer["gate"]) == {"passed", "messages"}
     assert list(answer["conventions"]) == ["step-law/dense/web"]

@@ -10,6 +10,7 @@ import pytest
 from scaleband.errors import UserError
 from scaleband.laws import RESPONSES, ROLES, Cells, LawDraws, design_for
 from scaleband.predict import basins, extrapolation, interval, target_cells
+from scaleband.predict.targets import outside
 
 FITTED = Cells(
     ("a", "a", "a", "b"), ("dense", "dense", "moe-1in8", "dense"), ("web", "web", "web", "code"),
@@ -48,6 +49,35 @@ def test_verdict_and_decades(draws: LawDraws, target: tuple, verdict: str, param
     assert found.decades_n_params == pytest.approx(params, abs=1e-3)
     assert found.decades_n_tokens == pytest.approx(tokens, abs=1e-3)
     assert found.unseen == ()
+
+
+@pytest.mark.parametrize(
+    ("target", "verdict", "apart"),
+    [
+        ((2e8, 4e9), "inside", 0.0),
+        ((2e8, 8e9), "inside", 0.0),  # off the line by 0.2 decades
+        ((5e7, 2e10), "far", np.log10(20) / np.sqrt(2)),
+        ((1e9, 1e9), "far", np.log10(20) / np.sqrt(2)),
+        ((1e10, 2e11), "far", 0.0),  # on the line, beyond its end
+        ((2e9, 1e9), "far", np.log10(20) / np.sqrt(2)),
+    ],
+)
+def test_a_size_and_tokens_that_were_not_run_together_are_far(target: tuple, verdict: str, apart: float) -> None:
+    size = np.array([5e7, 2e8, 1e9])
+    found = outside(target_cells(size, 20 * size), target_cells(*target))
+    assert (found.verdict, found.decades_apart) == (verdict, pytest.approx(apart))
+    assert ("not run together" in found.sentence()) == (apart > 0)
+    assert found.farthest >= apart
+
+
+def test_sizes_and_tokens_run_in_every_pairing_enclose_what_lies_between_them() -> None:
+    size, tokens = (v.ravel() for v in np.meshgrid([1e7, 1e10], [1e9, 1e12]))
+    fitted = target_cells(size, tokens)
+    for target in ((3e8, 3e10), (1e7, 1e12), (1e10, 4e9), (9e9, 9e11)):
+        assert outside(fitted, target_cells(*target)).verdict == "inside"
+    without_a_corner = target_cells(size[:-1], tokens[:-1])
+    assert outside(without_a_corner, target_cells(9e9, 9e11)).verdict == "far"
+    assert outside(without_a_corner, target_cells(1e8, 1e11)).verdict == "inside"
 
 
 def test_decades_are_against_the_closest_group_that_was_fitted(draws: LawDraws) -> None:

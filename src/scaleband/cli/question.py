@@ -207,7 +207,7 @@ def extrapolation_json(where: Extrapolation) -> dict[str, Any]:
     """How far a target is from the fitted cells, as plain values."""
     return {
         "decades_n_params": where.decades_n_params, "decades_n_tokens": where.decades_n_tokens,
-        "decades_sparsity": where.decades_sparsity,
+        "decades_sparsity": where.decades_sparsity, "decades_apart": where.decades_apart,
         "verdict": where.verdict, "against": where.against, "unseen": list(where.unseen),
         "sentence": where.sentence(),
     }  # fmt: skip

@@ -14,6 +14,7 @@ from scaleband.errors import UserError
 from scaleband.labels import arch_family
 from scaleband.laws import ANGLE, CENSOR_ABOVE, CURVATURE, LEVEL, REFERENCE, SKEW, Cells, Ends, LawDraws, ends
 from scaleband.laws.draws import PARAMS_TOLERANCE
+from scaleband.predict.hull import distance
 
 Array = NDArray[np.float64]
 
@@ -178,11 +179,16 @@ class Extrapolation:
         Powers of ten outside the range of the fitted cells (negative: below it); 0 inside. Sparsity is n_params over
         n_active, 1 for dense.
     verdict
-        "fitted cell", "inside", "near" (up to half a decade) or "far".
+        "fitted cell", "inside", "near" (up to half a decade) or "far" (farther, or such a size and such a token count
+        were not fitted together: `decades_apart`).
     against
         Whose range: the group's own, the architecture family's, or all fitted cells.
     unseen
         Parts of the group that no fitted cell has ("source", "arch", "data").
+    decades_apart
+        Distance in (log10 n_params, log10 n_tokens) from what the fitted cells enclose, of the target brought into
+        their ranges; 0 up to half a decade. Where all cells have, say, 20 tokens per parameter, a small model on the
+        tokens of a large one lies in both ranges and far from every cell.
     """
 
     decades_n_params: float
@@ -191,11 +197,13 @@ class Extrapolation:
     against: str
     unseen: tuple[str, ...]
     decades_sparsity: float = 0.0
+    decades_apart: float = 0.0
 
     @property
     def farthest(self) -> float:
-        """The most decades outside, of the three."""
-        return max(abs(self.decades_n_params), abs(self.decades_n_tokens), abs(self.decades_sparsity))
+        """The most decades outside, of the three; and those apart."""
+        decades = (self.decades_n_params, self.decades_n_tokens, self.decades_sparsity, self.decades_apart)
+        return max(abs(v) for v in decades)
 
     def sentence(self) -> str:
         """One sentence for people."""
@@ -213,6 +221,9 @@ class Extrapolation:
                 if v
             ]  # fmt: skip
             text = f"outside {self.against}: {' and '.join(parts)}"
+            if self.decades_apart:
+                apart = f"such a size and token count were not run together, {self.decades_apart:.2g} decades off"
+                text = f"{text}; {apart}" if parts else f"outside {self.against}: {apart}"
             text += "; far: check one size in between before you rely on it" if self.verdict == "far" else ""
         if self.unseen:
             text += f"; {' and '.join(self.unseen)} never seen: the band is that of any new one"
@@ -222,6 +233,14 @@ class Extrapolation:
 def _decades(value: float, fitted: Array) -> float:
     low, high = fitted.min() * (1 - 1e-3), fitted.max() * (1 + 1e-3)
     return float(np.log10(value / high)) if value > high else float(min(np.log10(value / low), 0.0))
+
+
+def _decades_apart(cells: Cells, c: int, fitted: Cells, mask: NDArray[np.bool_]) -> float:
+    """`Extrapolation.decades_apart` of target `c` from those of the fitted cells that `mask` names."""
+    points = np.log10(np.stack([fitted.n_params, fitted.n_tokens], axis=1)[mask])
+    at = np.log10([float(cells.n_params[c]), float(cells.n_tokens[c])])
+    apart = distance(points, np.clip(at, points.min(0), points.max(0)))
+    return apart if apart > NEAR_DECADES else 0.0
 
 
 def peers(fitted: Cells, cells: Cells, c: int = 0) -> tuple[str, NDArray[np.bool_]]:
@@ -273,7 +292,7 @@ def outside(fitted: Cells, cells: Cells, c: int = 0) -> Extrapolation:
         )
         if value not in known
     )
-    where = Extrapolation(params, tokens, "inside", against, unseen, sparsity)
+    where = Extrapolation(params, tokens, "inside", against, unseen, sparsity, _decades_apart(cells, c, fitted, mask))
     far = "near" if where.farthest <= NEAR_DECADES else "far"
     return replace(where, verdict=far) if where.farthest else where
 
