@@ -21,6 +21,7 @@ from scaleband.cli.arguments import (
 from scaleband.cli.doubts import doubt_batch, doubt_distance, doubt_rate
 from scaleband.cli.printing import print_json, print_rows
 from scaleband.cli.question import Question, ask, band_json, band_text, common_json, common_rows, mark
+from scaleband.cli.unrun import tell_unrun
 from scaleband.cli.verb import UsageError, Verb
 from scaleband.cli.words import chance, mass, rate, tokens
 from scaleband.errors import UserError
@@ -82,6 +83,8 @@ def tell_doubts(q: Question, setting: Setting, asked: argparse.Namespace) -> Non
         for flag, given in batches.items():
             doubt_batch(flag, given, best)
         doubt_distance(float(setting.batch_tokens[0]), best, "the rate")
+    chosen = {"lr_peak": asked.lr_grid, "batch_tokens": asked.batch_tokens or asked.batch_grid}
+    tell_unrun(q, setting, [name for name, value in chosen.items() if value is not None])
 
 
 def setting_of(q: Question, asked: argparse.Namespace) -> Setting:

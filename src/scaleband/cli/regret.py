@@ -10,6 +10,7 @@ from scaleband.cli.doubts import doubt_batch, doubt_distance, doubt_rate
 from scaleband.cli.printing import print_json, print_rows
 from scaleband.cli.question import Question, ask, band_json, common_json, common_rows, mark
 from scaleband.cli.recommend import setting_json
+from scaleband.cli.unrun import tell_unrun
 from scaleband.cli.verb import UsageError, Verb
 from scaleband.cli.words import chance, mass, rate, tokens
 from scaleband.labels import percent
@@ -51,6 +52,7 @@ def run(asked: argparse.Namespace) -> int:
     best = float(answer["recommended"]["batch_tokens"])
     doubt_batch("--batch-tokens", asked.batch_tokens, best)
     doubt_distance(asked.batch_tokens, best, "the regret")
+    tell_unrun(q, recommend(q.basins))
     if asked.json:
         print_json(answer)
     else:

@@ -97,7 +97,7 @@ class Fit:
         flat, i = {name: v.reshape(-1, *v.shape[2:]) for name, v in self.posterior.items()}, self.inputs
         return LawDraws.of(
             flat, fixed_offset_scales(), design=i.design, cells=i.cells, sources=i.sources, meta=self.meta,
-            trunked=i.trunked,
+            trunked=i.trunked, grid=grid_ends(i),
         )  # fmt: skip
 
 
@@ -283,16 +283,21 @@ def log_likelihood(fitted: Fit) -> Array:
     )
 
 
-def constants(inputs: ModelInputs) -> dict[str, tuple[tuple[str, ...], NDArray[Any]]]:
-    """The constant_data group: name -> (dims, values)."""
-    cells, text = inputs.cells, lambda names: np.array(list(names), dtype=object)
-    grid = np.full((4, len(cells)), np.nan)
+def grid_ends(inputs: ModelInputs) -> Array:
+    """Lowest and highest log rate, then log batch, of each cell's runs, (4, cell); NaN where a cell has none."""
+    grid = np.full((4, len(inputs.cells)), np.nan)
     for c in np.unique(inputs.cell):
         rows = inputs.cell == c
         grid[:, c] = (
             inputs.log_lr[rows].min(), inputs.log_lr[rows].max(),
             inputs.log_batch[rows].min(), inputs.log_batch[rows].max(),
         )  # fmt: skip
+    return grid
+
+
+def constants(inputs: ModelInputs) -> dict[str, tuple[tuple[str, ...], NDArray[Any]]]:
+    """The constant_data group: name -> (dims, values)."""
+    cells, text = inputs.cells, lambda names: np.array(list(names), dtype=object)
     return {
         "response": (("response",), text(RESPONSES)),
         "hyperparameter": (("hyperparameter",), text(HYPERPARAMETERS)),
@@ -308,7 +313,7 @@ def constants(inputs: ModelInputs) -> dict[str, tuple[tuple[str, ...], NDArray[A
         "cell_n_params": (("cell",), cells.n_params),
         "cell_n_active": (("cell",), cells.n_active),
         "cell_n_tokens": (("cell",), cells.n_tokens),
-        "cell_grid": (("edge", "cell"), grid),
+        "cell_grid": (("edge", "cell"), grid_ends(inputs)),
         "fixed_offset_scale": (("response", "role"), fixed_offset_scales()),
     }
 

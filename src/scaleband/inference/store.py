@@ -31,7 +31,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scaleband.errors import UserError
-from scaleband.inference.stored import attribute, checked_meta, damaged, member, numbers, opened, texts
+from scaleband.inference.stored import (
+    any_numbers,
+    attribute,
+    checked_meta,
+    damaged,
+    member,
+    numbers,
+    opened,
+    texts,
+)
 from scaleband.laws import FEATURES, RESPONSES, ROLES, Cells, Design, LawDraws
 from scaleband.whole import whole
 
@@ -163,8 +172,19 @@ def _read(file: Any, path: Path) -> LawDraws:
     fixed = numbers(constant, "fixed_offset_scale", path, (len(RESPONSES), len(ROLES) - 1))
     trunked = _trunked(constant, sources, meta, path) if "trunk_scale" in values else ()
     return LawDraws.of(
-        values, fixed, design=design, cells=cells, sources=sources, meta=meta | {"path": str(path)}, trunked=trunked
-    )
+        values, fixed, design=design, cells=cells, sources=sources, meta=meta | {"path": str(path)}, trunked=trunked,
+        grid=_grid(constant, len(cells), path),
+    )  # fmt: skip
+
+
+def _grid(constant: Any, n_cells: int, path: Path) -> NDArray[np.float64] | None:
+    """Ends of the cells' grids, of a file that has them."""
+    if "cell_grid" not in constant:
+        return None
+    grid = any_numbers(constant, "cell_grid", path)
+    if grid.shape != (4, n_cells):
+        raise damaged(path, f"constant_data/cell_grid has shape {grid.shape}")
+    return grid
 
 
 def _trunked(constant: Any, sources: tuple[str, ...], meta: Mapping[str, Any], path: Path) -> tuple[str, ...]:

@@ -78,6 +78,9 @@ class LawDraws:
         Standard deviation of the error that runs off one trunk share, 100 log units; None where no runs share trunks.
     trunked
         Sources whose runs share trunks: the others' runs have no such error.
+    grid (4, cell)
+        Lowest and highest log(lr / 1e-3), then lowest and highest log(batch / 524,288), of each fitted cell's runs; NaN
+        for a cell without runs. None where a file does not say.
     """
 
     design: Design
@@ -99,11 +102,12 @@ class LawDraws:
     origin: tuple[int, NDArray[np.int64]] | None = None
     trunk_scale: Array | None = None
     trunked: tuple[str, ...] = ()
+    grid: Array | None = None
 
     @classmethod
     def of(
         cls, flat: Mapping[str, Array], fixed_offset_scale: Array, *, design: Design, cells: Cells,
-        sources: tuple[str, ...], meta: Mapping[str, object], trunked: tuple[str, ...] = (),
+        sources: tuple[str, ...], meta: Mapping[str, object], trunked: tuple[str, ...] = (), grid: Array | None = None,
     ) -> LawDraws:
         """From a posterior's entries by name.
 
@@ -114,7 +118,7 @@ class LawDraws:
             `shared`), which is learned; a leading sample dim each, other entries are not looked at.
         fixed_offset_scale (response, role without `shared`)
             Of all other responses, whose pooling is not learned (`bayes.beliefs.fixed_offset_scales`).
-        design, cells, sources, meta, trunked
+        design, cells, sources, meta, trunked, grid
             As in the class.
         """
         n_learned = len(HYPERPARAMETERS)
@@ -123,8 +127,9 @@ class LawDraws:
         offset[:, n_learned:, 1:] = fixed_offset_scale[n_learned:]
         drawn: dict[str, Any] = {name: flat[name] for name in DRAWN if name in flat}
         return cls(
-            design=design, cells=cells, offset_scale=offset, sources=sources, meta=meta, trunked=trunked, **drawn
-        )
+            design=design, cells=cells, offset_scale=offset, sources=sources, meta=meta, trunked=trunked, grid=grid,
+            **drawn,
+        )  # fmt: skip
 
     @property
     def n_samples(self) -> int:
