@@ -247,6 +247,19 @@ def test_a_first_table_is_accepted_and_told_what_it_cannot_tell() -> None:
     assert any("cannot tell where the best batch is" in line for line in lines)
 
 
+def test_cells_that_are_almost_one_are_doubted() -> None:
+    other = good().assign(n_tokens=4e9, run_id=[f"s{i}" for i in range(9)])
+    table = pd.concat([good(), other], ignore_index=True)
+    counted = table["n_params"] * (1 + 1e-3 * np.arange(18) % 5e-3)  # as if positions were counted with the sequence
+    for column, values in (("n_params", counted), ("n_tokens", table["n_tokens"] * (1 + 6e-3 * (np.arange(18) % 2)))):
+        lines = said(run_table(table.assign(**{column: values, "n_active": np.nan})))
+        found = [line for line in lines if "within 2 % in n_params and n_tokens, as us/dense/web" in line]
+        assert len(found) == 1, lines
+        assert len(set(re.findall(r"/(\d)(?:\.\d+)?B", found[0]))) == 1, found  # two of one token count
+    apart = table["n_params"] * np.where(np.arange(18) % 2, 1.05, 1.0)
+    assert not said(run_table(table.assign(n_params=apart, n_active=np.nan)))
+
+
 def test_convention_stated_on_some_rows_only_is_a_warning() -> None:
     lines = said(run_table(good().assign(loss_kind=["val"] * 8 + [""])))
     assert any(

@@ -8,10 +8,13 @@ import numpy as np
 import pandas as pd
 
 from scaleband.labels import arch_family, group_label
-from scaleband.runs.cells import cell_table, n_distinct, usable
+from scaleband.runs.cells import cell_table, merged, n_distinct, usable
 from scaleband.runs.columns import GRID_TOLERANCE, GROUP, MUST_AGREE, SHOULD_AGREE
 from scaleband.runs.problems import ROWS_LISTED, Places, Problem, Severity, shown_value
 from scaleband.runs.repeats import repeated_losses, same_rows
+
+ALMOST_ONE_CELL = 0.02
+"""Cells closer than this in log n_params and log n_tokens are doubted: of the public sweeps of rates none has two."""
 
 
 def convention_problems(frame: pd.DataFrame, places: Places) -> list[Problem]:
@@ -122,12 +125,33 @@ def content_findings(frame: pd.DataFrame, purpose: str) -> Iterator[tuple[Severi
     elif (cells["n_lr"] < 2).all():
         same = "no two runs of one cell (same source, arch, data, n_params, n_tokens) differ in lr_peak"
         yield "error", "lr_peak", f"{same}, {nothing}", f"add runs at other rates to one of the cells, {losses_alone}"
+    twins = almost_one_cell(cells)
+    if (twins >= 0).any():
+        pair = " and ".join(cells.loc[twins == twins[twins >= 0][0], "cell"].head(2))
+        count = f"{(twins >= 0).sum():,} of {len(cells):,} cells"
+        message = f"{count} have another within 2 % in n_params and n_tokens, as {pair}"
+        remedy = "each is fitted with an optimum of its own: where they are one, write one size and one token count"
+        yield "warning", "n_params", message, remedy
     if (cells["n_batch"] < 2).all():
         remedy = "the table cannot tell where the best batch is: its answer will come from the prior"
         yield "warning", "batch_tokens", "no two runs of one cell differ in batch_tokens", remedy
     if len(cells) == 1:
         remedy = "it cannot tell how the optimum moves with size or tokens: expect wide bands elsewhere"
         yield "warning", None, "there is one cell only", remedy
+
+
+def almost_one_cell(cells: pd.DataFrame) -> np.ndarray:
+    """Cells of `cell_table` with others of their group so near that they may be meant to be one.
+
+    Returns
+    -------
+    (cell,) int: a number that such cells share; -1 for a cell that has no other near it.
+    """
+    keys = cells[[*GROUP, "n_params", "n_tokens"]].copy()
+    for name, by in (("n_params", [*GROUP]), ("n_tokens", [*GROUP, "n_params"])):
+        keys[name] = merged(keys, by, name, ALMOST_ONE_CELL)
+    number = keys.groupby(list(keys.columns), sort=True).ngroup()
+    return np.where(keys.duplicated(keep=False), number, -1)
 
 
 def some(frame: pd.DataFrame, which: np.ndarray) -> str:
