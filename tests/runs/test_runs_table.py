@@ -243,8 +243,31 @@ def test_a_first_table_is_accepted_and_told_what_it_cannot_tell() -> None:
     lines = said(run_table(good()))
     assert len(lines) == 1
     assert "one cell only" in lines[0]
+    mixes = [good().assign(data=name, run_id=[f"{name}-{i}" for i in range(9)]) for name in ("web", "code")]
+    lines = said(run_table(pd.concat(mixes)))
+    assert len(lines) == 1
+    assert "all cells have one size and one token count; it cannot tell how the optimum moves" in lines[0]
     lines = said(run_table(good(n_batches=1)))
     assert any("cannot tell where the best batch is" in line for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "per_parameter", "warned"),
+    [
+        ((1e8, 4e8, 2e9), (20, 20, 20), True),
+        ((1e8, 4e8, 2e9), (18, 24, 20), True),
+        ((1e8, 1e9), (10, 1), False),  # one token count
+        ((1e8, 3e8, 1e9), (100, 11, 1), True),  # one budget of FLOPs, 10B to 1B tokens
+        ((1e8, 1e8, 1e9, 1e9), (20, 80, 20, 80), False),
+    ],
+)
+def test_sizes_and_tokens_that_only_go_together_are_doubted(
+    sizes: tuple[float, ...], per_parameter: tuple[float, ...], warned: bool
+) -> None:
+    cells = [good().assign(n_params=n, n_active=n, n_tokens=n * k, run_id=[f"{n:g}-{k}-{i}" for i in range(9)])
+             for n, k in zip(sizes, per_parameter, strict=True)]  # fmt: skip
+    found = [line for line in said(run_table(pd.concat(cells))) if "go together" in line]
+    assert len(found) == warned
 
 
 def test_cells_that_are_almost_one_are_doubted() -> None:

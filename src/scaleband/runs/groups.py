@@ -16,6 +16,10 @@ from scaleband.runs.repeats import repeated_losses, same_rows
 ALMOST_ONE_CELL = 0.02
 """Cells closer than this in log n_params and log n_tokens are doubted: of the public sweeps of rates none has two."""
 
+ON_ONE_LINE = 0.2
+"""Cells closer than this to a line in log n_params and log n_tokens, root mean square, are on it: 15 to 25 tokens per
+parameter are one ratio."""
+
 
 def convention_problems(frame: pd.DataFrame, places: Places) -> list[Problem]:
     """Mixed conventions inside one group: an error, or a warning where a table may still be one."""
@@ -135,9 +139,25 @@ def content_findings(frame: pd.DataFrame, purpose: str) -> Iterator[tuple[Severi
     if (cells["n_batch"] < 2).all():
         remedy = "the table cannot tell where the best batch is: its answer will come from the prior"
         yield "warning", "batch_tokens", "no two runs of one cell differ in batch_tokens", remedy
-    if len(cells) == 1:
+    spots = np.log(cells[["n_params", "n_tokens"]])
+    if (spots.max() - spots.min() <= GRID_TOLERANCE).all():
         remedy = "it cannot tell how the optimum moves with size or tokens: expect wide bands elsewhere"
-        yield "warning", None, "there is one cell only", remedy
+        one = "there is one cell only" if len(cells) == 1 else "all cells have one size and one token count"
+        yield "warning", None, one, remedy
+    elif on_one_line(cells):
+        message = "n_params and n_tokens go together from cell to cell, so what each does to the optimum cannot be told"
+        remedy = "away from that line of sizes and tokens answers come from the prior: add a cell or two off it"
+        yield "warning", None, message, remedy
+
+
+def on_one_line(cells: pd.DataFrame) -> bool:
+    """Whether sizes and tokens of `cell_table` both vary inside groups, and only together."""
+    logs = pd.DataFrame(np.log(cells[["n_params", "n_tokens"]]))
+    group = [cells[name] for name in GROUP]
+    logs = (logs - logs.groupby(group).transform("mean"))[cells.groupby(group)["cell"].transform("size") > 1]
+    if not len(logs) or (np.sqrt((logs**2).mean()) <= ON_ONE_LINE).any():
+        return False
+    return bool(np.linalg.svd(logs.to_numpy(), compute_uv=False)[-1] <= ON_ONE_LINE * np.sqrt(len(logs)))
 
 
 def almost_one_cell(cells: pd.DataFrame) -> np.ndarray:
