@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.collections import LineCollection
 
 from scaleband.design import Candidates, Limits, candidates_from_table, grid_candidates, propose
 from scaleband.laws import Cells, LawDraws
-from scaleband.plots import batch_data, draw_plane, plane_data, plot_batch, save
+from scaleband.plots import (
+    batch_data,
+    campaign_data,
+    draw_batch,
+    draw_campaign,
+    draw_plane,
+    plane_data,
+    plot_batch,
+    save,
+)
 from scaleband.predict import target_cells
 
 BUDGET = 4e19
@@ -70,6 +81,23 @@ def test_pending_runs_and_prices_are_those_of_a_proposal(
     assert f"once the {len(some)} pending runs are in" in draw_plane(plane).get_title()
     title = plot_batch(draws, target, candidates, budget_flops=BUDGET, n_runs=3, **given).get_suptitle()
     assert title.endswith(f"once the {len(some)} pending runs are in")
+
+
+def test_regrets_are_drawn_in_percent_of_the_loss(draws: LawDraws, target: Cells, candidates: Candidates) -> None:
+    batch = batch_data(draws, target, candidates, budget_flops=BUDGET, n_runs=3)
+    left = draw_batch(replace(batch, regret=batch.regret + 60.0)).axes[0]
+    np.testing.assert_allclose(left.lines[-1].get_ydata(), 100 * np.expm1(0.6 + batch.regret / 100))
+    plane = draw_plane(replace(plane_data(draws, target, candidates), evpi=60.0))
+    assert "expected regret now 82 %" in plane.get_title()
+    start = {"run_id": "", "state": "", "spent_flops": 0.0,
+             "recommended": {"lr_peak": 1e-3, "batch_tokens": 1e5, "expected_regret": 60.0},
+             "lr_peak": {"median": 1e-3, "lower": 1e-4, "upper": 1e-2},
+             "batch_tokens": {"median": 1e5, "lower": 1e4, "upper": 1e6}}  # fmt: skip
+    axes = draw_campaign(campaign_data([start]))
+    np.testing.assert_allclose(axes[2].lines[0].get_ydata(), [100 * np.expm1(0.6)])
+    ends = [[y for _, y in line] for ax in axes[:2] for c in ax.collections
+            if isinstance(c, LineCollection) for line in c.get_segments()]  # fmt: skip
+    assert ends == [[1e-4, 1e-2], [1e4, 1e6]]  # a band that is known at one moment alone is seen too
 
 
 def test_they_draw(draws: LawDraws, target: Cells, candidates: Candidates, tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from scaleband.design import Candidates, greedy_batch
 from scaleband.labels import quantity
 from scaleband.laws import Cells, LawDraws
-from scaleband.plots.canvas import COLOURS, INK, log_y, new_figure, percent_label, span
+from scaleband.plots.canvas import COLOURS, INK, in_percent, log_y, new_figure, percent_label, span
 from scaleband.plots.selection import cell_label, one_cell
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ class BatchData:
     flops (step,)
         Spent so far.
     regret, error (step,)
-        Expected regret at the target, percent, and the Monte-Carlo error of its drop since the step before.
+        Expected regret at the target, 100 log loss, and the Monte-Carlo error of its drop since the step before.
     width (2, step)
         End-to-end factor of the 90 % band of rate and batch, expected after the step (Gaussian).
     bundle (step - 1,)
@@ -103,12 +103,13 @@ def draw_batch(data: BatchData) -> Figure:
     figure = new_figure(8.6, 4.4)
     left, right = figure.subplots(1, 2)
     error = np.sqrt(np.cumsum(data.error**2))
-    low, high = np.maximum(data.regret - error, 0), data.regret + error
+    low, high = in_percent(np.maximum(data.regret - error, 0)), in_percent(data.regret + error)
+    regret = in_percent(data.regret)
     left.fill_between(data.flops, low, high, step="post", color=COLOURS[0], alpha=0.2, lw=0)
-    left.step(data.flops, data.regret, where="post", color=COLOURS[0], lw=2)
-    left.plot(data.flops, data.regret, "o", color=COLOURS[0], ms=5)
+    left.step(data.flops, regret, where="post", color=COLOURS[0], lw=2)
+    left.plot(data.flops, regret, "o", color=COLOURS[0], ms=5)
     for k in range(len(data.bundle)):
-        at = (data.flops[k + 1], data.regret[k + 1])
+        at = (data.flops[k + 1], regret[k + 1])
         left.annotate(f"{k + 1}", at, (0, 7), textcoords="offset points", ha="center", fontsize="small", color=INK)
     left.set_ylim(bottom=0)
     left.set_ylabel("expected regret at the target (%)")

@@ -18,6 +18,7 @@ from scaleband.plots.canvas import (
     GREY,
     INK,
     figure_of,
+    in_percent,
     log_y,
     new_figure,
     percent_label,
@@ -41,7 +42,7 @@ class CampaignData:
     recommended (step, 2)
         The setting of least expected regret: rate, batch.
     expected_regret (step,)
-        Its expected regret, percent of the loss.
+        Its expected regret, 100 log loss.
     told_flops, told_diverged (run,)
         FLOP spent when each run was told; whether it diverged.
     mass
@@ -116,6 +117,7 @@ def draw_campaign(data: CampaignData, axes: tuple[Axes, Axes, Axes] | None = Non
     ):
         ax.fill_between(x, band[:, 1], band[:, 2], color=COLOURS[0], alpha=0.2, lw=0, step=None,
                         label=f"optimum, {100 * data.mass:g} % interval")  # fmt: skip
+        ax.vlines(x, band[:, 1], band[:, 2], color=COLOURS[0], alpha=0.5, lw=1)  # one step alone has no area
         ax.plot(x, band[:, 0], color=COLOURS[0], lw=1.2, marker="o", ms=3.5, label="optimum, median")
         ax.plot(
             x,
@@ -131,8 +133,9 @@ def draw_campaign(data: CampaignData, axes: tuple[Axes, Axes, Axes] | None = Non
         ax.set_ylabel(name)
     axes[0].legend(loc="upper right", fontsize="small", frameon=False)
     last = axes[2]
-    last.plot(x, data.expected_regret, color=INK, lw=1.2, marker="o", ms=3.5)
-    log_y(last, *span(data.expected_regret), percent_label)
+    regret = in_percent(data.expected_regret)
+    last.plot(x, regret, color=INK, lw=1.2, marker="o", ms=3.5)
+    log_y(last, *span(regret), percent_label)
     last.set_ylabel("expected regret (%)")
     last.set_xlabel("FLOP spent; ticks are runs told, crosses diverged")
     low = last.get_ylim()[0]

@@ -16,7 +16,7 @@ from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedFormatter, FixedLocator, LogLocator, NullFormatter
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from scaleband.errors import UserError
 from scaleband.labels import quantity
@@ -60,6 +60,11 @@ def rate_label(value: float) -> str:
     """A learning rate for reading: 3e-4, 1.5e-3."""
     mantissa, _, exponent = f"{value:.2e}".partition("e")
     return f"{float(mantissa):g}e{int(exponent)}"
+
+
+def in_percent(regret: ArrayLike) -> NDArray[np.float64]:
+    """Regrets, 100 log units, as percent of the loss: what `labels.percent` writes, for an axis."""
+    return 100 * np.expm1(np.asarray(regret, float) / 100)
 
 
 def percent_label(value: float) -> str:
