@@ -17,6 +17,7 @@ from small_campaign import TARGET, small_settings
 from scaleband.campaign import Campaign
 from scaleband.campaign.strategies import random_runs
 from scaleband.errors import UserError
+from scaleband.inference.released import model_path
 
 Make = Callable[..., Campaign]
 
@@ -254,6 +255,17 @@ def test_settings_that_cannot_be(tmp_path: Path, changes: dict[str, Any], messag
     with pytest.raises(UserError, match=message):
         Campaign.create(tmp_path / "new", small_settings(**changes))
     assert not (tmp_path / "new").exists()
+
+
+def test_a_prior_whose_file_is_gone_is_said_and_runs_are_told_all_the_same(tmp_path: Path) -> None:
+    prior = tmp_path / "prior.nc"
+    shutil.copy(model_path("step-law"), prior)
+    with Campaign.create(tmp_path / "new", small_settings(prior=str(prior))) as campaign:
+        run = campaign.ask(1).runs[0]
+        prior.unlink()
+        with pytest.raises(UserError, match=r"prior.nc: the fit that this campaign starts from cannot be read"):
+            campaign.posterior()
+        assert campaign.tell(run.run_id, 3.2).state == "completed"
 
 
 def test_candidates_that_do_not_say_what_they_cost_are_priced(tmp_path: Path) -> None:

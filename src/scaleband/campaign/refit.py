@@ -227,13 +227,25 @@ def prior_draws_of(settings: Settings, key: str, count: int | None = None) -> La
     return LawDraws.of(flat, fixed_offset_scales(), design=design, cells=cells, sources=sources, meta=meta)
 
 
+def _digest_of(prior: Path) -> str:
+    try:
+        return hashlib.sha256(prior.read_bytes()).hexdigest()
+    except OSError as error:
+        why = error.strerror or type(error).__name__
+        raise UserError(
+            f"{prior}: the fit that this campaign starts from cannot be read ({why}); put it back there (runs are told "
+            "without it, nothing is proposed or recommended)"
+        ) from None
+
+
 def data_digest(history: pd.DataFrame | None, settings: Settings) -> str:
-    """SHA-256 of everything that decides a posterior, but for the code and the machine."""
+    """SHA-256 of everything that decides a posterior, but for the code and the machine; raises UserError where a
+    prior's file is gone."""
     rows: Any = []
     if history is not None:
         used = history[history["status"].isin(("completed", "diverged"))]
         rows = [[c, [repr(v) for v in used[c].tolist()]] for c in _LOOKS_AT if c in used]
-    prior = hashlib.sha256(prior_path(settings.prior).read_bytes()).hexdigest() if settings.prior else ""
+    prior = _digest_of(prior_path(settings.prior)) if settings.prior else ""
     names = ("trust", "form", "draws", "tune", "chains", "seed")
     how = [prior, *(getattr(settings, k) for k in names)]
     if not rows:
