@@ -257,6 +257,16 @@ def test_settings_that_cannot_be(tmp_path: Path, changes: dict[str, Any], messag
     assert not (tmp_path / "new").exists()
 
 
+def test_a_budget_below_any_run_of_a_grid_is_refused_too(tmp_path: Path) -> None:
+    limits = {"sizes": [[5e7, 5e7]], "tokens": [1e9], "flops_max": 3e17}  # 3e17 FLOP a run, and an hour of 1e14 FLOP/s
+    changes = {"candidates": {}, "limits": limits, "device": {"peak_flops_per_s": 1e14, "utilisation": 1.0,
+                                                              "overhead_hours": 1.0}}  # fmt: skip
+    with pytest.raises(UserError, match=r"cheapest candidate costs 6.6e\+17 FLOP \(3.6e\+17 of it overhead\) and the "):
+        Campaign.create(tmp_path / "new", small_settings(budget_flops=4e17, **changes))
+    assert not (tmp_path / "new").exists()
+    Campaign.create(tmp_path / "new", small_settings(budget_flops=6.6e17, **changes)).close()
+
+
 def test_a_prior_whose_file_is_gone_is_said_and_runs_are_told_all_the_same(tmp_path: Path) -> None:
     prior = tmp_path / "prior.nc"
     shutil.copy(model_path("step-law"), prior)

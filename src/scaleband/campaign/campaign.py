@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from scaleband.campaign import pool
-from scaleband.campaign.offers import affordable, numbered, pending_table, table_digest
+from scaleband.campaign.offers import affordable, check_budget, numbered, pending_table, table_digest
 from scaleband.campaign.proposers import PROPOSERS, grid_in_limits, whole_bundles
 from scaleband.campaign.records import (
     LATE,
@@ -109,6 +109,7 @@ class Campaign:
             draws = prior_draws_of(settings, data_digest(None, settings))
             grid = grid_in_limits(draws, settings.target, settings.limits)
             settings = replace(settings, candidates={str(k): grid[k].tolist() for k in grid})
+        check_budget(settings)
         return cls(create(Path(folder), settings, storage), settings, proposer)
 
     @classmethod

@@ -14,9 +14,26 @@ import numpy as np
 from scaleband.campaign.records import Run, account_of, pays, table_of
 from scaleband.campaign.settings import INPUTS, Settings, setting_key
 from scaleband.design import Proposals
+from scaleband.errors import UserError
 
 if TYPE_CHECKING:
     import pandas as pd
+
+
+def check_budget(settings: Settings) -> None:
+    """Refuse a budget that pays for no candidate, whatever a run costs beside its training counted.
+
+    Raises
+    ------
+    UserError
+        It is too small.
+    """
+    overhead = settings.overhead_flops
+    least = min(settings.candidates["flops"]) + overhead
+    if not pays(settings.budget_flops, least):
+        counted = f" ({overhead:.3g} of it overhead)" if overhead else ""
+        raise UserError(f"the cheapest candidate costs {least:.3g} FLOP{counted} and the budget is "
+                        f"{settings.budget_flops:.3g}; raise the budget, or add smaller runs")  # fmt: skip
 
 
 def affordable(answer: Proposals, runs: Sequence[Run], settings: Settings) -> list[Any]:

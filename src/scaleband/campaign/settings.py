@@ -207,10 +207,6 @@ def checked(settings: Settings, strategies: Sequence[str], *, options: Collectio
         raise UserError(problems)
     plain = plain_target(settings.target)
     candidates = checked_candidates(settings.candidates) if settings.candidates else {}
-    least = min(candidates.get("flops", [0.0])) + settings.overhead_flops
-    if candidates and least > settings.budget_flops * (1 + 1e-12):
-        raise UserError(f"the cheapest candidate costs {least:.3g} FLOP and the budget is {settings.budget_flops:.3g}; "
-                        "raise the budget, or add smaller runs")  # fmt: skip
     return replace(
         settings, target=plain, given=_given(settings.given), candidates=candidates,
         stated={k: v for k, v in settings.stated.items() if v},
