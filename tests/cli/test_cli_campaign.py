@@ -169,6 +169,12 @@ def test_regrets_are_told_in_percent_and_their_unit_stands_in_the_json(
     assert "regret, %" not in call(capsys, *words)[1]
 
 
+def test_a_table_of_no_runs_is_said_not_to_be_written(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, _, err = call(capsys, "status", folder, "--fill", "known", "--runs-out", folder / "runs.csv")
+    assert (code, (folder / "runs.csv").exists()) == (0, False)
+    assert "there is no run yet, so " in err
+
+
 def test_a_campaign_in_dollars(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     code, _, err = call(capsys, "init", tmp_path / "a", *INIT, "--overhead-hours", 1)
     assert (code, "needs --device-flops" in err) == (2, True)

@@ -65,6 +65,8 @@ def run_status(asked: argparse.Namespace) -> int:
             campaign.verdict(), last,
         )  # fmt: skip
         table = campaign.table()
+    if asked.runs_out is not None and table is None:
+        say(f"note: there is no run yet, so {asked.runs_out} is not written")
     if asked.runs_out is not None and table is not None:
         frame = table
         write_whole(asked.runs_out, "--runs-out", lambda out: frame.to_csv(out, index=False))
