@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +56,21 @@ def test_evsi_uses_what_the_study_knows(tmp_path: Path) -> None:
     assert len(list((cache / "fits").glob("*.nc"))) == 2  # after one and after two told trials
     digests = {t.system_attrs["scaleband"]["draws"] for t in study.trials}
     assert len(digests) == 3
+
+
+def test_threads_do_not_choose_the_same_run() -> None:
+    study = optuna.create_study(sampler=ScalebandSampler(TARGET, SPACE, strategy="cheapest-first"))
+    together = threading.Barrier(4)
+
+    def slow(trial: optuna.Trial) -> float:
+        together.wait(60)  # all were chosen, and none has said its parameters
+        return objective(trial)
+
+    study.enqueue_trial({"lr_peak": 2e-3, "batch_tokens": 65536})
+    study.optimize(slow, n_trials=4, n_jobs=4)
+    made = [(t.params["lr_peak"], t.params["batch_tokens"]) for t in study.trials]
+    assert len(set(made)) == 4
+    assert (2e-3, 65536) in made
 
 
 def test_sampler_takes_over_an_existing_study() -> None:

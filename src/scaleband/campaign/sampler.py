@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import shutil
 import tempfile
+import threading
 import weakref
 from collections.abc import Mapping, Sequence
 from itertools import product
@@ -31,6 +33,12 @@ KNOWN = ("lr_peak", "batch_tokens", "n_params", "n_tokens")
 
 _STOPPED = (TrialState.FAIL, TrialState.PRUNED)
 
+_MARK = "scaleband"
+"""System attribute of a trial: what was chosen for it, and why."""
+
+_CHOOSING = threading.Lock()
+"""Threads of a study choose one after another: at the same time they would all choose the same run."""
+
 _STEPS = {"lr_peak": 13, "batch_tokens": 9, "n_params": 5, "n_tokens": 5}
 
 
@@ -44,6 +52,9 @@ class ScalebandSampler(optuna.samplers.BaseSampler):
     A trial that was pruned or failed tells nothing about the loss; its setting is not proposed again. It diverged,
     which is told, if the last loss that it reported is not finite, or 1.5 times as high as the lowest that a trial of
     its cell, itself included, had reported by that step. A completed trial diverged if its value is infinite.
+
+    Threads of a study (`n_jobs`) choose one after another, each knowing what the others were given. Processes that
+    share a storage know that of each other too, but two that ask at the same moment may choose the same run.
 
     Parameters
     ----------
@@ -128,19 +139,21 @@ class ScalebandSampler(optuna.samplers.BaseSampler):
         self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
         """What the strategy proposes first, or nothing."""
-        trials = [t for t in study.get_trials(deepcopy=False) if t.number != trial.number]
-        self._refuse_other_values(study, trials)
-        request = self._request(trials, trial.number)
-        answer = PROPOSERS[self._settings.strategy](request, 1)
-        if not answer.proposals:
-            return {}
-        chosen = answer.proposals[0]
-        study._storage.set_trial_system_attr(
-            trial._trial_id,
-            "scaleband",
-            {"verdict": answer.to_json()["verdict"], "draws": answer.draws_digest},
-        )
-        return {name: self._external(name, float(chosen.inputs[name])) for name in search_space}
+        with _CHOOSING:
+            trials = [_as_given(t) for t in study.get_trials(deepcopy=False) if t.number != trial.number]
+            self._refuse_other_values(study, trials)
+            request = self._request(trials, trial.number)
+            answer = PROPOSERS[self._settings.strategy](request, 1)
+            if not answer.proposals:
+                return {}
+            inputs = answer.proposals[0].inputs
+            chosen = {name: self._external(name, float(inputs[name])) for name in search_space}
+            study._storage.set_trial_system_attr(
+                trial._trial_id,
+                _MARK,
+                {"verdict": answer.to_json()["verdict"], "draws": answer.draws_digest, "chosen": chosen},
+            )
+        return chosen
 
     def sample_independent(
         self, study: optuna.Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
@@ -279,6 +292,19 @@ class ScalebandSampler(optuna.samplers.BaseSampler):
         if isinstance(distribution, CategoricalDistribution):
             return min(distribution.choices, key=lambda c: abs(math.log(float(c) / value)))  # type: ignore[arg-type]
         return round(value) if isinstance(distribution, IntDistribution) else value
+
+
+def _as_given(trial: FrozenTrial) -> FrozenTrial:
+    """A running trial with the parameters that it was given, also before its objective has asked for them."""
+    given = {
+        **trial.system_attrs.get(_MARK, {}).get("chosen", {}),
+        **trial.system_attrs.get("fixed_params", {}),  # of an enqueued trial
+    }
+    if trial.state is not TrialState.RUNNING or not given:
+        return trial
+    out = copy.copy(trial)
+    out.params = {**given, **trial.params}
+    return out
 
 
 def grid_of(name: str, distribution: BaseDistribution) -> list[float]:
