@@ -147,6 +147,21 @@ def trial_of(lr: float, state: str = "COMPLETE", value: float | None = None, **r
     )  # fmt: skip
 
 
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"target": {k: v for k, v in TARGET.items() if k != "n_params"}}, "the target has no n_params"),
+        ({"trust": 3.0}, "trust = 3 is outside 0 to 1"),
+        ({"draws": 0}, "draws = 0 is no number for a fit"),
+        ({"budget_flops": -1.0}, "a budget of -1 FLOP buys nothing"),
+        ({"options": {"replicate": False}}, "there is no option 'replicate' of a strategy"),
+    ],
+)
+def test_settings_that_a_campaign_refuses_are_refused(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        ScalebandSampler(**({"target": TARGET, "space": SPACE} | changes))
+
+
 def test_a_setting_that_failed_is_paid_and_given_up() -> None:
     def out_of_memory(trial: optuna.Trial) -> float:
         trial.suggest_float("lr_peak", 1e-4, 1e-1, log=True)

@@ -9,6 +9,7 @@ import tempfile
 import threading
 import weakref
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,7 +21,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from scaleband.campaign.proposers import PROPOSERS
 from scaleband.campaign.refit import check_prior, posterior_for
-from scaleband.campaign.settings import INPUTS, Settings, device_problems, plain_target, setting_key
+from scaleband.campaign.settings import INPUTS, Settings, plain_target, setting_key, setting_problems
 from scaleband.campaign.strategies import Request, settings_in
 from scaleband.errors import UserError
 from scaleband.laws import CENSOR_ABOVE
@@ -81,7 +82,7 @@ class ScalebandSampler(optuna.samplers.BaseSampler):
     Raises
     ------
     UserError
-        A strategy, a parameter or a prior that is not known.
+        A strategy, a parameter or a prior that is not known, or a setting that a campaign would refuse.
     """
 
     def __init__(
@@ -108,14 +109,14 @@ class ScalebandSampler(optuna.samplers.BaseSampler):
         if unknown or missing:
             raise UserError(f"the space has {sorted(space)}; this sampler chooses {', '.join(KNOWN)}, of which lr_peak "
                             "and batch_tokens must be there; leave other parameters to the study")  # fmt: skip
-        if strategy not in PROPOSERS:
-            raise UserError(f"there is no strategy {strategy!r}; choose one of {', '.join(PROPOSERS)}")
-        self._settings = Settings(
-            "study", plain_target(target), budget_flops, strategy=strategy, options=options or {}, prior=prior,
-            trust=trust, draws=draws, tune=tune, chains=chains, seed=seed, target_runs=target_runs, device=device or {},
+        asked = Settings(
+            "study", target, budget_flops, strategy=strategy, options=options or {}, prior=prior, trust=trust,
+            draws=draws, tune=tune, chains=chains, seed=seed, target_runs=target_runs, device=device or {},
         )  # fmt: skip
-        if problems := device_problems(self._settings.device):
+        endless = budget_flops == math.inf  # no limit, which a campaign must have
+        if problems := setting_problems(replace(asked, budget_flops=1.0) if endless else asked, list(PROPOSERS)):
             raise UserError(problems)
+        self._settings = replace(asked, target=plain_target(target))
         check_prior(self._settings)
         self._space = dict(space)
         self._fixed = dict(fixed or {})

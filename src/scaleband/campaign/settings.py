@@ -166,6 +166,25 @@ def checked(settings: Settings, strategies: Sequence[str], *, options: Collectio
     UserError
         Everything that cannot be, each with its remedy.
     """
+    problems = setting_problems(settings, strategies, options)
+    if bool(settings.candidates) == bool(settings.limits):
+        problems.append(
+            "give a table of runs that could be made, or limits to make a grid in, one of the two"
+        )
+    if problems:
+        raise UserError(problems)
+    plain = plain_target(settings.target)
+    candidates = checked_candidates(settings.candidates) if settings.candidates else {}
+    return replace(
+        settings, target=plain, given=_given(settings.given), candidates=candidates,
+        stated={k: v for k, v in settings.stated.items() if v},
+    )  # fmt: skip
+
+
+def setting_problems(
+    settings: Settings, strategies: Sequence[str], options: Collection[str] = OPTIONS
+) -> list[str]:
+    """What cannot be, one sentence each; candidates, limits and given runs are not looked at."""
     problems: list[str] = []
     if not _NAME.fullmatch(settings.name):
         problems.append(
@@ -198,19 +217,7 @@ def checked(settings: Settings, strategies: Sequence[str], *, options: Collectio
     unknown = sorted(set(settings.stated) - set(STATED))
     if unknown:
         problems.append(f"{unknown[0]!r} is no convention; choose from {', '.join(STATED)}")
-    problems += _target_problems(settings.target) + device_problems(settings.device)
-    if bool(settings.candidates) == bool(settings.limits):
-        problems.append(
-            "give a table of runs that could be made, or limits to make a grid in, one of the two"
-        )
-    if problems:
-        raise UserError(problems)
-    plain = plain_target(settings.target)
-    candidates = checked_candidates(settings.candidates) if settings.candidates else {}
-    return replace(
-        settings, target=plain, given=_given(settings.given), candidates=candidates,
-        stated={k: v for k, v in settings.stated.items() if v},
-    )  # fmt: skip
+    return problems + _target_problems(settings.target) + device_problems(settings.device)
 
 
 def plain_target(target: Mapping[str, Any]) -> dict[str, str | float]:
