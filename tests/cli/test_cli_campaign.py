@@ -9,13 +9,15 @@ from typing import Any
 
 import pytest
 
-from scaleband.campaign import Campaign, campaign, refit
+from scaleband.campaign import Campaign, campaign, refit, strategies
 from scaleband.campaign.history import Band, Step
 from scaleband.campaign.offers import numbered
 from scaleband.campaign.strategies import random_runs
 from scaleband.cli import main
 from scaleband.cli.campaign_status import step_row
 from scaleband.cli.words import REGRET_UNIT
+from scaleband.design import Proposals, Verdict
+from scaleband.design.propose import draws_digest
 
 INIT = [
     "--params", "1e9", "--tokens", "20B", "--source", "mine", "--data", "web", "--budget", "6e18",
@@ -198,6 +200,28 @@ def test_run_until_the_budget_is_spent(folder: Path, capsys: pytest.CaptureFixtu
     assert "started first-sweep-0001" in err
     code, out, _ = call(capsys, "ask", folder, "--json")
     assert json.loads(out)["runs"] == []
+
+
+def test_a_loop_repeats_the_mark_of_the_posterior_that_it_ended_by(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert call(capsys, "init", tmp_path / "c", *INIT[:-4], "--draws", 60)[0] == 0
+
+    def doubted(*asked: Any) -> refit.Posterior:
+        found = refit.posterior_for(*asked)
+        gate = {"passed": False, "messages": ["R-hat 1.2 at rho is above 1.01"]}
+        return replace(found, draws=replace(found.draws, meta={**found.draws.meta, "gate": gate}))
+
+    def stop(asked: strategies.Request, n: int) -> Any:
+        verdict = Verdict("stop", "stop: not worth it", 1.0, 0.1, 0.0, 1e18, 0.0, 1e18)
+        return Proposals((), verdict, 1e18, 1e18, draws_digest(asked.draws()), 0, {})
+
+    monkeypatch.setattr(campaign, "posterior_for", doubted)
+    monkeypatch.setitem(campaign.PROPOSERS, "evsi", stop)
+    code, out, err = call(capsys, "run", tmp_path / "c", "--synthetic", "--quiet", "--json")
+    assert (code, json.loads(out)["why"]) == (3, "verdict")
+    assert json.loads(out)["gate"] == {"passed": False, "messages": ["R-hat 1.2 at rho is above 1.01"]}
+    assert "warning: the diagnostic gate failed: R-hat 1.2 at rho is above 1.01" in err
 
 
 def test_run_a_command_that_fails(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

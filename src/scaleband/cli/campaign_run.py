@@ -80,15 +80,23 @@ def run_run(asked: argparse.Namespace) -> int:
                     "again to go on"
                 )
                 return 128 + (told[-1] if told else signal.SIGINT)
-        account = campaign.account()
+        account, last = campaign.account(), campaign.verdict()
         nothing = ended.why == "given up" and not any(r.state in ("completed", "diverged") for r in campaign.runs())
+    basis = {} if last is None else last["basis"]
+    messages = basis.get("gate", [])
+    # of the posterior behind the last verdict; unknown where none was asked
+    gate = {"passed": not messages if basis.get("draws") else None, "messages": messages}
     if asked.json:
-        print_json({**vars(ended), "spent_flops": account.spent, "left_flops": account.left})
+        print_json({**vars(ended), "spent_flops": account.spent, "left_flops": account.left, "gate": gate})
     else:
         print(f"ended ({ended.why}): {ended.sentence}")
         print(f"{ended.completed} completed, {ended.diverged} diverged, {ended.failed} failed; "
               f"{account.spent:.3g} of {account.budget:.3g} FLOP spent")  # fmt: skip
-    return Exit.BAD_INPUT if nothing or ended.why == "failures" else Exit.DONE
+    for message in messages:
+        say(f"warning: the diagnostic gate failed: {message}")
+    if nothing or ended.why == "failures":
+        return Exit.BAD_INPUT
+    return Exit.GATE_FAILED if messages else Exit.DONE
 
 
 def _say_to_whom_is_there(text: str) -> None:
