@@ -248,8 +248,12 @@ def test_candidates_and_runs_of_before(tmp_path: Path, capsys: pytest.CaptureFix
     said = json.loads(out)
     assert (code, said["candidates"], said["given_runs"]) == (0, 2, 2)
     assert (said["prior"], said["trust"]) == ("step-law", 0.5)
+    assert "none yet, beside 2 of before" in call(capsys, "status", tmp_path / "c", "--fill", "known")[1]
+    assert json.loads(call(capsys, "status", tmp_path / "c", "--fill", "known", "--json")[1])["given_runs"] == 2
     code, out, _ = call(capsys, "ask", tmp_path / "c", "-n", 5, "--json")
     assert sorted(r["lr_peak"] for r in json.loads(out)["runs"]) == [1e-3, 2e-3]
+    code, _, err = call(capsys, "tell", tmp_path / "c", "of-my-own", 3.7)
+    assert (code, "runs that it did not propose are for a new campaign, init --runs" in err) == (1, True)
 
 
 def test_candidates_keep_their_ids(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

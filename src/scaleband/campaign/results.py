@@ -85,7 +85,8 @@ def unknown_run(run_id: str, known: Sequence[str]) -> UserError:
     hint = f" (did you mean {near}?)" if near else ""
     count = f"this campaign proposed {len(known)} runs"
     return UserError(
-        f"there is no run {run_id!r}{hint}; {count}, `scaleband campaign status --runs-out` writes them"
+        f"there is no run {run_id!r}{hint}; {count}, `scaleband campaign status --runs-out` writes them (runs "
+        "that it did not propose are for a new campaign, init --runs)"
     )
 
 

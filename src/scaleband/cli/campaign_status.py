@@ -118,6 +118,11 @@ class Standing:
         return {state: sum(r.state == state for r in self.runs) for state in states}
 
     @property
+    def given(self) -> int:
+        """Runs that were there before the campaign."""
+        return len(self.settings.given.get("lr_peak", ()))
+
+    @property
     def pending(self) -> list[str]:
         """The run_ids that are out."""
         return [r.run_id for r in self.runs if r.state == "pending"]
@@ -144,7 +149,8 @@ def status_json(at: Standing, interval: float) -> dict[str, Any]:
         "name": at.settings.name, "target": dict(at.settings.target), "strategy": at.settings.strategy,
         "prior": at.settings.prior,
         "budget": account_json(at.account, at.settings.prices()),
-        "runs": at.counts, "interval": interval, "interval_kind": "eti", "regret_unit": REGRET_UNIT,
+        "runs": at.counts, "given_runs": at.given,
+        "interval": interval, "interval_kind": "eti", "regret_unit": REGRET_UNIT,
         "steps": [step_json(s) for s in at.steps],
         "pending": at.pending,
         "reasons": at.why,
@@ -158,10 +164,11 @@ def status_json(at: Standing, interval: float) -> dict[str, Any]:
 def _show(at: Standing, interval: float) -> None:
     settings, t = at.settings, at.settings.target
     size, horizon = (quantity(float(t[name])) for name in ("n_params", "n_tokens"))
+    before = f", beside {at.given} of before" if at.given else ""
     title = f"{settings.name}: {size} parameters, {horizon} tokens, group {t['source']}/{t['arch']}/{t['data']}"
     rows = [
         *account_rows(at.account, settings.prices()),
-        ("runs", ", ".join(f"{v} {k}" for k, v in at.counts.items() if v) or "none yet"),
+        ("runs", (", ".join(f"{v} {k}" for k, v in at.counts.items() if v) or "none yet") + before),
     ]  # fmt: skip
     out = at.pending
     if out:
