@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -24,7 +25,7 @@ from scaleband.design import (
 )
 from scaleband.errors import UserError
 from scaleband.laws import Cells, LawDraws
-from scaleband.predict import basins, predict_log_loss
+from scaleband.predict import basins, predict_log_loss, target_cells
 
 LIMITS = Limits(sizes=((1e8, 1e8), (4e8, 4e8)), tokens=(2e9, 1e10), flops_max=1e19)
 
@@ -35,6 +36,20 @@ def table(**columns: object) -> pd.DataFrame:
         "lr_peak": [1e-3, 2e-3, 4e-3, 2e-3, 1e-3, 2e-3], "batch_tokens": [2.0**17] * 3 + [2.0**18] + [2.0**17] * 2,
     }  # fmt: skip
     return pd.DataFrame(base | columns)
+
+
+@pytest.mark.parametrize(
+    ("limits", "says"),
+    [
+        ({"flops_max": 1e18}, r"the price of a run\); .* dearer runs \(--run-max, and a budget that pays for them\)"),
+        ({"tokens": (2e7,)}, r"fewest steps\); a run has 1000 steps .* longer trainings or smaller batches"),
+        ({"device_memory_bytes": 1e9}, r"memory\); the smallest size needs 1.6e\+09 bytes: allow smaller sizes or"),
+    ],
+)
+def test_limits_that_leave_no_run_say_what_would(draws: LawDraws, limits: dict[str, Any], says: str) -> None:
+    target = target_cells(1e9, 2e10, source="us", data="web")
+    with pytest.raises(UserError, match=says):
+        grid_candidates(draws, target, replace(LIMITS, **limits))
 
 
 def test_costs_compose() -> None:

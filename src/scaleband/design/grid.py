@@ -117,12 +117,20 @@ def grid_candidates(
     if not fits.any():
         cheapest = flops_cost(a, d).min() if len(a) else np.nan
         which = next(k for k, left in reasons.items() if not left)
-        more = "more memory (--device-memory)" if "memory" in which else "dearer runs (--run-max)"
-        raise UserError(
-            f"no run lies inside the limits (none is left after {which}); the cheapest of the {len(n)} sizes and "
-            f"lengths costs {cheapest:.3g} FLOP, a run may cost {limits.flops_max:.3g}: allow smaller sizes, shorter "
-            f"trainings or {more}"
+        why = (
+            f"the cheapest of the {len(n)} sizes and lengths costs {cheapest:.3g} FLOP, a run may cost "
+            f"{limits.flops_max:.3g}: allow smaller sizes, shorter trainings or dearer runs (--run-max, and a budget "
+            "that pays for them)"
         )
+        if "memory" in which:
+            least = n.min(initial=np.inf) * BYTES_PER_PARAM
+            why = f"the smallest size needs {least:.3g} bytes: allow smaller sizes or more memory (--device-memory)"
+        elif "steps" in which:
+            why = (
+                f"a run has {limits.steps_min:g} steps or more, of {smallest:g} tokens or more: allow longer trainings "
+                "or smaller batches (--batch-multiple)"
+            )
+        raise UserError(f"no run lies inside the limits (none is left after {which}); {why}")
     n, a, d = n[fits], a[fits], d[fits]
     count = len(n)
     source, arch, data = ((str(name[0]),) * count for name in (target.source, target.arch, target.data))
