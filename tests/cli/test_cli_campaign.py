@@ -171,6 +171,16 @@ def test_regrets_are_told_in_percent_and_their_unit_stands_in_the_json(
     assert "regret, %" not in call(capsys, *words)[1]
 
 
+def test_a_cost_that_looks_like_a_slip_is_asked_about(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    call(capsys, "ask", folder, "-n", 2)
+    for flops in ("7.2e20", "0.72"):
+        code, _, err = call(capsys, "tell", folder, "first-sweep-0001", 3.4, "--flops", flops)
+        assert (code, "times the 7.2e+17 that it was to train, and the budget is charged" in err) == (1, True)
+    assert call(capsys, "tell", folder, "first-sweep-0001", 3.4, "--flops", "7.2e15", "--sure")[0] == 0
+    code, out, _ = call(capsys, "tell", folder, "first-sweep-0002", "--diverged", "--flops", "1e15")
+    assert (code, "8.2e+15 of 6e+18 FLOP spent" in out) == (0, True)
+
+
 def test_a_table_of_no_runs_is_said_not_to_be_written(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     code, _, err = call(capsys, "status", folder, "--fill", "known", "--runs-out", folder / "runs.csv")
     assert (code, (folder / "runs.csv").exists()) == (0, False)

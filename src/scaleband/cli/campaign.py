@@ -16,10 +16,11 @@ from scaleband.cli.printing import print_json, print_table, say
 from scaleband.cli.progress import interruptible
 from scaleband.cli.verb import Exit, UsageError, Verb
 from scaleband.cli.words import rate, tokens
+from scaleband.errors import UserError
 from scaleband.labels import quantity
 
 if TYPE_CHECKING:
-    from scaleband.campaign import Asked
+    from scaleband.campaign import Asked, Campaign
     from scaleband.design import Device
 
 
@@ -65,7 +66,7 @@ def add(parser: argparse.ArgumentParser) -> None:
         "--loss-kind", metavar="KIND", help="kind of this loss, to be checked against the campaign's"
     )
     tell.add_argument("--reason", metavar="TEXT", help="why it failed or diverged; kept with the run")
-    tell.add_argument("--sure", action="store_true", help="take a loss that looks like a slip")
+    tell.add_argument("--sure", action="store_true", help="take a loss or a cost that looks like a slip")
     add_json(tell)
     status = part("status", "budget, runs, the recommendation's band against the FLOPs spent, the verdict")
     add_status(status)
@@ -177,6 +178,8 @@ def run_tell(asked: argparse.Namespace) -> int:
     if asked.loss is not None and (asked.failed or asked.give_back):
         raise UsageError("a run that failed or never began has no final loss; leave the loss out")
     with Campaign.open(asked.dir) as campaign:
+        if asked.flops is not None and not asked.sure:
+            doubt_cost(campaign, asked)
         if asked.give_back:
             told = campaign.give_back(asked.run_id)
         else:
@@ -200,6 +203,26 @@ def run_tell(asked: argparse.Namespace) -> int:
     shown = "" if loss is None or not math.isfinite(loss) else f", loss {loss:.5g}"
     print(f"{told.run_id}: {state}{shown}; {account.spent:.3g} of {account.budget:.3g} FLOP spent")
     return Exit.DONE
+
+
+def doubt_cost(campaign: Campaign, asked: argparse.Namespace) -> None:
+    """Ask again about a cost that is another unit's, or slipped by some digits: what is told is charged for good.
+
+    Raises
+    ------
+    UserError
+        More than ten times what the run was to train, or of a completed run less than a tenth.
+    """
+    run = next((r for r in campaign.runs() if r.run_id == asked.run_id), None)
+    if run is None or not (math.isfinite(asked.flops) and asked.flops >= 0):
+        return  # refused by `tell`
+    whole = asked.loss is not None and not asked.diverged
+    if asked.flops > 10 * run.flops or (whole and asked.flops < run.flops / 10):
+        raise UserError(
+            f"run {run.run_id}: {asked.flops:g} FLOP is {asked.flops / run.flops:.2g} times the {run.flops:.3g} that "
+            "it was to train, and the budget is charged with it; leave --flops out to charge what was proposed, or if "
+            "it is right all the same, confirm it (--sure)"
+        )
 
 
 VERB = Verb(
