@@ -122,3 +122,34 @@ def test_it_draws_into_given_axes_and_starts_no_pyplot(draws: LawDraws, tmp_path
     ax = new_figure(5, 4).add_subplot()
     assert draw_basin(basin_data(draws, draws.cells, 0, statistic="median"), ax) is ax
     save(ax.figure, tmp_path / "given.svg")
+
+
+def test_the_optimum_is_in_the_picture_however_wide_its_band(draws: LawDraws) -> None:
+    wide = replace(draws, law=draws.law + 3.0 * np.random.default_rng(1).standard_normal(draws.law.shape))
+    data = basin_data(wide, target_cells(5e8, 2e10, source="simulated", data="simulated-text"), n_grid=9)
+    assert np.ptp(np.log(data.ellipse[:, 0])) > 2 * np.log(30)
+    low, high = np.log(data.ellipse).min(0), np.log(data.ellipse).max(0)
+    assert (np.log([data.lr[0], data.batch[0]]) <= low).all()
+    assert (np.log([data.lr[-1], data.batch[-1]]) >= high).all()
+
+
+def test_a_setting_far_from_the_optimum_does_not_push_it_out(draws: LawDraws) -> None:
+    data = basin_data(draws, draws.cells, 0, batch_tokens=1e9, n_grid=9)
+    assert data.batch[0] < data.plateau[:, 1].min()
+    assert data.batch[-1] > 1e9
+    assert data.recommended[1] == pytest.approx(1e9)
+
+
+def test_where_little_is_known_the_colours_go_higher(draws: LawDraws) -> None:
+    data = basin_data(draws, draws.cells, 0, n_grid=9)
+    bar = draw_basin(replace(data, regret=data.regret + 60.0)).figure.axes[1]
+    assert [t.get_text() for t in bar.get_yticklabels()] == ["2", "5", "10", "20", "50", "100", "200", "400", "900"]
+    assert bar.get_yticks()[4] == pytest.approx(100 * np.log(1.5))
+    draw_basin(replace(data, regret=data.regret + 1e4))  # above every level: no warning
+    bar = draw_basin(data).figure.axes[1]
+    assert bar.get_yticklabels()[0].get_text() == "0.05"
+
+
+def test_the_recommended_batch_is_whole_tokens(draws: LawDraws) -> None:
+    data = replace(basin_data(draws, draws.cells, 0, n_grid=9), recommended=np.array([1e-3, 39.9]))
+    assert "at 40 tokens a step" in draw_basin(data).get_title()

@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 from textwrap import fill
 from typing import TYPE_CHECKING, Any, Literal
+from warnings import catch_warnings, filterwarnings
 
 import numpy as np
 from matplotlib import colormaps
@@ -27,11 +28,12 @@ Array = NDArray[np.float64]
 
 LEVELS = (0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0)
 """Percent of the loss at which the map changes its colour."""
-_LEVELS = tuple(100 * math.log1p(v / 100) for v in LEVELS)
-"""The same in the unit of a regret, 100 log loss."""
+HIGH_LEVELS = (2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0, 400.0, 900.0)
+"""Where even the best setting is expected to lose more than `HIGH`: the map would be of one colour."""
+HIGH = 10.0
 _WIDEST = 72  # characters of a title's line
 _MAP_DRAWS = 1000  # enough for a map whose colours span decades
-_REACH = float(np.log(30.0))  # e-folds around the recommendation; what lies beyond is drawn at the edge
+_REACH = float(np.log(30.0))  # e-folds around the recommendation; a run beyond is drawn at the edge
 
 
 @dataclass(frozen=True)
@@ -129,8 +131,10 @@ def basin_data(
     diverged = (own["status"] == "diverged").to_numpy(bool)
     loss = np.where(diverged, np.nan, own["loss"].to_numpy(float))
 
-    shown = np.concatenate([points, edge, ellipse, best[None], published[None]])
-    shown = best * np.exp(np.clip(np.log(shown / best), -_REACH, _REACH))
+    # The optimum is what the picture is about: however wide its band, and however far a grid or a cap is from it.
+    middle = np.exp(np.median(np.log(optimum), axis=0))
+    near = [_near(points, best), _near(published[None], best), _near(edge, middle)]
+    shown = np.concatenate([*near, ellipse, best[None]])
     lr, batch = (np.geomspace(*span(shown[:, k]), n_grid) for k in (0, 1))
     summary = np.mean if statistic == "mean" else np.median
     some = some_basins(b, _MAP_DRAWS)
@@ -158,6 +162,11 @@ def basin_data(
     )
 
 
+def _near(points: Array, centre: Array) -> Array:
+    """Settings (point, 2), those far from `centre` moved to the edge of what is near it."""
+    return centre * np.exp(np.clip(np.log(points / centre), -_REACH, _REACH))
+
+
 def _ellipse(points: Array, mass: float, n_points: int = 90) -> Array:
     """Edge of the ellipse, in logs, that holds `mass` of positive points (sample, 2): (point, 2)."""
     logs = np.log(points)
@@ -175,15 +184,17 @@ def draw_basin(data: BasinData, ax: Axes | None = None) -> Axes:
     ax = own_axes(ax, 7.6, 5.6)
     figure = figure_of(ax)
     # Pale where it is good, dark where it is bad: the order survives a grey print.
-    colours = ListedColormap(colormaps["YlGnBu"](np.linspace(0.02, 0.8, len(LEVELS) + 1)))
-    norm = BoundaryNorm(_LEVELS, colours.N, extend="both")
+    levels = LEVELS if data.regret.min() <= _units(HIGH) else HIGH_LEVELS
+    bounds = [_units(v) for v in levels]
+    colours = ListedColormap(colormaps["YlGnBu"](np.linspace(0.02, 0.8, len(levels) + 1)))
+    norm = BoundaryNorm(bounds, colours.N, extend="both")
     surface = np.clip(data.regret, 1e-6, None)
-    ground = ax.contourf(
-        data.lr, data.batch, surface, levels=_LEVELS, cmap=colours, norm=norm, extend="both"
-    )
-    ax.contour(data.lr, data.batch, surface, levels=_LEVELS, colors="white", linewidths=0.6)
-    bar = figure.colorbar(ground, ax=ax, ticks=_LEVELS, pad=0.02)
-    bar.ax.set_yticklabels([percent_label(v) for v in LEVELS])
+    ground = ax.contourf(data.lr, data.batch, surface, levels=bounds, cmap=colours, norm=norm, extend="both")
+    with catch_warnings():
+        filterwarnings("ignore", "No contour levels", UserWarning)  # all of it above the highest one
+        ax.contour(data.lr, data.batch, surface, levels=bounds, colors="white", linewidths=0.6)
+    bar = figure.colorbar(ground, ax=ax, ticks=bounds, pad=0.02)
+    bar.ax.set_yticklabels([percent_label(v) for v in levels])
     word = "expected" if data.statistic == "mean" else "median"
     bar.set_label(f"{word} regret{'; dots: excess loss of the run' if len(data.runs) else ''} (%)")
 
@@ -217,10 +228,15 @@ def draw_basin(data: BasinData, ax: Axes | None = None) -> Axes:
     return ax
 
 
+def _units(percent_of_loss: float) -> float:
+    """Percent of the loss in the unit of a regret, 100 log loss."""
+    return 100 * math.log1p(percent_of_loss / 100)
+
+
 def _verdict(data: BasinData) -> str:
     """The recommendation in one line."""
     text = (
-        f"recommended: {rate_label(data.recommended[0])} at {quantity(data.recommended[1])} tokens a step, "
+        f"recommended: {rate_label(data.recommended[0])} at {quantity(round(data.recommended[1]))} tokens a step, "
         f"expected regret {percent(data.expected_regret)}"
     )
     if np.isnan(data.plateau).any():
