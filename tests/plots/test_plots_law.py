@@ -10,7 +10,7 @@ import pytest
 
 from scaleband.errors import UserError
 from scaleband.laws import REFERENCE, LawDraws, published_optimum
-from scaleband.plots import law_data, plot_law, save
+from scaleband.plots import draw_law, law_data, plot_law, save
 from scaleband.predict import basins, interval, target_cells
 
 GROUP = {"source": "simulated", "data": "simulated-text"}
@@ -79,3 +79,20 @@ def test_it_draws(draws: LawDraws, tmp_path: Path) -> None:
     assert [ax.get_ylabel() for ax in figure.axes] == ["peak learning rate", "batch (tokens per step)"]
     words = [text.get_text() for legend in figure.legends for text in legend.get_texts()]
     assert words[:2] == ["60M parameters", "150M parameters"]
+
+
+def test_the_title_says_how_many_lines_are_left_out(draws: LawDraws) -> None:
+    data = law_data(draws, **GROUP)
+    assert data.n_values == len(data.lines) == 4
+    title = draw_law(replace(data, n_values=9))[0].figure.legends[0].get_title().get_text()
+    assert title.endswith("; 4 of 9 sizes")
+    assert draw_law(data)[0].figure.legends[0].get_title().get_text().endswith("/simulated-text")
+
+
+def test_cells_of_one_size_are_set_apart_by_little_of_a_short_axis(draws: LawDraws) -> None:
+    data = law_data(draws, **GROUP, arch="moe-1in8", along="n_params")
+    left, _ = draw_law(data)
+    drawn = [bars.lines[0].get_xdata() for bars in left.containers]
+    for k, x in enumerate(drawn):
+        away = np.abs(np.log(x / data.cell_x[data.cell_line == k]))
+        assert 0 < away.max() < 0.01 * np.log(data.x[-1] / data.x[0])

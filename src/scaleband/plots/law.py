@@ -47,6 +47,8 @@ class LawData:
         The axis, tokens or parameters.
     lines (line,)
         The other quantity of each line, parameters or tokens.
+    n_values
+        How many values of it the group has: only six become lines.
     band (bound, hyperparameter, line, point)
         Median, lower, upper of a new cell's optimum: lr_peak, then batch_tokens.
     cell_x, cell_line (cell,)
@@ -67,6 +69,7 @@ class LawData:
     cell_line: NDArray[np.int64]
     cell_band: Array
     published: Array
+    n_values: int
 
 
 def law_data(
@@ -114,7 +117,8 @@ def law_data(
     other = own.n_params if along == "n_tokens" else own.n_tokens
     axis = own.n_tokens if along == "n_tokens" else own.n_params
     lines = np.unique([float(f"{v:.3g}") for v in other[mine]])  # 2.15e9 and 2.151e9 are one size for the eye
-    if len(lines) > _AT_MOST:
+    n_values = len(lines)
+    if n_values > _AT_MOST:
         lines = lines[np.linspace(0, len(lines) - 1, _AT_MOST).round().astype(int)]
     line = np.array([int(np.abs(np.log(lines / v)).argmin()) for v in other[mine]])
     drawn = np.abs(np.log(lines[line] / other[mine])) < 0.01
@@ -142,6 +146,7 @@ def law_data(
         cell_line=line,
         cell_band=np.stack(interval(_UNITS[:, None] * np.exp(state), mass)),
         published=np.stack(published_optimum(n, d)).reshape(2, len(lines), n_points),
+        n_values=n_values,
     )
 
 
@@ -169,6 +174,8 @@ def draw_law(data: LawData, axes: tuple[Axes, Axes] | None = None) -> tuple[Axes
         axes = (left, right)
     unit = "tokens" if data.along == "n_tokens" else "parameters"
     other = "parameters" if data.along == "n_tokens" else "tokens"
+    # Cells of one token count and several sizes share an x: they are set apart, by little of the axis.
+    apart = 0.007 * np.log(data.x[-1] / data.x[0])
     for h, (ax, label) in enumerate(zip(axes, ("peak learning rate", "batch (tokens per step)"), strict=True)):
         middle, lower, upper = data.band[:, h]
         for k in range(len(data.lines)):
@@ -178,8 +185,7 @@ def draw_law(data: LawData, axes: tuple[Axes, Axes] | None = None) -> tuple[Axes
             ax.plot(data.x, data.published[h, k], color=colour, lw=1.1, ls="--")
             at = data.cell_line == k
             own, low, high = data.cell_band[:, h, at]
-            # Cells of one token count and several sizes share an x: set them apart by a few percent.
-            x = data.cell_x[at] * np.exp(0.04 * (k - (len(data.lines) - 1) / 2))
+            x = data.cell_x[at] * np.exp(apart * (k - (len(data.lines) - 1) / 2))
             ax.errorbar(
                 x, own, yerr=[own - low, high - own], fmt=marker, color=colour, ms=5, mec="white", mew=0.5,
                 elinewidth=1.4, zorder=4,
@@ -196,13 +202,15 @@ def draw_law(data: LawData, axes: tuple[Axes, Axes] | None = None) -> tuple[Axes
     ]
     share = f"{100 * data.mass:g} %"
     kinds = [
-        Line2D([], [], color=GREY, marker="o", ls="", label=f"optimum of a fitted cell, with its {share}"),
+        Line2D([], [], color=GREY, marker="o", ls="", label=f"optimum of a fitted cell, {share}; set apart sideways"),
         Line2D([], [], color=GREY, alpha=0.35, lw=7, label=f"optimum of a new cell, {share}"),
         Line2D([], [], color=GREY, ls="--", lw=1.1, label="published Step Law"),
     ]
     style: dict[str, Any] = {"fontsize": "small", "frameon": False}
     if alone:
         title = f"Optimum against {unit}: {data.group}"
+        if data.n_values > len(data.lines):
+            title += f"; {len(data.lines)} of {data.n_values} {'sizes' if other == 'parameters' else 'token counts'}"
         figure = axes[0].figure
         figure.legend(handles=sizes, loc="outside upper center", ncols=_AT_MOST, title=title, **style)
         figure.legend(handles=kinds, loc="outside lower center", ncols=3, **style)
