@@ -108,3 +108,11 @@ def test_they_draw(draws: LawDraws, target: Cells, candidates: Candidates, tmp_p
     assert save(figure, tmp_path / "batch.png").stat().st_size > 5_000
     nothing = plot_batch(draws, target, candidates, budget_flops=1.0)
     assert "no affordable bundle" in nothing.get_supxlabel()
+
+
+def test_the_path_of_a_batch_keeps_inside_its_frame(draws: LawDraws, target: Cells, candidates: Candidates) -> None:
+    data = batch_data(draws, target, candidates, budget_flops=BUDGET, n_runs=9)
+    long = replace(data, label="a-team-of-a-very-long-name/dense/" + "text-of-an-even-longer-name-" * 3)
+    figure = draw_batch(long)
+    assert max(map(len, figure.get_suptitle().splitlines())) < 110
+    assert figure.axes[0].get_ylim()[1] > 1.05 * data.regret.max()

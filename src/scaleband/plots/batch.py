@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from textwrap import fill
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
 Array = NDArray[np.float64]
 
+_WIDEST = 72  # characters of a title's line
 _HALF = 1.6449  # standard deviations to each side of a 90 % band
 
 
@@ -110,9 +112,11 @@ def draw_batch(data: BatchData) -> Figure:
     left.plot(data.flops, regret, "o", color=COLOURS[0], ms=5)
     for k in range(len(data.bundle)):
         at = (data.flops[k + 1], regret[k + 1])
-        left.annotate(f"{k + 1}", at, (0, 7), textcoords="offset points", ha="center", fontsize="small", color=INK)
-    left.set_ylim(bottom=0)
-    left.set_ylabel("expected regret at the target (%)")
+        # Below and above in turn, beside the line: bundles of little price lie close.
+        place = (-6, -12) if k % 2 == 0 else (7, 5)
+        left.annotate(f"{k + 1}", at, place, textcoords="offset points", ha="center", fontsize="small", color=INK)
+    left.set_ylim(0, 1.12 * max(float(high.max()), 1e-6))
+    left.set_ylabel("expected regret at the target (%)\nshaded: Monte-Carlo error")
     for row, (name, dash) in enumerate((("rate", "-"), ("batch", "--"))):
         right.step(data.flops, data.width[row], where="post", color=COLOURS[row], ls=dash, lw=2, label=name)
         right.plot(data.flops, data.width[row], "os"[row], color=COLOURS[row], ms=5)
@@ -126,7 +130,7 @@ def draw_batch(data: BatchData) -> Figure:
     rows = ["   ".join(listed[i : i + 4]) for i in range(0, len(listed), 4)]
     runs = "" if not data.n_pending else (
         ",\nonce the pending run is in" if data.n_pending == 1 else f",\nonce the {data.n_pending} pending runs are in")
-    figure.suptitle(f"{data.label}: what the next batch would teach{runs}", fontsize="medium")
+    figure.suptitle(f"{fill(data.label, _WIDEST)}: what the next batch would teach{runs}", fontsize="medium")
     figure.supxlabel("\n".join(rows) or "no affordable bundle teaches anything", fontsize="small")
     return figure
 
