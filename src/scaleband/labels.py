@@ -24,6 +24,11 @@ def quantity(value: float, digits: int = 3) -> str:
     return f"{value:.{digits}g}"
 
 
+def counted(number: int, noun: str) -> str:
+    """A number of things: "1 run", "1,546 runs"."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
 def flops_label(value: float) -> str:
     """Compute in FLOP, two digits: 3.1e18."""
     return f"{value:.2g}".replace("e+", "e")

@@ -11,7 +11,7 @@ import pytest
 
 from scaleband.errors import UserError
 from scaleband.laws import CURVATURE, LawDraws, SimulatedSweep
-from scaleband.plots import contrast_data, plot_contrasts, save
+from scaleband.plots import contrast_data, draw_contrasts, plot_contrasts, save
 from scaleband.predict import contrasts
 
 
@@ -52,3 +52,9 @@ def test_it_draws_and_refuses_what_cannot_be_compared(draws: LawDraws, runs: pd.
         contrast_data(runs, {"fit": draws, "another table's": other})
     with pytest.raises(UserError, match="no draws"):
         contrast_data(runs, {})
+
+
+def test_one_cell_is_not_many(sweep: SimulatedSweep, runs: pd.DataFrame) -> None:
+    cell = (runs["n_params"] == runs["n_params"].iloc[0]) & (runs["n_tokens"] == runs["n_tokens"].iloc[0])
+    left, _ = draw_contrasts(contrast_data(runs[cell], {"truth": sweep.truth}))
+    assert left.get_title() == "20 runs in 1 cell"

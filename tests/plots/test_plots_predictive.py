@@ -70,3 +70,9 @@ def test_it_draws(draws: LawDraws, runs: pd.DataFrame, tmp_path: Path) -> None:
     assert save(figure, tmp_path / "predictive.png").stat().st_size > 10_000
     assert "runs inside their 90 % interval" in figure.axes[1].get_title()
     assert "diverged or far up the wall" in figure.axes[0].get_title()
+
+
+def test_the_legend_of_the_runs_lies_outside_the_data(draws: LawDraws, runs: pd.DataFrame) -> None:
+    figure = plot_predictive(draws, runs)
+    assert figure.axes[0].get_legend() is None
+    assert len(figure.legends[0].get_texts()) == 2

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from scaleband.errors import UserError
-from scaleband.labels import quantity
+from scaleband.labels import counted, quantity
 from scaleband.laws import CENSOR_ABOVE, Cells, LawDraws
 from scaleband.plots.canvas import COLOURS, GREY, INK, MARKERS, figure_of, log_x, new_figure, percent_label
 from scaleband.plots.selection import some_draws
@@ -144,7 +144,7 @@ def draw_contrasts(data: ContrastData, axes: tuple[Axes, Axes] | None = None) ->
     left.set_ylim(0, 1)
     left.set_xlabel(f"excess over the cell's best run (%); above {CENSOR_ABOVE:.0f} a run counts as lost")
     left.set_ylabel("share of the runs that lie at most so high")
-    left.set_title(f"{data.n_runs.sum():,} runs in {len(data.cells):,} cells", fontsize="small")
+    left.set_title(f"{counted(data.n_runs.sum(), 'run')} in {counted(len(data.cells), 'cell')}", fontsize="small")
     left.legend(loc="upper left", fontsize="small", frameon=False)
 
     y = np.arange(len(data.cells))

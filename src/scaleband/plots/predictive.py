@@ -13,6 +13,7 @@ from scipy.special import ndtri, stdtr
 from scipy.stats import binom
 
 from scaleband.errors import UserError
+from scaleband.labels import counted
 from scaleband.laws import CENSOR_ABOVE, LawDraws, noise_scale
 from scaleband.plots.canvas import (
     COLOURS,
@@ -167,8 +168,9 @@ def _band(draws: LawDraws, excess: Array, mass: float) -> Array:
 
 def draw_predictive(data: PredictiveData, axes: tuple[Axes, Axes] | None = None) -> tuple[Axes, Axes]:
     """Draw residuals (left) and the PIT histogram (right)."""
+    alone = axes is None
     if axes is None:
-        left, right = new_figure(9.6, 4.3).subplots(1, 2, width_ratios=(1.5, 1))
+        left, right = new_figure(9.6, 4.6).subplots(1, 2, width_ratios=(1.5, 1))
         axes = (left, right)
     left, right = axes
     present = np.unique(data.source)
@@ -195,7 +197,11 @@ def draw_predictive(data: PredictiveData, axes: tuple[Axes, Axes] | None = None)
     left.set_xlabel(f"predicted excess loss (%); below {_FLOOR} drawn at {_FLOOR}")
     left.set_ylabel("observed minus predicted (%)")
     left.set_title(_left_out(data), fontsize="small")
-    left.legend(loc="upper left", fontsize="small", frameon=False)
+    if alone:  # nothing may lie over the data
+        handles = left.get_legend_handles_labels()
+        figure_of(left).legend(*handles, loc="outside lower center", ncols=4, fontsize="small", frameon=False)
+    else:
+        left.legend(loc="upper left", fontsize="small", frameon=False)
 
     n_bins = 20
     n = len(data.pit)
@@ -214,7 +220,7 @@ def draw_predictive(data: PredictiveData, axes: tuple[Axes, Axes] | None = None)
 
 
 def _left_out(data: PredictiveData) -> str:
-    text = f"{len(data.residual)} runs"
+    text = counted(len(data.residual), "run")
     if data.n_censored:
         text += f"; {data.n_censored} diverged or far up the wall, not shown"
     if data.n_unknown:
