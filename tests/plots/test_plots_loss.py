@@ -218,3 +218,12 @@ def test_drawing_takes_data_alone(draws: LossDraws) -> None:
     assert len(draw_residuals(residual_data(draws)).axes) == 3
     assert len(draw_weights(weight_data(draws, GROUP)).axes) == 2
     assert len(draw_allocation(allocation_data(draws, GROUP, n_points=3)).axes) == 3
+
+
+def test_pictures_say_their_units_and_what_is_grey_or_dotted(draws: LossDraws) -> None:
+    slices = plot_isoflop(draws, GROUP, [1e20])
+    assert slices.get_ylabel() == "loss (val)"
+    assert [t.get_text() for t in slices.get_legend().get_texts()] == ["1e20 FLOP"]
+    assert plot_residuals(draws).get_suptitle().endswith("grey: the median band")
+    assert "e+" not in plot_weights(draws, GROUP).axes[1].get_title()
+    assert plot_allocation(draws, GROUP).get_suptitle().endswith("dotted: 20 tokens per parameter")

@@ -11,7 +11,7 @@
     isoflop      loss against size at fixed budgets
     frontier     loss against compute, group by group
     residuals    what the loss laws leave, cell by cell
-    weights      which loss law, and what it matters
+    weights      which loss law, and how much it matters
     allocation   the best split of a budget
 
 `..._data` returns a frozen dataclass, `draw_...` takes it and an optional matplotlib Axes. No pyplot state is

@@ -114,8 +114,9 @@ def draw_allocation(data: AllocationData) -> Figure:
         ax.set_title(label, fontsize="medium")
     figure.supxlabel("training compute, FLOP (grey: beyond the runs)", fontsize="medium")
     figure.suptitle(
-        f"{data.group}: how to split a budget, {100 * data.mass:.0f} % bands; dashed: recommended", fontsize="medium"
-    )
+        f"{data.group}: how to split a budget, {100 * data.mass:.0f} % bands; dashed: recommended; "
+        "dotted: 20 tokens per parameter", fontsize="medium",
+    )  # fmt: skip
     return figure
 
 

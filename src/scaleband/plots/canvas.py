@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 from collections.abc import Callable
 from pathlib import Path
+from textwrap import fill
 
 import numpy as np
 from matplotlib import rc_context
@@ -70,6 +71,11 @@ def in_percent(regret: ArrayLike) -> NDArray[np.float64]:
 def percent_label(value: float) -> str:
     """A percentage as short as it can be: 0.25, 10."""
     return f"{value:g}"
+
+
+def loss_label(kind: str) -> str:
+    """The name of an axis of losses, in lines that fit beside it."""
+    return "loss" if kind in ("", "not stated") else fill(f"loss ({kind})", 50)
 
 
 _TICKS = (

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from scaleband.errors import UserError
 from scaleband.labels import flops_label
 from scaleband.laws.loss.draws import LossDraws
-from scaleband.plots.canvas import COLOURS, DASHES, GREY, MARKERS, log_x, own_axes, span
+from scaleband.plots.canvas import COLOURS, DASHES, GREY, MARKERS, log_x, loss_label, own_axes, span
 from scaleband.plots.isoflop import budgets_beyond, group_runs
 from scaleband.predict import interval
 from scaleband.predict.comparison import frontier, own_sparsity
@@ -106,7 +106,7 @@ def draw_frontier(data: FrontierData, ax: Axes | None = None) -> Axes:
     ax.set_yticks(ticks, labels=[f"{t:g}" for t in ticks])
     ax.set_yticks([], minor=True)
     ax.set_xlabel("training compute, FLOP (grey: beyond the runs)")
-    ax.set_ylabel("loss" if data.kind in ("", "not stated") else f"loss ({data.kind})")
+    ax.set_ylabel(loss_label(data.kind))
     ax.set_title(f"Loss at the best split of each budget, {100 * data.mass:.0f} % bands", fontsize="medium")
     ax.legend(frameon=False, fontsize="small")
     return ax

@@ -10,10 +10,11 @@ from matplotlib.axes import Axes
 from numpy.typing import NDArray
 
 from scaleband.errors import UserError
+from scaleband.labels import flops_label
 from scaleband.laws.loss import Covariates
 from scaleband.laws.loss.draws import LossDraws
 from scaleband.laws.loss.table import LossTable, covariates
-from scaleband.plots.canvas import COLOURS, INK, MARKERS, log_x, own_axes, span
+from scaleband.plots.canvas import COLOURS, INK, MARKERS, log_x, loss_label, own_axes, span
 from scaleband.predict import interval
 from scaleband.predict.allocation import Limits, allocate
 from scaleband.predict.comparison import own_sparsity
@@ -29,8 +30,8 @@ class IsoflopData:
 
     Attributes
     ----------
-    group, mass
-        Whose laws; probability inside the bands.
+    group, kind, mass
+        Whose laws; what their loss is; probability inside the bands.
     flops (slice,)
         Budgets.
     n_active (slice, point)
@@ -47,6 +48,7 @@ class IsoflopData:
     """
 
     group: str
+    kind: str
     mass: float
     flops: Array
     n_active: Array
@@ -139,8 +141,8 @@ def isoflop_data(
         best.append(np.stack(interval(found.n_active, mass)))
         best_loss.append(float(np.median(found.loss)))
     return IsoflopData(
-        group, mass, budgets, np.array(sizes), np.stack(bands, axis=1), np.stack(best, axis=1), np.array(best_loss),
-        tuple(seen),
+        group, own.kind[0], mass, budgets, np.array(sizes), np.stack(bands, axis=1), np.stack(best, axis=1),
+        np.array(best_loss), tuple(seen),
     )  # fmt: skip
 
 
@@ -151,13 +153,13 @@ def draw_isoflop(data: IsoflopData, ax: Axes | None = None) -> Axes:
         colour, marker = COLOURS[k % len(COLOURS)], MARKERS[k % len(MARKERS)]
         middle, lower, upper = data.band[:, k]
         ax.fill_between(data.n_active[k], lower, upper, color=colour, alpha=0.2, lw=0)
-        ax.plot(data.n_active[k], middle, color=colour, lw=1.8, label=f"{c:.1e} FLOP")
+        ax.plot(data.n_active[k], middle, color=colour, lw=1.8, label=f"{flops_label(c)} FLOP")
         ax.plot(data.seen[k][:, 0], data.seen[k][:, 1], marker, color=colour, ms=4.5, mec="white", mew=0.4)
         ax.plot(data.best[1:, k], [data.best_loss[k]] * 2, color=INK, lw=2.4, solid_capstyle="butt")
         ax.plot(data.best[0, k], data.best_loss[k], "|", color=INK, ms=9, mew=1.6)
     log_x(ax, *span(data.n_active))
     ax.set_xlabel("active parameters")
-    ax.set_ylabel("loss")
+    ax.set_ylabel(loss_label(data.kind))
     share = f"{100 * data.mass:.0f} %"
     ax.set_title(f"{data.group}: isoFLOP slices, {share} bands; black: the best size", fontsize="medium")
     ax.legend(frameon=False, fontsize="small")

@@ -99,8 +99,8 @@ def draw_residuals(data: ResidualData) -> Figure:
     if len(data.groups) <= 8:
         figure.legend(loc="outside lower center", ncols=3, frameon=False, fontsize="small")
     figure.suptitle(
-        f"Residuals of the loss laws; filled: outside their {100 * data.mass:.0f} % band ({outside.sum()} of "
-        f"{len(outside)})", fontsize="medium",
+        f"Residuals of the loss laws; filled: outside their own {100 * data.mass:.0f} % band ({outside.sum()} of "
+        f"{len(outside)}); grey: the median band", fontsize="medium",
     )  # fmt: skip
     return figure
 

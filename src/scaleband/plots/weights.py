@@ -106,9 +106,9 @@ def draw_weights(data: WeightData) -> Figure:
     now = float(np.interp(np.log(data.fitted), np.log(data.flops), data.share))
     right.set_title(
         f"form's share of the band: {100 * now:.0f} % at the largest run, "
-        f"{100 * data.share[-1]:.0f} % at {data.flops[-1]:.0e} FLOP", fontsize="small",
+        f"{100 * data.share[-1]:.0f} % at {flops_label(data.flops[-1])} FLOP", fontsize="small",
     )  # fmt: skip
-    figure.suptitle(f"{data.group}: which law, and what it matters", fontsize="medium")
+    figure.suptitle(f"{data.group}: which law, and how much it matters", fontsize="medium")
     return figure
 
 
