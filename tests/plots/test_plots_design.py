@@ -116,3 +116,14 @@ def test_the_path_of_a_batch_keeps_inside_its_frame(draws: LawDraws, target: Cel
     figure = draw_batch(long)
     assert max(map(len, figure.get_suptitle().splitlines())) < 110
     assert figure.axes[0].get_ylim()[1] > 1.05 * data.regret.max()
+
+
+def test_the_plane_tells_regrets_in_percent_of_the_loss(draws: LawDraws, target: Cells, candidates: Candidates) -> None:
+    """60 units of 100 log loss are a loss 1.82 times as high."""
+    data = plane_data(draws, target, candidates)
+    wide = replace(data, label="a-team-of-a-very-long-name/dense/" + "text-of-an-even-longer-name-" * 3, evpi=60.0,
+                   evsi=np.full(4, 30.0), flops=np.full(4, 2e18))  # fmt: skip
+    ax = draw_plane(wide)
+    assert "expected regret now 82 %" in ax.get_title()
+    assert max(map(len, ax.get_title().splitlines())) <= 72
+    assert "most per FLOP: 35 % for 2e18 FLOP" in ax.get_legend_handles_labels()[1]

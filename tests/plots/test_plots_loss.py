@@ -227,3 +227,14 @@ def test_pictures_say_their_units_and_what_is_grey_or_dotted(draws: LossDraws) -
     assert plot_residuals(draws).get_suptitle().endswith("grey: the median band")
     assert "e+" not in plot_weights(draws, GROUP).axes[1].get_title()
     assert plot_allocation(draws, GROUP).get_suptitle().endswith("dotted: 20 tokens per parameter")
+
+
+def test_long_names_break_and_one_law_is_a_bar(draws: LossDraws) -> None:
+    group = "a-team-of-a-very-long-name/dense/" + "text-of-an-even-longer-name-" * 3
+    slices = replace(isoflop_data(draws, GROUP, [1e20]), group=group)
+    assert "\n" in draw_isoflop(slices).get_title()
+    one = replace(weight_data(draws, GROUP, n_points=2), group=group)
+    figure = draw_weights(replace(one, laws=one.laws[:1], weight=np.ones(1), apart=one.apart[:1]))
+    assert "\n" in figure.get_suptitle()
+    assert np.ptp(figure.axes[0].get_ylim()) > 3
+    assert "\n" in draw_allocation(replace(allocation_data(draws, GROUP, n_points=2), group=group)).get_suptitle()

@@ -19,6 +19,7 @@ from scaleband.plots.canvas import (
     new_figure,
     percent_label,
     span,
+    title_lines,
 )
 from scaleband.plots.isoflop import budgets_beyond, group_runs
 from scaleband.predict import interval
@@ -113,10 +114,9 @@ def draw_allocation(data: AllocationData) -> Figure:
             log_y(ax, *span(band))
         ax.set_title(label, fontsize="medium")
     figure.supxlabel("training compute, FLOP (grey: beyond the runs)", fontsize="medium")
-    figure.suptitle(
-        f"{data.group}: how to split a budget, {100 * data.mass:.0f} % bands; dashed: recommended; "
-        "dotted: 20 tokens per parameter", fontsize="medium",
-    )  # fmt: skip
+    share = f"{100 * data.mass:.0f} % bands"
+    title = f"{data.group}: how to split a budget, {share}; dashed: recommended; dotted: 20 tokens per parameter"
+    figure.suptitle(title_lines(title, 115), fontsize="medium")
     return figure
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from textwrap import fill
 from typing import TYPE_CHECKING, Any, Literal
 from warnings import catch_warnings, filterwarnings
 
@@ -17,7 +16,17 @@ from numpy.typing import NDArray
 
 from scaleband.labels import percent, quantity
 from scaleband.laws import Cells, LawDraws, published_optimum
-from scaleband.plots.canvas import INK, figure_of, log_x, log_y, own_axes, percent_label, rate_label, span
+from scaleband.plots.canvas import (
+    INK,
+    figure_of,
+    log_x,
+    log_y,
+    own_axes,
+    percent_label,
+    rate_label,
+    span,
+    title_lines,
+)
 from scaleband.plots.selection import cell_label, one_cell, runs_of, some_basins
 from scaleband.predict import PLATEAU, Setting, basins, plateau, recommend, regret
 
@@ -31,7 +40,6 @@ LEVELS = (0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0)
 HIGH_LEVELS = (2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0, 400.0, 900.0)
 """Where even the best setting is expected to lose more than `HIGH`: the map would be of one colour."""
 HIGH = 10.0
-_WIDEST = 72  # characters of a title's line
 _MAP_DRAWS = 1000  # enough for a map whose colours span decades
 _REACH = float(np.log(30.0))  # e-folds around the recommendation; a run beyond is drawn at the edge
 
@@ -220,7 +228,7 @@ def draw_basin(data: BasinData, ax: Axes | None = None) -> Axes:
     log_y(ax, data.batch[0], data.batch[-1])
     ax.set_xlabel("peak learning rate")
     ax.set_ylabel("batch (tokens per step)")
-    ax.set_title(f"{fill(data.label, _WIDEST)}\n{_verdict(data)}", fontsize="medium")
+    ax.set_title(f"{title_lines(data.label)}\n{_verdict(data)}", fontsize="medium")
     if alone:  # nothing may lie over the data
         figure.legend(loc="outside lower center", ncols=4, fontsize="small", frameon=False)
     else:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from textwrap import fill
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,7 +12,7 @@ from numpy.typing import NDArray
 from scaleband.design import Candidates, greedy_batch
 from scaleband.labels import quantity
 from scaleband.laws import Cells, LawDraws
-from scaleband.plots.canvas import COLOURS, INK, in_percent, log_y, new_figure, percent_label, span
+from scaleband.plots.canvas import COLOURS, INK, in_percent, log_y, new_figure, percent_label, span, title_lines
 from scaleband.plots.selection import cell_label, one_cell
 
 if TYPE_CHECKING:
@@ -21,7 +20,6 @@ if TYPE_CHECKING:
 
 Array = NDArray[np.float64]
 
-_WIDEST = 72  # characters of a title's line
 _HALF = 1.6449  # standard deviations to each side of a 90 % band
 
 
@@ -130,7 +128,7 @@ def draw_batch(data: BatchData) -> Figure:
     rows = ["   ".join(listed[i : i + 4]) for i in range(0, len(listed), 4)]
     runs = "" if not data.n_pending else (
         ",\nonce the pending run is in" if data.n_pending == 1 else f",\nonce the {data.n_pending} pending runs are in")
-    figure.suptitle(f"{fill(data.label, _WIDEST)}: what the next batch would teach{runs}", fontsize="medium")
+    figure.suptitle(f"{title_lines(data.label)}: what the next batch would teach{runs}", fontsize="medium")
     figure.supxlabel("\n".join(rows) or "no affordable bundle teaches anything", fontsize="small")
     return figure
 

@@ -107,17 +107,19 @@ def campaign_data(
 
 def draw_campaign(data: CampaignData, axes: tuple[Axes, Axes, Axes] | None = None) -> tuple[Axes, Axes, Axes]:
     """Draw rate, batch and expected regret against the FLOPs spent, one above the other."""
+    alone = axes is None
     if axes is None:
         top, middle, bottom = new_figure(7.2, 7.2).subplots(3, 1, sharex=True)
         axes = (top, middle, bottom)
     x = data.spent_flops
     for ax, band, name, k, label in (
         (axes[0], data.lr_peak, "peak learning rate", 0, rate_label),
-        (axes[1], data.batch_tokens, "batch (tokens)", 1, quantity),
+        (axes[1], data.batch_tokens, "batch (tokens per step)", 1, quantity),
     ):
         ax.fill_between(x, band[:, 1], band[:, 2], color=COLOURS[0], alpha=0.2, lw=0, step=None,
                         label=f"optimum, {100 * data.mass:g} % interval")  # fmt: skip
-        ax.vlines(x, band[:, 1], band[:, 2], color=COLOURS[0], alpha=0.5, lw=1)  # one step alone has no area
+        # One moment alone has no area: its interval is a line.
+        ax.vlines(x, band[:, 1], band[:, 2], color=COLOURS[0], alpha=0.35, lw=1.2)
         ax.plot(x, band[:, 0], color=COLOURS[0], lw=1.2, marker="o", ms=3.5, label="optimum, median")
         ax.plot(
             x,
@@ -131,7 +133,6 @@ def draw_campaign(data: CampaignData, axes: tuple[Axes, Axes, Axes] | None = Non
         )
         log_y(ax, *span(band, data.recommended[:, k]), label)
         ax.set_ylabel(name)
-    axes[0].legend(loc="upper right", fontsize="small", frameon=False)
     last = axes[2]
     regret = in_percent(data.expected_regret)
     last.plot(x, regret, color=INK, lw=1.2, marker="o", ms=3.5)
@@ -142,9 +143,17 @@ def draw_campaign(data: CampaignData, axes: tuple[Axes, Axes, Axes] | None = Non
     for diverged, mark in ((False, "|"), (True, "x")):
         at = data.told_flops[data.told_diverged == diverged]
         last.plot(at, np.full(len(at), low), ls="", marker=mark, ms=7, color=GREY, clip_on=False)
-    if np.isfinite(data.budget_flops) and data.budget_flops <= 1.5 * max(float(x.max()), 1.0):
+    spent = max(float(x.max()), float(data.told_flops.max(initial=0.0)))
+    if not spent:  # nothing was bought yet: the axis is the budget
+        last.set_xlim(0, data.budget_flops if np.isfinite(data.budget_flops) else 1.0)
+    elif np.isfinite(data.budget_flops) and data.budget_flops <= 1.5 * spent:
         for ax in axes:
-            ax.axvline(data.budget_flops, color=GREY, lw=1, ls=":")
+            ax.axvline(data.budget_flops, color=GREY, lw=1, ls=":", label="budget" if ax is axes[0] else None)
+    if alone:  # nothing may lie over the bands
+        handles = axes[0].get_legend_handles_labels()
+        figure_of(last).legend(*handles, loc="outside lower center", ncols=4, fontsize="small", frameon=False)
+    else:
+        axes[0].legend(loc="upper right", fontsize="small", frameon=False)
     return axes
 
 

@@ -73,6 +73,11 @@ def percent_label(value: float) -> str:
     return f"{value:g}"
 
 
+def title_lines(text: str, width: int = 72) -> str:
+    """A title in lines of so many characters: names of teams and data may be long."""
+    return fill(text, width)
+
+
 def loss_label(kind: str) -> str:
     """The name of an axis of losses, in lines that fit beside it."""
     return "loss" if kind in ("", "not stated") else fill(f"loss ({kind})", 50)

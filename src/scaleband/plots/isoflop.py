@@ -14,7 +14,7 @@ from scaleband.labels import flops_label
 from scaleband.laws.loss import Covariates
 from scaleband.laws.loss.draws import LossDraws
 from scaleband.laws.loss.table import LossTable, covariates
-from scaleband.plots.canvas import COLOURS, INK, MARKERS, log_x, loss_label, own_axes, span
+from scaleband.plots.canvas import COLOURS, INK, MARKERS, log_x, loss_label, own_axes, span, title_lines
 from scaleband.predict import interval
 from scaleband.predict.allocation import Limits, allocate
 from scaleband.predict.comparison import own_sparsity
@@ -161,7 +161,8 @@ def draw_isoflop(data: IsoflopData, ax: Axes | None = None) -> Axes:
     ax.set_xlabel("active parameters")
     ax.set_ylabel(loss_label(data.kind))
     share = f"{100 * data.mass:.0f} %"
-    ax.set_title(f"{data.group}: isoFLOP slices, {share} bands; black: the best size", fontsize="medium")
+    title = f"{data.group}: isoFLOP slices, {share} bands; black: the best size"
+    ax.set_title(title_lines(title), fontsize="medium")
     ax.legend(frameon=False, fontsize="small")
     return ax
 

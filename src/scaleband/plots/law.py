@@ -24,6 +24,7 @@ from scaleband.plots.canvas import (
     new_figure,
     rate_label,
     span,
+    title_lines,
 )
 from scaleband.predict import interval
 from scaleband.runs import group_label
@@ -211,6 +212,7 @@ def draw_law(data: LawData, axes: tuple[Axes, Axes] | None = None) -> tuple[Axes
         title = f"Optimum against {unit}: {data.group}"
         if data.n_values > len(data.lines):
             title += f"; {len(data.lines)} of {data.n_values} {'sizes' if other == 'parameters' else 'token counts'}"
+        title = title_lines(title, 115)
         figure = axes[0].figure
         figure.legend(handles=sizes, loc="outside upper center", ncols=_AT_MOST, title=title, **style)
         figure.legend(handles=kinds, loc="outside lower center", ncols=3, **style)

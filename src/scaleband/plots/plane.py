@@ -13,9 +13,9 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from scaleband.design import Candidates, gain_of, greedy_batch, repeats_of, screen, settings_of
-from scaleband.labels import percent, quantity
+from scaleband.labels import flops_label, percent, quantity
 from scaleband.laws import Cells, LawDraws
-from scaleband.plots.canvas import INK, figure_of, log_x, log_y, own_axes, span
+from scaleband.plots.canvas import INK, figure_of, log_x, log_y, own_axes, span, title_lines
 from scaleband.plots.selection import cell_label, one_cell
 
 if TYPE_CHECKING:
@@ -144,7 +144,7 @@ def draw_plane(data: PlaneData, ax: Axes | None = None) -> Axes:
     if (data.evsi > floor).any():
         k = int(np.argmax(data.evsi / data.flops))
         ax.scatter(data.n_tokens[k], data.n_params[k], s=380, facecolors="none", edgecolors="#D55E00", lw=2.2, zorder=5,
-                   label=f"most per FLOP: {percent(float(data.evsi[k]))} for {data.flops[k]:.2g} FLOP")  # fmt: skip
+                   label=f"most per FLOP: {percent(float(data.evsi[k]))} for {flops_label(data.flops[k])} FLOP")  # fmt: skip
     ax.plot(*data.target, "*", ms=16, mfc="#D55E00", mec="white", zorder=6, label="target")
     log_x(ax, *span(data.n_tokens, data.target[:1], margin=0.1))
     log_y(ax, *span(data.n_params, data.target[1:], margin=0.12), quantity)
@@ -154,8 +154,8 @@ def draw_plane(data: PlaneData, ax: Axes | None = None) -> Axes:
     n = data.n_pending
     now = "now" if not n else f"once the {n} pending runs are in" if n > 1 else "once the pending run is in"
     bar.set_label(f"EVSI of the cell's best bundle (% of the regret {now if not n else 'then'})")
-    ax.set_title(f"{data.label}\nexpected regret {now} {percent(data.evpi)}; in the discs: runs of the bundle",
-                 fontsize="medium")  # fmt: skip
+    title = f"{title_lines(data.label)}\nexpected regret {now} {percent(data.evpi)}; in the discs: runs of the bundle"
+    ax.set_title(title, fontsize="medium")
     if alone:
         figure_of(ax).legend(loc="outside lower center", ncols=2, fontsize="small", frameon=False)
     return ax

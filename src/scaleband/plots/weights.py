@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from scaleband.labels import flops_label
 from scaleband.laws.loss.draws import LossDraws
-from scaleband.plots.canvas import COLOURS, DASHES, GREY, INK, log_x, new_figure
+from scaleband.plots.canvas import COLOURS, DASHES, GREY, INK, log_x, new_figure, title_lines
 from scaleband.plots.isoflop import budgets_beyond, group_runs
 from scaleband.predict.allocation import Limits, allocate, share_of_form
 from scaleband.predict.comparison import own_sparsity
@@ -92,7 +92,8 @@ def draw_weights(data: WeightData) -> Figure:
     for y, w in zip(place, data.weight, strict=True):
         left.annotate(f"{w:.2f}", (w, y), (4, 0), textcoords="offset points", va="center", fontsize="small", color=INK)
     left.set_yticks(place, labels=list(data.laws))
-    left.set_xlim(0, 1.12 * float(data.weight.max()))
+    left.set_ylim(-0.6, max(len(data.laws), 4) - 0.4)  # one law alone is a bar too
+    left.set_xlim(0, 1.2 * float(data.weight.max()))
     left.set_xlabel("stacking weight")
     for k, name in enumerate(data.laws):
         if np.isfinite(data.apart[k]).any():
@@ -108,7 +109,7 @@ def draw_weights(data: WeightData) -> Figure:
         f"form's share of the band: {100 * now:.0f} % at the largest run, "
         f"{100 * data.share[-1]:.0f} % at {flops_label(data.flops[-1])} FLOP", fontsize="small",
     )  # fmt: skip
-    figure.suptitle(f"{data.group}: which law, and how much it matters", fontsize="medium")
+    figure.suptitle(title_lines(f"{data.group}: which law, and how much it matters", 110), fontsize="medium")
     return figure
 
 
