@@ -12,7 +12,16 @@ from numpy.typing import NDArray
 from scaleband.design import Candidates, greedy_batch
 from scaleband.labels import quantity
 from scaleband.laws import Cells, LawDraws
-from scaleband.plots.canvas import COLOURS, INK, in_percent, log_y, new_figure, percent_label, span, title_lines
+from scaleband.plots.canvas import (
+    COLOURS,
+    INK,
+    in_percent,
+    log_y,
+    new_figure,
+    percent_label,
+    span,
+    title_lines,
+)
 from scaleband.plots.selection import cell_label, one_cell
 
 if TYPE_CHECKING:

@@ -144,7 +144,7 @@ def draw_contrasts(data: ContrastData, axes: tuple[Axes, Axes] | None = None) ->
     left.set_ylim(0, 1)
     left.set_xlabel(f"excess over the cell's best run (%); above {CENSOR_ABOVE:.0f} a run counts as lost")
     left.set_ylabel("share of the runs that lie at most so high")
-    left.set_title(f"{counted(data.n_runs.sum(), 'run')} in {counted(len(data.cells), 'cell')}", fontsize="small")
+    left.set_title(f"{counted(int(data.n_runs.sum()), 'run')} in {counted(len(data.cells), 'cell')}", fontsize="small")
     left.legend(loc="upper left", fontsize="small", frameon=False)
 
     y = np.arange(len(data.cells))

@@ -143,8 +143,9 @@ def draw_plane(data: PlaneData, ax: Axes | None = None) -> Axes:
         ax.annotate(str(n), (x, y), ha="center", va="center", fontsize="small", color=ink, zorder=4)
     if (data.evsi > floor).any():
         k = int(np.argmax(data.evsi / data.flops))
+        best = f"most per FLOP: {percent(float(data.evsi[k]))} for {flops_label(data.flops[k])} FLOP"
         ax.scatter(data.n_tokens[k], data.n_params[k], s=380, facecolors="none", edgecolors="#D55E00", lw=2.2, zorder=5,
-                   label=f"most per FLOP: {percent(float(data.evsi[k]))} for {flops_label(data.flops[k])} FLOP")  # fmt: skip
+                   label=best)  # fmt: skip
     ax.plot(*data.target, "*", ms=16, mfc="#D55E00", mec="white", zorder=6, label="target")
     log_x(ax, *span(data.n_tokens, data.target[:1], margin=0.1))
     log_y(ax, *span(data.n_params, data.target[1:], margin=0.12), quantity)
