@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 from command import Command
 
+from scaleband.cli.printing import print_table
+
 CELL = ("--params", "1B", "--tokens", "20B")
 KNOWN = (*CELL, "--source", "step-law", "--data", "web")
 CODE = "import sys; from scaleband.cli import main; code = main(); {}; sys.exit(code)"
@@ -105,3 +107,17 @@ def test_on_a_terminal_it_is_a_table(
     done = scaleband("recommend", "--fit", fit_file, *KNOWN)
     assert "recommended" in done.out
     assert "name" in scaleband("data", "list").out
+
+
+@pytest.mark.parametrize(("columns", "lines"), [("200", True), ("60", True), ("30", False)])
+def test_a_tables_ids_stay_in_one_piece(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], columns: str, lines: bool
+) -> None:
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    monkeypatch.setenv("COLUMNS", columns)
+    print_table(["run_id", "batch", "note"], [["sb-02301887b95d", "131,072", "words " * 20], ["b", "64", ""]])
+    said = capsys.readouterr().out
+    assert "sb-02301887b95d" in said
+    assert "131,072" in said
+    assert said.count("words") == 20
+    assert ("│" in said) is lines

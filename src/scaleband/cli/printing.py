@@ -14,6 +14,7 @@ import numpy as np
 Rows = Sequence[tuple[str, str]]
 
 LABEL_WIDTH = 17
+_SHORT, _FOLDED = 20, 12  # characters: a column up to the first is not folded (ids, numbers), one beyond has the second
 
 
 def settle_streams() -> None:
@@ -68,21 +69,23 @@ def print_rows(title: str, rows: Rows) -> None:
 
 
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """A table on stdout; in a pipe with columns of equal width, and no lines."""
+    """A table on stdout; in a pipe, and where a terminal is too narrow for ids in one piece, without lines."""
     cells = [[printable(v) for v in row] for row in rows]
+    widths = [max(len(v) for v in column) for column in zip(columns, *cells, strict=True)]
     if sys.stdout.isatty():
         from rich.console import Console
         from rich.table import Table
         from rich.text import Text
 
-        table = Table()
-        for name in columns:
-            table.add_column(name, overflow="fold")  # nothing may be cut: run ids are told by their whole name
-        for row in cells:
-            table.add_row(*(Text(v) for v in row))
-        Console().print(table)
-        return
-    widths = [max(len(v) for v in column) for column in zip(columns, *cells, strict=True)]
+        console, table = Console(), Table()
+        if sum((w if w <= _SHORT else _FOLDED) + 3 for w in widths) < console.width:
+            for name, width in zip(columns, widths, strict=True):
+                # Ids and numbers stay whole; longer words are folded, nothing is cut.
+                table.add_column(name, overflow="fold", no_wrap=width <= _SHORT)
+            for row in cells:
+                table.add_row(*(Text(v) for v in row))
+            console.print(table)
+            return
     for row in [list(columns), *cells]:
         print("  ".join(v.ljust(w) for v, w in zip(row, widths, strict=True)).rstrip())
 
