@@ -29,9 +29,9 @@ def counted(number: int, noun: str) -> str:
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
-def flops_label(value: float) -> str:
-    """Compute in FLOP, two digits: 3.1e18."""
-    return f"{value:.2g}".replace("e+", "e")
+def flops_label(value: float, digits: int = 2) -> str:
+    """Compute in FLOP: 3.1e18."""
+    return f"{value:.{digits}g}".replace("e+", "e")
 
 
 def percent(value: float) -> str:

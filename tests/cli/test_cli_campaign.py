@@ -37,7 +37,7 @@ def folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Path:
     code, out, err = call(capsys, "init", tmp_path / "first sweep", *INIT)
     assert (code, out) == (0, "")
     assert "started first-sweep in" in err
-    assert "candidates, 0 runs of before, 6e+18 FLOP" in err
+    assert "candidates, 0 earlier runs, 6e18 FLOP" in err
     return tmp_path / "first sweep"
 
 
@@ -73,15 +73,15 @@ def test_a_campaign_from_start_to_end(folder: Path, capsys: pytest.CaptureFixtur
     assert asked["gate"] == {"passed": None, "messages": []}, "this strategy asks no posterior"
 
     code, out, _ = call(capsys, "tell", folder, "first-sweep-0001", "3.71")
-    assert out == "first-sweep-0001: completed, loss 3.71; 7.2e+17 of 6e+18 FLOP spent\n"
+    assert out == "first-sweep-0001: completed, loss 3.71; 7.2e17 of 6e18 FLOP spent\n"
     code, out, _ = call(capsys, "tell", folder, "first-sweep-0002", "--diverged", "--json")
     assert json.loads(out)["state"] == "diverged"
     code, out, _ = call(capsys, "tell", folder, "first-sweep-0003", "--failed", "--flops", "0", "--reason", "disk full")
-    assert out.startswith("first-sweep-0003: back in the pool; 1.44e+18 of 6e+18")
+    assert out.startswith("first-sweep-0003: back in the pool; 1.44e18 of 6e18")
     code, out, err = call(capsys, "ask", folder)
     assert out.splitlines()[0].split()[:3] == ["run_id", "params", "tokens"]
     assert out.splitlines()[1].split()[0] == "first-sweep-0003"
-    assert "budget: 6e+18 FLOP, 1.44e+18 spent, 7.2e+17 out, 3.84e+18 left" in err
+    assert "budget: 6e18 FLOP, 1.44e18 spent, 7.2e17 out, 3.84e18 left" in err
     code, out, _ = call(capsys, "tell", folder, "first-sweep-0003", "--give-back")
     assert "back in the pool" in out
 
@@ -155,7 +155,7 @@ def test_status_says_that_all_runs_diverged_and_how_old_the_verdict_is(
     call(capsys, "tell", folder, "c-0003", "--diverged")
     _, out, _ = call(capsys, "status", folder)
     assert "trust 1: 1 runs diverged, none completed" in out
-    assert "before the last 1 results, `ask` thinks again: continue" in out
+    assert "before the last result, `ask` thinks again: continue" in out
 
 
 def test_regrets_are_told_in_percent_and_their_unit_stands_in_the_json(
@@ -295,7 +295,7 @@ def test_earlier_runs_that_run_are_refused_and_failed_ones_left_out(
     code, _, err = call(capsys, "init", tmp_path / "c", *INIT, "--runs", tmp_path / "old.csv")
     assert code == 0
     assert "note: 1 of the earlier runs failed and say nothing: left out" in err
-    assert ", 1 runs of before" in err
+    assert ", 1 earlier run," in err
 
 
 BASE = ["--params", "1e9", "--tokens", "2e10", "--source", "mine", "--data", "web", "--budget", "1e19",
@@ -354,7 +354,7 @@ def test_a_verdict_of_before_the_last_results_says_so(folder: Path, capsys: pyte
     call(capsys, "ask", folder, "-n", 2)
     assert "before the last" not in call(capsys, "status", folder, "--fill", "known")[1]
     call(capsys, "tell", folder, "first-sweep-0001", 3.1)
-    assert "before the last 1 results" in call(capsys, "status", folder, "--fill", "known")[1]
+    assert "before the last result" in call(capsys, "status", folder, "--fill", "known")[1]
 
 
 @pytest.mark.parametrize(

@@ -8,8 +8,8 @@ import pytest
 from command import Command
 
 from scaleband.cli.arguments import count
-from scaleband.cli.words import mass
-from scaleband.labels import percent, quantity
+from scaleband.cli.words import mass, tokens
+from scaleband.labels import counted, flops_label, percent, quantity
 
 CELL = ("--params", "1B", "--tokens", "20B")
 KNOWN = (*CELL, "--source", "step-law", "--data", "web")
@@ -33,6 +33,15 @@ KNOWN = (*CELL, "--source", "step-law", "--data", "web")
 )
 def test_counts(text: str, value: float) -> None:
     assert count(text) == value
+
+
+def test_a_batch_that_is_somebodys_setting_stands_in_full() -> None:
+    assert [tokens(v) for v in (131072.0, 65536, 335321.7, 40.2)] == ["131,072", "65,536", "335,000", "40"]
+
+
+def test_flop_and_counts_are_written_in_one_way() -> None:
+    assert (flops_label(2.994e20), flops_label(2.994e20, 3)) == ("3e20", "2.99e20")
+    assert [counted(n, "run") for n in (0, 1, 1546)] == ["0 runs", "1 run", "1,546 runs"]
 
 
 @pytest.mark.parametrize(

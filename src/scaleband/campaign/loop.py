@@ -15,6 +15,7 @@ from scaleband.campaign.campaign import Campaign, Progress
 from scaleband.campaign.records import FOR_GOOD, Attempt, Run, pays
 from scaleband.campaign.results import CONFIRM
 from scaleband.errors import UserError
+from scaleband.labels import flops_label
 from scaleband.training import Adapter, Limits, RunResult, RunSpec, submit
 from scaleband.training.command import LOG_FILE
 from scaleband.training.running import finished
@@ -318,7 +319,7 @@ def _line(result: RunResult, campaign: Campaign) -> str:
     )
     if result.status == "failed":
         what += _what_it_printed(run_folder(campaign, result.run_id))
-    return f"{result.run_id}: {what}; {a.spent:.3g} of {a.budget:.3g} FLOP spent"
+    return f"{result.run_id}: {what}; {flops_label(a.spent, 3)} of {flops_label(a.budget, 3)} FLOP spent"
 
 
 def _what_it_printed(folder: Path) -> str:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from scaleband.campaign.records import pays
 from scaleband.campaign.settings import INPUTS, setting_key
 from scaleband.design import Proposal, Proposals, Verdict
+from scaleband.labels import flops_label
 from scaleband.laws import LawDraws
 
 if TYPE_CHECKING:
@@ -133,10 +134,10 @@ def in_order(request: Request, order: NDArray[np.int64], n: int, name: str) -> P
     )
     cost = float(sum(p.price_flops for p in proposals))
     why = (
-        f"{len(proposals)} runs for {cost:.3g} FLOP, {name}: this strategy does not weigh what they teach"
+        f"{len(proposals)} runs for {flops_label(cost, 3)} FLOP, {name}: this strategy does not weigh what they teach"
         if proposals
         else (
-            f"no candidate costs as little as the {request.budget_flops:.3g} FLOP that are left"
+            f"no candidate costs as little as the {flops_label(request.budget_flops, 3)} FLOP that are left"
             if len(order) or (prices > request.budget_flops).all()
             else "every candidate was made, is out, or was given up"
         )

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from scaleband.labels import flops_label
+
 if TYPE_CHECKING:
     from scaleband.campaign.records import Account
     from scaleband.design import Device
@@ -26,7 +28,7 @@ def account_rows(a: Account, device: Device | None) -> list[tuple[str, str]]:
     def told(words: Callable[[float], str]) -> str:
         return f"{words(a.spent)} spent, {words(a.committed)} out, {words(a.left)} left"
 
-    rows = [("budget", f"{a.budget:.3g} FLOP, " + told(lambda flops: f"{flops:.3g}"))]
+    rows = [("budget", f"{flops_label(a.budget, 3)} FLOP, " + told(lambda flops: flops_label(flops, 3)))]
     if device is not None:
         rows.append((f"in {device.unit}", f"{device.words(a.budget)}, {told(device.words)}; overhead counted"))
     return rows

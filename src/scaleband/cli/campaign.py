@@ -17,7 +17,7 @@ from scaleband.cli.progress import interruptible
 from scaleband.cli.verb import Exit, UsageError, Verb
 from scaleband.cli.words import rate, tokens
 from scaleband.errors import UserError
-from scaleband.labels import quantity
+from scaleband.labels import flops_label, percent, quantity
 
 if TYPE_CHECKING:
     from scaleband.campaign import Asked, Campaign
@@ -124,7 +124,7 @@ def run_ask(asked: argparse.Namespace) -> int:
         )
         return code
     if found.runs:
-        columns = ["run_id", "params", "tokens", "lr_peak", "batch_tokens", "seed", "FLOP", "EVSI, %"]
+        columns = ["run_id", "params", "tokens", "lr_peak", "batch_tokens", "seed", "FLOP", "EVSI"]
         columns += [] if device is None else [device.unit]
         print_table(columns, [run_row(r, device) for r in found.runs])
     if found.verdict is not None:
@@ -151,9 +151,9 @@ def gate_json(found: Asked, verdict: dict[str, Any] | None) -> dict[str, Any]:
 def run_row(r: Any, device: Device | None) -> list[str]:
     """A run for people."""
     i, gain, error = r.inputs, r.proposal.get("evsi"), r.proposal.get("evsi_error")
-    shown = "-" if gain is None else f"{gain:.2g} +- {error or 0.0:.1g}"
+    shown = "-" if gain is None else f"{percent(gain)} +- {percent(error or 0.0)}"
     return [r.run_id, quantity(i["n_params"]), quantity(i["n_tokens"]), rate(i["lr_peak"]), tokens(i["batch_tokens"]),
-            str(i["seed"]), f"{r.flops:.3g}", shown,
+            str(i["seed"]), flops_label(r.flops, 3), shown,
             *([] if device is None else [device.words(r.price_flops)])]  # fmt: skip
 
 
@@ -201,7 +201,8 @@ def run_tell(asked: argparse.Namespace) -> int:
     loss = None if told.result is None else told.result.loss
     state = "back in the pool" if told.state == "waiting" else told.state
     shown = "" if loss is None or not math.isfinite(loss) else f", loss {loss:.5g}"
-    print(f"{told.run_id}: {state}{shown}; {account.spent:.3g} of {account.budget:.3g} FLOP spent")
+    spent = f"{flops_label(account.spent, 3)} of {flops_label(account.budget, 3)} FLOP spent"
+    print(f"{told.run_id}: {state}{shown}; {spent}")
     return Exit.DONE
 
 

@@ -22,7 +22,7 @@ from scaleband.cli.printing import print_json, say
 from scaleband.cli.verb import Exit, UsageError
 from scaleband.errors import UserError
 from scaleband.inference.released import is_path, prior_path
-from scaleband.labels import arch_family
+from scaleband.labels import arch_family, counted, flops_label
 
 STRATEGIES = ("evsi", "random", "cost-weighted", "cheapest-first")
 
@@ -112,11 +112,12 @@ def run_init(asked: argparse.Namespace) -> int:
                     "target": dict(made.target), "budget_flops": made.budget_flops, "strategy": made.strategy,
                     "prior": made.prior, "trust": made.trust})  # fmt: skip
     else:
-        say(f"started {made.name} in {asked.dir}: {n_candidates:,} candidates, {n_given:,} runs of before, "
-            f"{made.budget_flops:.3g} FLOP; next: scaleband campaign ask {asked.dir}")  # fmt: skip
+        counts = f"{counted(n_candidates, 'candidate')}, {counted(n_given, 'earlier run')}"
+        say(f"started {made.name} in {asked.dir}: {counts}, "
+            f"{flops_label(made.budget_flops, 3)} FLOP; next: scaleband campaign ask {asked.dir}")  # fmt: skip
     if made.strategy == "evsi" and not made.prior and not n_given:
         say("note: nothing but the stated beliefs is known of this target, and under bands that wide no first bundle "
-            "may look worth its price: begin with --prior step-law --trust 0.5, with runs of before (--runs), or with "
+            "may look worth its price: begin with --prior step-law --trust 0.5, with earlier runs (--runs), or with "
             "`ask --past-stop`")  # fmt: skip
     return Exit.DONE
 

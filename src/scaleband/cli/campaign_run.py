@@ -20,6 +20,7 @@ from scaleband.cli.campaign_training import (
 from scaleband.cli.printing import print_json, say
 from scaleband.cli.progress import progress
 from scaleband.cli.verb import Exit
+from scaleband.labels import flops_label
 
 
 def add_run(parser: argparse.ArgumentParser) -> None:
@@ -91,7 +92,7 @@ def run_run(asked: argparse.Namespace) -> int:
     else:
         print(f"ended ({ended.why}): {ended.sentence}")
         print(f"{ended.completed} completed, {ended.diverged} diverged, {ended.failed} failed; "
-              f"{account.spent:.3g} of {account.budget:.3g} FLOP spent")  # fmt: skip
+              f"{flops_label(account.spent, 3)} of {flops_label(account.budget, 3)} FLOP spent")  # fmt: skip
     for message in messages:
         say(f"warning: the diagnostic gate failed: {message}")
     if nothing or ended.why == "failures":

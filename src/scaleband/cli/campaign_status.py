@@ -12,7 +12,7 @@ from scaleband.cli.printing import print_json, print_rows, print_table, say
 from scaleband.cli.progress import interruptible
 from scaleband.cli.verb import Exit
 from scaleband.cli.words import REGRET_UNIT, mass, rate, tokens
-from scaleband.labels import percent, quantity
+from scaleband.labels import flops_label, percent, quantity
 
 if TYPE_CHECKING:
     from scaleband.campaign import Account, Posterior, Run, Settings
@@ -184,7 +184,8 @@ def _show(at: Standing, interval: float) -> None:
     if at.verdict is not None:
         v = at.verdict["verdict"]
         since = at.told_since(int(at.verdict["basis"].get("told", 0)))
-        when = f"before the last {since} results, `ask` thinks again: " if since > 0 else ""
+        results = "result" if since == 1 else f"{since} results"
+        when = f"before the last {results}, `ask` thinks again: " if since > 0 else ""
         rows.append(("verdict", f"{when}{v['action']}: {v['why'].removeprefix(v['action'] + ': ')}"))
     if at.last is not None and settings.prior:
         n = len(at.conflicts)
@@ -207,9 +208,9 @@ def step_row(s: Any) -> list[str]:
     """One step for people."""
     outcome = "start" if not s.run_id else f"{s.loss:.4f}" if s.state == "completed" else s.state
     if s.band is None:
-        return [s.run_id, outcome, f"{s.spent_flops:.3g}", "", "", ""]
+        return [s.run_id, outcome, flops_label(s.spent_flops, 3), "", "", ""]
     lr, size = s.band.lr_peak, s.band.batch_tokens
-    return [s.run_id, outcome, f"{s.spent_flops:.3g}", percent(s.band.expected_regret),
+    return [s.run_id, outcome, flops_label(s.spent_flops, 3), percent(s.band.expected_regret),
             f"{rate(lr[0])} ({rate(lr[1])} to {rate(lr[2])})",
             f"{tokens(size[0])} ({tokens(size[1])} to {tokens(size[2])})"]  # fmt: skip
 

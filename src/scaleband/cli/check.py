@@ -11,7 +11,7 @@ from scaleband.cli.printing import print_json, print_rows, print_table, say
 from scaleband.cli.question import convention_lines
 from scaleband.cli.verb import Exit, Verb
 from scaleband.errors import UserError
-from scaleband.labels import quantity
+from scaleband.labels import counted, quantity
 
 if TYPE_CHECKING:
     from scaleband.runs import Problem, RunTable
@@ -121,7 +121,7 @@ def rows_of(summary: dict[str, Any]) -> list[tuple[str, str]]:
     # A grid of one value has only ends, and nothing to widen.
     ends = (("lr_on_edge", "n_lr"), ("batch_on_edge", "n_batch"))
     edge = sum(any(c[on] and c[n] > 1 for on, n in ends) for c in summary["cells"])
-    cells = f"{summary['n_cells']:,} in {summary['n_groups']:,} groups"
+    cells = f"{summary['n_cells']:,} in {counted(summary['n_groups'], 'group')}"
     if edge:
         cells += f"; in {edge:,} the best run is at an end of the grid, the optimum may lie outside"
     rows = [("runs", f"{summary['n_runs']:,}: {statuses}"), ("cells", cells)]
@@ -129,8 +129,8 @@ def rows_of(summary: dict[str, Any]) -> list[tuple[str, str]]:
         size, horizon = (
             " to ".join(dict.fromkeys(map(quantity, facts[k]))) for k in ("n_params", "n_tokens")
         )
-        text = f"{facts['n_runs']:,} runs, {facts['n_cells']:,} cells; {size} parameters, {horizon} tokens"
-        rows.append(("group", f"{group}: {text}"))
+        counts = f"{counted(facts['n_runs'], 'run')}, {counted(facts['n_cells'], 'cell')}"
+        rows.append(("group", f"{group}: {counts}; {size} parameters, {horizon} tokens"))
     return rows + [("conventions", line) for line in convention_lines(summary["conventions"])]
 
 

@@ -24,6 +24,7 @@ from scaleband.cli.question import (
 from scaleband.cli.splits import open_laws, refuse_sparse_dense, split_json, split_words
 from scaleband.cli.verb import UsageError, Verb
 from scaleband.cli.words import chance, mass
+from scaleband.labels import flops_label
 from scaleband.predict.allocation import Limits, allocate
 from scaleband.predict.comparison import compare, own_sparsity, shared_exponents
 
@@ -88,7 +89,7 @@ def run(asked: argparse.Namespace) -> int:
     if asked.json:
         print_json(answer)
     else:
-        print_rows(f"{asked.a} against {asked.b} at {asked.flops:.3g} FLOP", rows_of(answer))
+        print_rows(f"{asked.a} against {asked.b} at {flops_label(asked.flops, 3)} FLOP", rows_of(answer))
     return mark(draws)
 
 
@@ -107,12 +108,12 @@ def rows_of(answer: dict[str, Any]) -> list[tuple[str, str]]:
     m = [times(answer["compute_multiplier"][end]) for end in ("median", "lower", "upper")]
     c, far = answer["crossover"], answer["extrapolation"]
     low, high = c["searched"]
-    where = f"between {low:.2g} and {high:.2g} FLOP"
+    where = f"between {flops_label(low)} and {flops_label(high)} FLOP"
     if c["flops"] is None:
         crossing = f"none {where}"
     else:
         v = c["flops"]
-        crossing = f"{v['median']:.2g} FLOP ({v['lower']:.2g} to {v['upper']:.2g})"
+        crossing = f"{flops_label(v['median'])} FLOP ({flops_label(v['lower'])} to {flops_label(v['upper'])})"
         crossing += "; " if c["probability"] > 0.99 else ", if they cross; "
         crossing += f"P(they cross {where}): {chance(c['probability'])}"
         beyond = math.log10(v["median"] / min(far[x]["largest_fitted_flops"] for x in ("a", "b")))

@@ -29,6 +29,7 @@ from scaleband.cli.verb import Exit, UsageError, Verb
 from scaleband.errors import UserError
 from scaleband.inference.released import prior_path
 from scaleband.inference.store import read_draws, write_netcdf
+from scaleband.labels import counted
 from scaleband.laws import FORMS, STACK, STACKED, LawDraws
 from scaleband.laws.loss import LAWS
 
@@ -231,7 +232,7 @@ def tell_outcome(fitted: Fit, asked: argparse.Namespace) -> int:
     """What was fitted and how far it can be trusted, on stderr."""
     meta: Any = fitted.meta
     seconds = sum(meta["seconds"].values())
-    what = f"{meta['n_runs']:,} runs in {meta['n_cells']:,} cells, form {form_words(meta)}"
+    what = f"{counted(meta['n_runs'], 'run')} in {counted(meta['n_cells'], 'cell')}, form {form_words(meta)}"
     say(f"wrote {asked.out}: {what}, {seconds:.0f} s")
     if meta.get("scores"):
         best = max(meta["scores"].values())

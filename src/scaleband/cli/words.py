@@ -17,8 +17,10 @@ def rate(value: float) -> str:
 
 
 def tokens(value: float) -> str:
-    """A batch in tokens, three digits: 335321 -> "335,000"."""
-    return f"{float(f'{value:.3g}'):,.0f}" if math.isfinite(value) else "unknown"
+    """A batch in tokens, three digits: 335321.7 -> "335,000". A whole number is somebody's setting: "131,072"."""
+    if not math.isfinite(value):
+        return "unknown"
+    return f"{value if value == round(value) else float(f'{value:.3g}'):,.0f}"
 
 
 def chance(value: float) -> str:

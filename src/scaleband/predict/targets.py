@@ -23,6 +23,7 @@ UNSEEN = "unseen"
 
 NEAR_DECADES = 0.5
 """Up to half a decade outside the fitted cells is called near (assumption)."""
+_SHOWN = 0.005  # decades
 
 STRAIGHT_ABOVE = CENSOR_ABOVE
 """Percent of the loss along one direction of a basin from which a regret grows in a straight line. As high as that a
@@ -212,13 +213,14 @@ class Extrapolation:
         elif self.verdict == "inside":
             text = f"inside the sizes and token counts of {self.against}"
         else:
+            least = min(_SHOWN, self.farthest)  # a size that is a percent off is not worth a word beside others
             parts = [
                 f"{abs(v):.2g} decades {'above' if v > 0 else 'below'} in {name}"
                 for v, name in (
                     (self.decades_n_params, "parameters"), (self.decades_n_tokens, "tokens"),
                     (self.decades_sparsity, "parameters per active one"),
                 )
-                if v
+                if abs(v) >= least > 0
             ]  # fmt: skip
             text = f"outside {self.against}: {' and '.join(parts)}"
             if self.decades_apart:
