@@ -55,7 +55,16 @@ def test_allocate(scaleband: Command, loss_fit: Path, tmp_path: Path) -> None:
     capped = scaleband(*words, "--tokens-max", "5B", "--draws-out", tmp_path / "draws.csv", "--json").json()
     assert capped["n_tokens"]["upper"] <= 5e9 * 1.000001
     assert list(pd.read_csv(tmp_path / "draws.csv")) == ["n_params", "n_tokens", "loss", "law"]
-    assert "best n_params" in scaleband(*words).out
+    free = scaleband(*words).out
+    assert "best n_params" in free
+    assert free.startswith("1e21 FLOP, group sim/dense/web")
+
+
+def test_a_size_that_is_given_has_no_best_size(scaleband: Command, loss_fit: Path) -> None:
+    given = scaleband("allocate", "--fit", loss_fit, "--flops", "1e21", "--data", "web", "--params", "2B").out
+    assert "best n_" not in given
+    assert "of the size's" not in given
+    assert ", as the size is given" in given
 
 
 def test_compare(scaleband: Command, loss_fit: Path) -> None:
@@ -129,7 +138,7 @@ def test_a_loss_that_is_reached_at_once_is_reached_before_the_first_horizon(
     done = scaleband(*words, "50")
     assert done.code == 0
     assert "--reach: 50 is outside 0.3 to 12 nats per token; check the unit; perplexity is not loss" in done.err
-    assert "loss 50 at 2B parameters: fewer than 1M tokens, fewer than 1.2e+16 FLOP; P(it is reached)" in done.out
+    assert "loss 50 at 2B parameters: fewer than 1M tokens, fewer than 1.2e16 FLOP; P(it is reached)" in done.out
     assert not {"steps", "critical"} & {line.split(" ")[0] for line in done.out.splitlines()}
     found = scaleband(*words, "50", "--json").json()["reach"]
     assert (found["steps"], found["critical_batch"], found["first_tokens"]) == (None, None, 1e6)

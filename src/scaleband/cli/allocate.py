@@ -38,7 +38,7 @@ from scaleband.cli.reaching import reach_json, reach_rows, tell_repeats
 from scaleband.cli.splits import open_laws, refuse_sparse_dense, split_json, split_words
 from scaleband.cli.verb import UsageError, Verb
 from scaleband.cli.words import mass
-from scaleband.labels import arch_family, quantity
+from scaleband.labels import arch_family, flops_label, quantity
 from scaleband.laws.loss.draws import LossDraws
 from scaleband.predict.allocation import Allocation, Limits, allocate, share_of_form
 from scaleband.predict.comparison import own_sparsity
@@ -138,7 +138,7 @@ def run(asked: argparse.Namespace) -> int:
     if asked.json:
         print_json(answer)
     else:
-        print_rows(f"{asked.flops:.3g} FLOP, group {group}", rows_of(answer))
+        print_rows(f"{flops_label(asked.flops, 3)} FLOP, group {group}", rows_of(answer))
     return mark(draws)
 
 
@@ -184,17 +184,23 @@ def rows_of(answer: Mapping[str, Any]) -> list[tuple[str, str]]:
     """The answer for people."""
     share, four = mass(answer["interval"]), "{:.4g}".format
     r, form = answer["recommended"], answer["share_of_form"]
-    weights = {k: v for k, v in answer["model"]["weights"].items() if v > 0}
+    weights = {k: v for k, v in sorted(answer["model"]["weights"].items(), key=lambda kv: -kv[1]) if v > 0}
+    parts = f"the law's form makes {100 * form['loss']:.0f} % of the loss band's variance"
+    best = [("tokens per param", f"{answer['tokens_per_param']['median']:.3g}, as the size is given")]
+    if answer["constraints"]["n_params"] is None:
+        parts += f", {100 * form['n_params']:.0f} % of the size's"
+        best = [
+            ("best n_params", f"{band_text(answer['n_params'], quantity)} ({share} intervals)"),
+            ("best n_tokens", band_text(answer["n_tokens"], quantity)),
+            ("tokens per param", band_text(answer["tokens_per_param"], "{:.3g}".format)),
+        ]
+    parts = f"{parts}: " if len(weights) > 1 else "one law alone, so its band says nothing of other forms: "
     rows = [
         ("split", f"n_params {quantity(r['n_params'])}, n_tokens {quantity(r['n_tokens'])}: "
                   f"loss {band_text(r['loss'], four)}"),
-        ("best n_params", f"{band_text(answer['n_params'], quantity)} ({share} intervals)"),
-        ("best n_tokens", band_text(answer["n_tokens"], quantity)),
-        ("tokens per param", band_text(answer["tokens_per_param"], "{:.3g}".format)),
-        ("loss", band_text(answer["loss"], four)),
-        ("form", f"the law's form makes {100 * form['loss']:.0f} % of the loss band's variance, "
-                 f"{100 * form['n_params']:.0f} % of the size's: "
-                 + ", ".join(f"{k} {v:.2f}" for k, v in weights.items())),
+        *best,
+        ("loss", f"{band_text(answer['loss'], four)} ({share} interval)"),
+        ("form", parts + ", ".join(f"{k} {v:.2f}" for k, v in weights.items())),
         ("extrapolation", split_words(answer["extrapolation"])),
     ]  # fmt: skip
     if "reach" in answer:

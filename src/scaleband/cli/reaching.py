@@ -16,7 +16,7 @@ from scaleband.cli.words import chance
 from scaleband.inference.loss_store import holds_basins
 from scaleband.inference.released import model_path
 from scaleband.inference.store import read_draws
-from scaleband.labels import quantity
+from scaleband.labels import flops_label, quantity
 from scaleband.laws import LawDraws
 from scaleband.laws.loss.draws import LossDraws
 from scaleband.predict.allocation import FIRST_TOKENS, MOST_TOKENS, tokens_to_reach
@@ -121,7 +121,7 @@ def reach_rows(found: dict[str, Any], tokens_max: float | None) -> list[tuple[st
 
     at = "" if found["batch_tokens"] is None else f" at {quantity(found['batch_tokens'])} tokens per step"
     first = found["first_tokens"]
-    cost = band("flops", "{:.3g}".format, first * found["flops"]["median"] / found["n_tokens"]["median"])
+    cost = band("flops", lambda v: flops_label(v, 3), first * found["flops"]["median"] / found["n_tokens"]["median"])
     if_so = "" if found["probability"] > 0.99 else ", if it is reached"
     rows = [("reach", f"loss {found['loss']:g} at {quantity(found['n_params'])} parameters: "
                       f"{band('n_tokens', first=first)} tokens, {cost} FLOP{at}{if_so}; "
