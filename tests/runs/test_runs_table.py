@@ -270,6 +270,31 @@ def test_sizes_and_tokens_that_only_go_together_are_doubted(
     assert len(found) == warned
 
 
+@pytest.mark.parametrize(
+    ("diverged", "warned"),
+    [
+        ({}, False),
+        ({(2e-3, 262144.0)}, True),  # the best is 1e-3 there
+        ({(2e-3, 131072.0), (2e-3, 524288.0)}, False),  # at other batches
+        ({(1e-3, 131072.0), (4e-3, 262144.0)}, False),  # one completed between
+    ],
+)
+def test_runs_that_diverge_next_to_the_best_rate_are_doubted(
+    diverged: set[tuple[float, float]], warned: bool
+) -> None:
+    grid = [(lr, b) for b in (131072.0, 262144.0, 524288.0) for lr in (5e-4, 1e-3, 2e-3, 4e-3)]
+    loss = [3.2, 3.1, 3.15, 3.3, 3.1, 3.0, 3.05, 3.2, 3.2, 3.1, 3.15, 3.3]
+    frame = pd.DataFrame(grid, columns=["lr_peak", "batch_tokens"]).assign(
+        n_params=1e8, n_tokens=2e9, seq_len=2048, loss=loss,
+        status=["diverged" if g in diverged else "completed" for g in grid],
+    )  # fmt: skip
+    other = frame.assign(n_tokens=8e9, status="completed")
+    table = pd.concat([frame, other, other.assign(n_params=2e8)], ignore_index=True)
+    found = [line for line in said(run_table(table)) if "at its batch, diverged" in line]
+    assert len(found) == warned
+    assert all("in 1 of 3 cells" in line for line in found)
+
+
 def test_cells_that_are_almost_one_are_doubted() -> None:
     other = good().assign(n_tokens=4e9, run_id=[f"s{i}" for i in range(9)])
     table = pd.concat([good(), other], ignore_index=True)

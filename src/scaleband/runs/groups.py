@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from scaleband.labels import arch_family, group_label
-from scaleband.runs.cells import cell_table, merged, n_distinct, usable
+from scaleband.runs.cells import cell_index, cell_table, merged, n_distinct, usable
 from scaleband.runs.columns import GRID_TOLERANCE, GROUP, MUST_AGREE, SHOULD_AGREE
 from scaleband.runs.problems import ROWS_LISTED, Places, Problem, Severity, shown_value
 from scaleband.runs.repeats import repeated_losses, same_rows
@@ -119,6 +119,14 @@ def content_findings(frame: pd.DataFrame, purpose: str) -> Iterator[tuple[Severi
     if copied.any():
         message = f"{copied.sum():,} runs repeat another's setting and loss, as {some(frame, copied)}"
         yield "warning", "loss", message, "another seed would have changed the loss: remove the copies"
+    cliffs = cells_at_a_cliff(useful, cells)
+    if 4 * cliffs > len(cells):
+        message = f"in {cliffs:,} of {len(cells):,} cells the next rate above the best run's, at its batch, diverged"
+        remedy = (
+            "a fit takes a divergence for a loss far above the best, so where runs break down that near to the best "
+            "rate it may come out too low: fit the table without these runs too, and compare"
+        )
+        yield "warning", "status", message, remedy
     if len(useful) == 1:
         remedy = "add runs of the same size and tokens at other rates and batches"
         yield "error", None, f"there is only one usable run, {nothing}", remedy
@@ -148,6 +156,20 @@ def content_findings(frame: pd.DataFrame, purpose: str) -> Iterator[tuple[Severi
         message = "n_params and n_tokens go together from cell to cell, so what each does to the optimum cannot be told"
         remedy = "away from that line of sizes and tokens answers come from the prior: add a cell or two off it"
         yield "warning", None, message, remedy
+
+
+def cells_at_a_cliff(useful: pd.DataFrame, cells: pd.DataFrame) -> int:
+    """How many cells have no completed run between their best one and a diverged one of a higher rate, at its batch."""
+    where = pd.Series(cell_index(useful, cells), index=useful.index)
+    completed = useful["status"] == "completed"
+    best = useful.loc[useful.loc[completed, "loss"].groupby(where[completed]).idxmin()].set_index(
+        np.unique(where[completed])
+    )  # fmt: skip
+    away = np.log(useful[["lr_peak", "batch_tokens"]]) - np.log(best.reindex(where)[["lr_peak", "batch_tokens"]].values)
+    above = (away["lr_peak"] > GRID_TOLERANCE) & (away["batch_tokens"].abs() <= GRID_TOLERANCE)
+    step, cell = away.loc[above, "lr_peak"], where[above]
+    next_up = step <= step.groupby(cell).transform("min") + GRID_TOLERANCE
+    return int((~completed[above][next_up]).groupby(cell[next_up]).all().sum())
 
 
 def on_one_line(cells: pd.DataFrame) -> bool:
