@@ -307,7 +307,7 @@ def test_check(scaleband: Command, runs_csv: Path) -> None:
     done = scaleband("check", runs_csv)
     assert done.code == 0
     assert "9: 9 completed" in done.out
-    assert "us/dense/web: 9 runs, 1 cells; 100M parameters, 2B tokens" in done.out
+    assert "us/dense/web: 9 runs, 1 cell; 100M parameters, 2B tokens" in done.out
     assert "warning: runs.csv: there is one cell only" in done.err
 
 

@@ -16,7 +16,7 @@ OWN = ("--source", "step-law", "--data", "web")
 INSIDE = ("--params", "5e8", "--tokens", "2e10", *OWN)
 CELL = ("--params", "1e9", "--tokens", "5e10", *OWN)
 OUTSIDE = ("--params", "1e11", "--tokens", "2e10", *OWN)
-ONE_BATCH = "no two runs of one cell differ in batch in step-law/dense/web (524,000)"
+ONE_BATCH = "no two runs of one cell differ in batch in step-law/dense/web (524,288)"
 
 
 @pytest.fixture

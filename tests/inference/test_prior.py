@@ -246,7 +246,7 @@ def test_what_the_prior_expects_of_runs_is_what_its_simulation_gives() -> None:
     still = replace(prior, sigma=0 * prior.sigma, rho=0 * prior.rho)
     _, _, stated, inputs = prepared(frame, "quadratic", None)
     flat = {name: v[0] for name, v in prior_draws(inputs, stated, 40, 5).items()}
-    flat |= {name: 0 * flat[name] for name in ("sigma", "rho", "trunk_effect")}
+    flat |= {name: 0 * flat[name] for name in ("sigma", "rho", "trunk_effect", "trunk_scale")}
     truths = [{name: v[s] for name, v in flat.items()} for s in range(40)]
     y = np.stack([simulate_losses(inputs, truth, np.random.default_rng(0)) for truth in truths])
     for c in range(len(inputs.cells)):

@@ -98,7 +98,7 @@ def test_decades_are_against_the_closest_group_that_was_fitted(draws: LawDraws) 
 def test_what_is_hardly_outside_is_not_named_beside_what_is(draws: LawDraws) -> None:
     near = extrapolation(draws, target_cells(1e8 / 1.005, 1e13, source="a", data="web"))
     assert -0.005 < near.decades_n_params < 0
-    assert "decades above in tokens; far" in near.sentence()
+    assert "2.7 decades above in tokens; such a size and token count" in near.sentence()
     assert "parameters" not in near.sentence()
     alone = extrapolation(draws, target_cells(1e8 / 1.005, 1e10, source="a", data="web"))
     assert alone.sentence().endswith("decades below in parameters")
