@@ -160,16 +160,14 @@ def content_findings(frame: pd.DataFrame, purpose: str) -> Iterator[tuple[Severi
 
 def cells_at_a_cliff(useful: pd.DataFrame, cells: pd.DataFrame) -> int:
     """How many cells have no completed run between their best one and a diverged one of a higher rate, at its batch."""
-    where = pd.Series(cell_index(useful, cells), index=useful.index)
+    cell = pd.Series(cell_index(useful, cells), index=useful.index)
     completed = useful["status"] == "completed"
-    best = useful.loc[useful.loc[completed, "loss"].groupby(where[completed]).idxmin()].set_index(
-        np.unique(where[completed])
-    )  # fmt: skip
-    away = np.log(useful[["lr_peak", "batch_tokens"]]) - np.log(best.reindex(where)[["lr_peak", "batch_tokens"]].values)
-    above = (away["lr_peak"] > GRID_TOLERANCE) & (away["batch_tokens"].abs() <= GRID_TOLERANCE)
-    step, cell = away.loc[above, "lr_peak"], where[above]
-    next_up = step <= step.groupby(cell).transform("min") + GRID_TOLERANCE
-    return int((~completed[above][next_up]).groupby(cell[next_up]).all().sum())
+    best_row = cell.map(useful.loc[completed, "loss"].groupby(cell[completed]).idxmin()).dropna().astype(int)
+    own, best = useful.loc[best_row.index], useful.loc[best_row].set_index(best_row.index)
+    up, aside = (pd.Series(np.log(own[name] / best[name])) for name in ("lr_peak", "batch_tokens"))
+    up = up[(up > GRID_TOLERANCE) & (aside.abs() <= GRID_TOLERANCE)]
+    nearest = up[up <= up.groupby(cell[up.index]).transform("min") + GRID_TOLERANCE].index
+    return int((~completed[nearest]).groupby(cell[nearest]).all().sum())
 
 
 def on_one_line(cells: pd.DataFrame) -> bool:
