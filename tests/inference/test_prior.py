@@ -243,7 +243,9 @@ def test_what_the_prior_expects_of_runs_is_what_its_simulation_gives() -> None:
     """Two tellings, noise aside: losses simulated truth by truth, and the contrasts drawn all at once."""
     frame = small_frame(1)
     prior = prior_of(frame, n_draws=40, seed=5)
-    still = replace(prior, sigma=0 * prior.sigma, rho=0 * prior.rho)
+    assert prior.trunk_scale is not None
+    rough = replace(prior, sigma=0 * prior.sigma, rho=0 * prior.rho)
+    still = replace(rough, trunk_scale=0 * prior.trunk_scale)
     _, _, stated, inputs = prepared(frame, "quadratic", None)
     flat = {name: v[0] for name, v in prior_draws(inputs, stated, 40, 5).items()}
     flat |= {name: 0 * flat[name] for name in ("sigma", "rho", "trunk_effect", "trunk_scale")}
@@ -253,5 +255,10 @@ def test_what_the_prior_expects_of_runs_is_what_its_simulation_gives() -> None:
         y[:, inputs.cell == c] -= y[:, inputs.cell == c].min(axis=1, keepdims=True)
     expected = contrast_draws(still, frame).sel(run=list(inputs.run_ids))["contrast"]
     np.testing.assert_allclose(expected, np.minimum(y, CENSOR_ABOVE), rtol=1e-6, atol=1e-6)
+    told = contrast_draws(rough, frame).sel(run=list(inputs.run_ids))["contrast"]
+    moved = np.abs(told - expected).max("sample").to_numpy()
+    touched = np.isin(inputs.cell, inputs.cell[inputs.alone])  # a lone run may be the best of its cell
+    assert (moved[inputs.alone] > 0).all()
+    assert not moved[~touched].any()
     noisy = contrast_draws(prior, frame).sel(run=list(inputs.run_ids))["contrast"]
     assert 0.01 < float(np.abs(noisy - expected).median()) < 1.0

@@ -56,8 +56,8 @@ class Contrasts:
 def contrasts(draws: LawDraws, runs: pd.DataFrame, *, seed: int = 0) -> Contrasts:
     """Runs as recorded and as draws expect them.
 
-    Shared errors of runs that branch off one trunk are left out. Runs that a posterior has seen sit a little too close
-    to its middle.
+    Errors that runs of one trunk share are left out; that of a run alone on its trunk is noise of its own. Runs that a
+    posterior has seen sit a little too close to its middle.
 
     Parameters
     ----------
@@ -77,6 +77,7 @@ def contrasts(draws: LawDraws, runs: pd.DataFrame, *, seed: int = 0) -> Contrast
     from scaleband.runs import usable
 
     rows = usable(runs)
+    alone = _alone(rows)
     at = positions(rows, draws.cells)
     done = (rows["status"] == "completed").to_numpy()
     count, best = np.zeros(len(draws.cells), np.int64), np.full(len(draws.cells), np.inf)
@@ -88,7 +89,7 @@ def contrasts(draws: LawDraws, runs: pd.DataFrame, *, seed: int = 0) -> Contrast
         raise UserError(
             "no cell of the draws has two runs in the table, one of them completed; give the table that was fitted"
         )
-    rows, cell, y = rows[kept], at[kept], y[kept]
+    rows, alone, cell, y = rows[kept], alone[kept], at[kept], y[kept]
     found = np.fmin(y - best[cell], CENSOR_ABOVE)  # of a number and NaN (diverged) the number
 
     lr, batch = rows["lr_peak"].to_numpy(float), rows["batch_tokens"].to_numpy(float)
@@ -102,6 +103,7 @@ def contrasts(draws: LawDraws, runs: pd.DataFrame, *, seed: int = 0) -> Contrast
     )  # fmt: skip
     source = [draws.sources.index(s) for s in rows["source"]]
     se = 100 * (rows["loss_se"] / rows["loss"]).fillna(0.0).to_numpy(float) if "loss_se" in rows else 0.0
+    se = np.hypot(se, draws.trunk_error()[:, source] * alone)
     noise = np.random.default_rng(seed).standard_t(draws.nu[:, None], size=above.shape)
     above = above + noise_scale(above, draws.sigma[:, source], draws.rho[:, None], se) * noise
     lowest = np.full((len(draws.cells), draws.n_samples), np.inf)
@@ -114,6 +116,13 @@ def contrasts(draws: LawDraws, runs: pd.DataFrame, *, seed: int = 0) -> Contrast
         batch_tokens=batch,
         run_ids=tuple(str(v) for v in rows["run_id"]),
     )
+
+
+def _alone(runs: pd.DataFrame) -> NDArray[np.bool_]:
+    """Runs that share their trunk with no other, (run,)."""
+    if "trunk" not in runs:
+        return np.ones(len(runs), bool)
+    return np.asarray((runs["trunk"] == "") | ~runs.duplicated(["source", "trunk"], keep=False))
 
 
 def positions(runs: pd.DataFrame, cells: Cells) -> NDArray[np.int64]:
