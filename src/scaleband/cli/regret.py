@@ -14,7 +14,7 @@ from scaleband.cli.unrun import tell_unrun
 from scaleband.cli.verb import UsageError, Verb
 from scaleband.cli.words import chance, mass, rate, tokens
 from scaleband.labels import percent
-from scaleband.predict import PLATEAU, recommend, regret
+from scaleband.predict import PLATEAU, Setting, recommend, regret
 from scaleband.predict.sensitivity import lr_sensitivity
 
 
@@ -48,11 +48,12 @@ def run(asked: argparse.Namespace) -> int:
     q = ask(asked)
     doubt_rate("--lr", asked.lr)
     doubt_rate("--lr-range", asked.lr_range)
-    answer = answer_of(q, asked)
-    best = float(answer["recommended"]["batch_tokens"])
+    setting = recommend(q.basins)
+    answer = answer_of(q, setting, asked)
+    best = float(setting.batch_tokens[0])
     doubt_batch("--batch-tokens", asked.batch_tokens, best)
     doubt_distance(asked.batch_tokens, best, "the regret")
-    tell_unrun(q, recommend(q.basins))
+    tell_unrun(q, setting)
     if asked.json:
         print_json(answer)
     else:
@@ -60,7 +61,7 @@ def run(asked: argparse.Namespace) -> int:
     return mark(q.draws)
 
 
-def answer_of(q: Question, asked: argparse.Namespace) -> dict[str, Any]:
+def answer_of(q: Question, setting: Setting, asked: argparse.Namespace) -> dict[str, Any]:
     """Everything that is printed, as plain values."""
     cost = regret(q.basins, asked.lr, asked.batch_tokens)
     cost = cost.reshape(len(cost), -1)[:, 0]
@@ -72,7 +73,7 @@ def answer_of(q: Question, asked: argparse.Namespace) -> dict[str, Any]:
         "threshold": PLATEAU,
         "interval": asked.interval,
         "interval_kind": "eti",
-        "recommended": setting_json(recommend(q.basins)),
+        "recommended": setting_json(setting),
         **common_json(q, asked),
     }
     if asked.lr_range is not None:

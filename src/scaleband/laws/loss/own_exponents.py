@@ -6,16 +6,16 @@ from typing import Any
 
 import numpy as np
 
-from scaleband.laws.loss.form import BALANCE, REDUCIBLE, Covariates, LossLaw, Parameter, Values, power
+from scaleband.laws.loss import chinchilla
+from scaleband.laws.loss.form import BALANCE, REDUCIBLE, Covariates, LossLaw, Parameter, Values
 
 SIZE = Parameter("size_exponent", float(np.log(0.35)), 0.45, "exp", True, "as alpha of the other laws, a group's own")
 TOKENS = Parameter("tokens_exponent", float(np.log(0.35)), 0.45, "exp", True, "as beta of the other laws, likewise")
 
 
 def relative(xp: Any, p: Values, x: Covariates) -> Any:
-    """1 - r + r (w e^(-alpha n) + (1 - w) e^(-beta d)), alpha and beta the group's."""
-    r, w = p["reducible"], p["balance"]
-    return 1 - r + r * (w * power(xp, -p["size_exponent"] * x.n) + (1 - w) * power(xp, -p["tokens_exponent"] * x.d))
+    """Chinchilla's, alpha and beta the group's."""
+    return chinchilla.relative(xp, {**p, "alpha": p["size_exponent"], "beta": p["tokens_exponent"]}, x)
 
 
 LAW = LossLaw(
