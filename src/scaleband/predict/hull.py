@@ -1,4 +1,7 @@
-"""How far a point of the plane lies from what some points enclose."""
+"""How far a point of the plane lies from what some points enclose.
+
+SciPy's convex hull refuses points on one line, the case that matters most here, and gives no distance to the region.
+"""
 
 from __future__ import annotations
 
